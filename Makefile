@@ -1,0 +1,34 @@
+# Thin front door: each target is one Invoke task (see: make help, or .venv/bin/invoke --list).
+# ENVIRONMENT chooses configs/environments/<name>.yaml; OPTIONS are handed on as they are.
+ENVIRONMENT ?= local
+OPTIONS ?=
+PYTHON ?= python3
+VENV := .venv
+INVOKE := $(VENV)/bin/invoke
+STAMP := $(VENV)/.toolkit-installed
+DEV_STAMP := $(VENV)/.toolkit-dev-installed
+
+export OMNIKIT_ENVIRONMENT := $(ENVIRONMENT)
+
+.DEFAULT_GOAL := help
+.PHONY: help deploy plan status stop restart logs smoke-test config test test-fast lint bench clean
+
+help: $(STAMP) ## show what there is
+	@$(INVOKE) --list
+
+deploy plan status stop restart logs smoke-test config: $(STAMP)
+	@$(INVOKE) $@ $(OPTIONS)
+
+test test-fast lint bench: $(DEV_STAMP)
+	@$(INVOKE) $@ $(OPTIONS)
+
+clean: ## remove what was built or installed inside this folder (stop first)
+	rm -rf -- build $(VENV)
+
+$(STAMP): pyproject.toml scripts/setup_toolkit.sh
+	@PYTHON=$(PYTHON) bash scripts/setup_toolkit.sh $(VENV)
+	@touch $@
+
+$(DEV_STAMP): pyproject.toml scripts/setup_toolkit.sh
+	@PYTHON=$(PYTHON) bash scripts/setup_toolkit.sh --dev $(VENV)
+	@touch $@ $(STAMP)

@@ -1,0 +1,109 @@
+#!/usr/bin/env python3
+"""What a deployment does on one host: look, check, start, wait, observe, stop. JSON on stdout.
+
+Runs on the host that serves, with its own Python and nothing else. The control host ships it, with
+the host's files, as one archive; by hand: run it from scripts/ below the work directory.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import zipfile
+from pathlib import Path
+from typing import Any, Optional, Sequence
+
+from omnikit import cli
+from omnikit.errors import InputError
+
+NOT_YET = 3
+
+
+def read_host(source: Path) -> dict[str, Any]:
+    """host.json from a shipped archive, a bundle folder's parent, or a file."""
+    try:
+        if source.is_file() and zipfile.is_zipfile(source):
+            with zipfile.ZipFile(source) as archive:
+                data = archive.read("bundle/host.json")
+        else:
+            path = source / "bundle" / "host.json" if source.is_dir() else source
+            data = path.read_bytes()
+        host: dict[str, Any] = json.loads(data)
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(
+            f"no deployment is described here: {error}.",
+            where=str(source),
+            todo="deploy first, or give --host-file",
+        ) from error
+    return host
+
+
+def body(options: argparse.Namespace) -> int:
+    """One verb."""
+    from omnikit import host_nodes, host_records, host_unpack
+
+    source = options.host_file or _own_source()
+    host = read_host(source)
+    kinds = set(options.roles.split(","))
+    if options.verb == "look":
+        actions = host_nodes.look(host)
+        changes = host_unpack.differences(source, Path(host["work_dir"]))
+        return _print(
+            {"actions": actions, "files": changes, "problems": host_nodes.problems(host, actions)}
+        )
+    if options.verb == "status":
+        names = [node["name"] for node in host["nodes"]]
+        return _print({"nodes": [host_nodes.observe(host, name) for name in names]})
+    if options.verb == "wait":
+        verdict, nodes = host_nodes.wait(host, kinds, options.seconds)
+        _print({"verdict": verdict, "nodes": nodes})
+        return {"ready": 0, "failed": 1}.get(verdict, NOT_YET)
+    work_dir = Path(host["work_dir"])
+    with host_records.locked(work_dir / "host.lock", options.verb, wait_s=host["grace_s"]):
+        if options.verb == "stop":
+            only = set(options.only.split(",")) if options.only else None
+            done = host_nodes.stop(host, only)
+        else:
+            host_unpack.unpack(source, work_dir)
+            done = host_nodes.up(host, kinds)
+    result = {"done": done, "changed": any(what != "unchanged" for what in done.values())}
+    if not options.wait:
+        return _print(result)
+    verdict, nodes = host_nodes.wait(host, kinds, host["deadline_s"])
+    _print({**result, "verdict": verdict, "nodes": nodes})
+    return 0 if verdict == "ready" else 1
+
+
+def _own_source() -> Path:
+    """The archive that this runs from, else the work directory that it was unpacked into."""
+    here = Path(sys.argv[0]).resolve()
+    return here if zipfile.is_zipfile(here) else here.parents[1]
+
+
+def _print(result: dict[str, Any]) -> int:
+    print(json.dumps(result))
+    return 0
+
+
+def main(argv: Optional[Sequence[str]] = None) -> int:
+    """Command line: see the module's docstring."""
+    made = cli.parser(__doc__ or "", example="python3 /data/omnikit/scripts/host_agent.py status")
+    made.add_argument("verb", choices=["look", "up", "wait", "status", "stop"])
+    made.add_argument("--host-file", type=Path, metavar="FILE", help="archive or host.json")
+    made.add_argument(
+        "--roles",
+        default="prefill,decode,colocated,proxy",
+        metavar="ROLE,…",
+        help="up and wait: only nodes of these roles",
+    )
+    made.add_argument("--wait", action="store_true", help="up: and wait until they are ready")
+    made.add_argument("--only", metavar="NODE,…", help="stop: only these nodes")
+    made.add_argument("--seconds", type=float, default=3.0, help="wait: how long at the most")
+    os.umask(0o022)
+    return cli.run_main(body, made, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,83 @@
+#!/usr/bin/env python3
+"""Install the CPU engine (a real vLLM with KV transfer) into a virtual environment of its own.
+
+Runs on this machine; needs Python 3.10 or 3.11 and a package index. Changes only the folder --venv.
+All versions are pinned. A second run says "unchanged"; an interrupted one is continued.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Optional, Sequence
+
+from omnikit import cli
+from omnikit.config_options import add_config_options, load_config
+from omnikit.log import say
+
+
+def main(argv: Optional[Sequence[str]] = None) -> int:
+    """Parse and run."""
+    made = cli.parser(str(__doc__), example="scripts/install_engine.py --venv build/engine-cpu")
+    made.add_argument("--venv", type=Path, help="folder (setting engine.venv)")
+    made.add_argument("--python", metavar="PY", help="interpreter (setting engine.python)")
+    made.add_argument(
+        "--requirements", type=Path, metavar="FILE", help="pins (setting engine.requirements)"
+    )
+    made.add_argument(
+        "--torch-index",
+        metavar="URL",
+        help="asked when the plain index has no CPU build of torch (setting engine.torch_index)",
+    )
+    made.add_argument("--dry-run", action="store_true", help="print the commands, do nothing")
+    made.add_argument("--json", action="store_true", help="print the result as JSON")
+    add_config_options(made)
+    return cli.run_main(_body, made, argv)
+
+
+def _body(given: argparse.Namespace) -> int:
+    from omnikit import engine_install
+    from omnikit.errors import InputError
+    from omnikit.topology import resolve_path
+
+    config = load_config(given)
+    engine = config.settings.engine
+    places = {}
+    for name in ("venv", "requirements"):
+        place = getattr(given, name)
+        if place is None:
+            if getattr(engine, name) is None:
+                raise InputError(f"engine.{name} is not set, and there is no --{name}.")
+            place = Path(resolve_path(getattr(engine, name), True))
+        places[name] = place.absolute()
+    options = engine_install.Options(
+        python=given.python or engine.python,
+        torch_index=given.torch_index or engine.torch_index,
+        disk_mib=engine.install_disk_mib,
+    )
+    commands: list[str] = []
+    if given.dry_run:
+        found, commands = engine_install.describe(**places, options=options)
+    else:
+        found = engine_install.install(**places, options=options, say=say)
+    result = "unchanged" if found.state == "ready" else "installed"
+    if given.dry_run and commands:
+        result = "would be installed"
+    if given.json:
+        answer = {
+            "venv": str(places["venv"]),
+            "result": result,
+            "found": found.state,
+            "differences": list(found.differences),
+            "commands": commands,
+        }
+        print(json.dumps(answer))
+    else:
+        print("\n".join([*commands, f"{places['venv']}: {result}"]))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

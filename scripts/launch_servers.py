@@ -1,0 +1,65 @@
+#!/usr/bin/env python3
+"""Start the API servers of one node, watch them, and end them all on SIGTERM or Ctrl-C.
+
+Runs on the host that serves (or in its container), in the foreground. Writes one log file per
+server and the node's record below the work directory. When a server dies during the start, the
+others are ended and the exit status is 1. Running it again while the first runs is refused.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Optional, Sequence
+
+from omnikit import cli
+from omnikit.errors import InputError
+
+
+def body(options: argparse.Namespace) -> int:
+    """Check what is asked for, then hand over to the supervisor."""
+    from omnikit import host_records, supervisor
+    from omnikit.run import show
+
+    try:
+        host = json.loads(options.host_file.read_text())
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"cannot read the host file: {error}.",
+            where=str(options.host_file),
+            todo="deploy writes it: bundle/host.json below the work directory",
+        ) from error
+    node = supervisor.find_node(host, options.node)
+    if node is None:
+        names = ", ".join(entry["name"] for entry in host["nodes"])
+        raise InputError(f"there is no node {options.node!r}, found: {names}.", where="--node")
+    if options.dry_run:
+        for server in node["servers"]:
+            print(show(server["argv"]))
+        return 0
+    record = host_records.read_record(Path(host["work_dir"]) / "state", options.node)
+    if record and host_records.alive(record["supervisor"]):
+        raise InputError(
+            f"{options.node} runs already, supervised by pid {record['supervisor']['pid']}.",
+            where="--node",
+            todo=f"end that process first: kill {record['supervisor']['pid']}",
+        )
+    return supervisor.Supervisor(host, node).run()
+
+
+def main(argv: Optional[Sequence[str]] = None) -> int:
+    """Command line: see the module's docstring."""
+    made = cli.parser(
+        __doc__ or "",
+        example="python3 launch_servers.py --host-file bundle/host.json --node p0",
+    )
+    made.add_argument("--host-file", type=Path, required=True, metavar="FILE", help="host.json")
+    made.add_argument("--node", required=True, metavar="NAME", help="for example p0 or d0")
+    made.add_argument("--dry-run", action="store_true", help="print the commands, start nothing")
+    return cli.run_main(body, made, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

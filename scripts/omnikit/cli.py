@@ -1,0 +1,48 @@
+"""What every script's command line shares: exit codes, error output, help with an example.
+
+Standard library only: this module also runs on the hosts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import Callable, Optional, Sequence
+
+from omnikit.errors import ToolkitError
+
+EXIT_CODES = "exit codes: 0 done, 1 failed, 2 wrong input or precondition (nothing changed)"
+
+
+def parser(doc: str, *, example: str) -> argparse.ArgumentParser:
+    """An argument parser whose help shows the script's docstring and a pasteable example."""
+    made = argparse.ArgumentParser(
+        description=doc.strip(),
+        epilog=f"example:\n  {example}\n\n{EXIT_CODES}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    made.add_argument("-v", "--verbose", action="store_true", help="show tracebacks and details")
+    return made
+
+
+def run_main(
+    body: Callable[[argparse.Namespace], int],
+    made: argparse.ArgumentParser,
+    argv: Optional[Sequence[str]] = None,
+) -> int:
+    """Parse, call body, turn a ToolkitError into text on standard error and its exit code."""
+    options = made.parse_args(argv)
+    try:
+        return body(options)
+    except ToolkitError as error:
+        if options.verbose:
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader (head, less) went away
+        sys.stderr.close()
+        return 141

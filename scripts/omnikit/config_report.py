@@ -1,0 +1,100 @@
+"""The merged settings for people and programs: as YAML or JSON, with or without origins."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Iterator
+
+import yaml
+
+from omnikit.config import Config
+from omnikit.located import Node
+from omnikit.scalars import reads_as_text
+
+Leaf = tuple[tuple[str, ...], Node]
+
+
+class _Dumper(yaml.SafeDumper):
+    """Quotes every text that our own reader, or any other, would read as something else."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
+def _text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    style = None if reads_as_text(text) else '"'
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+
+
+def _nothing(dumper: yaml.SafeDumper, _: None) -> yaml.ScalarNode:
+    return dumper.represent_scalar("tag:yaml.org,2002:null", "null")
+
+
+_Dumper.add_representer(str, _text)
+_Dumper.add_representer(type(None), _nothing)
+
+
+def as_yaml(value: Any) -> str:
+    """Data as YAML that reads back as just this data, in the order that it has."""
+    return yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)
+
+
+def leaves(config: Config, *, changed: bool) -> list[Leaf]:
+    """Every single value with its path, in the order of configs/defaults.yaml."""
+    return list(config.changed() if changed else config.tree.leaves())
+
+
+def merged(config: Config, *, changed: bool) -> str:
+    """The settings as a YAML file that could be given back with --config."""
+    return as_yaml(nested(leaves(config, changed=changed)))
+
+
+def nested(found: list[Leaf]) -> dict[str, Any]:
+    """Single values as the maps that they stand in."""
+    made: dict[str, Any] = {}
+    for path, node in found:
+        here = made
+        for step in path[:-1]:
+            here = here.setdefault(step, {})
+        here[path[-1]] = node.plain()
+    return made
+
+
+def with_origins(found: list[Leaf]) -> str:
+    """One line for each value: its name, the value, and where it came from, aligned."""
+    rows = [(f"{dotted(path)} = {_one_line(node.plain())}", node) for path, node in found]
+    width = min(max((len(text) for text, _ in rows), default=0), 72)
+    return "".join(f"{text.ljust(width)}   # {node.origin}\n" for text, node in rows)
+
+
+def dotted(path: tuple[str, ...]) -> str:
+    """A setting's name as --set takes it."""
+    return ".".join(f'"{step}"' if "." in step else step for step in path)
+
+
+def as_json(found: list[Leaf], *, origins: bool) -> str:
+    """The settings as JSON: nested, or with origins by dotted name."""
+    if not origins:
+        return json.dumps(nested(found), indent=1, ensure_ascii=False) + "\n"
+    return json.dumps(dict(_located(found)), indent=1, ensure_ascii=False) + "\n"
+
+
+def _located(found: list[Leaf]) -> Iterator[tuple[str, Any]]:
+    for path, node in found:
+        yield dotted(path), {"value": node.plain(), "origin": str(node.origin)}
+
+
+def _one_line(value: Any) -> str:
+    if isinstance(value, (dict, list)):
+        text = yaml.dump(
+            value,
+            Dumper=_Dumper,
+            default_flow_style=True,
+            sort_keys=False,
+            allow_unicode=True,
+            width=1_000_000,
+        )
+        return text.strip()
+    if isinstance(value, str) and (not reads_as_text(value) or not value.isprintable()):
+        return json.dumps(value, ensure_ascii=False)
+    return as_yaml(value).removesuffix("\n...\n").strip() if value is not None else "null"

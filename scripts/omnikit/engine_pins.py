@@ -1,0 +1,134 @@
+"""The pinned packages of an engine, and what of them a virtual environment has."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Mapping, Optional
+
+from omnikit.errors import InputError
+
+# Python versions that the engine runs on, best first, and the ending of their pins file's name.
+SUPPORTED: Mapping[str, str] = {"3.11": "", "3.10": "-py310"}
+STAMP = "omnikit-engine.json"  # written last: the engine was complete and could be imported
+LOCK = "omnikit-engine.lock"  # also marks a folder as ours
+CACHE = "vllm-cache"  # VLLM_CACHE_ROOT of all servers of this engine, filled by the installation
+_PIN = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]*)==([A-Za-z0-9.+!_-]+)")
+
+
+@dataclass(frozen=True)
+class Status:
+    """state: missing (nothing there), foreign (not ours), incomplete (an installation did not
+    end), changed (other pins or another Python), ready.
+
+    differences: what an installation would mend, as text. version: Python's, like 3.11.
+    """
+
+    state: str
+    differences: tuple[str, ...] = ()
+    version: Optional[str] = None
+
+
+def pins_file(requirements: Path, version: str) -> Path:
+    """The pins for a Python version: cpu-requirements.txt, or beside it …-py310.txt."""
+    return requirements.with_name(requirements.stem + SUPPORTED[version] + requirements.suffix)
+
+
+def read_pins(path: Path) -> dict[str, str]:
+    """Package names (in their normal form) and versions. Raises InputError with file:line."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"cannot read the engine's pins: {error}.", where=str(path)) from error
+    pins: dict[str, str] = {}
+    for number, line in enumerate(lines, 1):
+        text = line.split("#", 1)[0].strip()
+        if not text:
+            continue
+        match = _PIN.fullmatch(text)
+        if match is None or normal(match[1]) in pins:
+            wrong = "is not NAME==VERSION" if match is None else "is a second pin of that package"
+            raise InputError(f"{text!r} {wrong}.", where=f"{path}:{number}")
+        pins[normal(match[1])] = match[2]
+    if not pins:
+        raise InputError("has no pins, expected lines like NAME==VERSION.", where=str(path))
+    return pins
+
+
+def normal(name: str) -> str:
+    """A package name as indexes compare it."""
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def digest(pins: Mapping[str, str], version: str) -> str:
+    """What the stamp holds: a fingerprint of Python version and pins."""
+    return hashlib.sha256(json.dumps([version, dict(pins)], sort_keys=True).encode()).hexdigest()
+
+
+def python_of(venv: Path) -> Path:
+    """The interpreter of a virtual environment."""
+    return venv / "bin" / "python"
+
+
+def site_packages(venv: Path, version: str) -> Path:
+    """Where a virtual environment keeps its packages."""
+    return venv / "lib" / f"python{version}" / "site-packages"
+
+
+def installed(venv: Path, version: str) -> dict[str, str]:
+    """Packages of a virtual environment and their versions, without starting its Python."""
+    found = {}
+    for path in site_packages(venv, version).glob("*.dist-info"):
+        name, _, rest = path.name[: -len(".dist-info")].partition("-")
+        if name and not name.startswith("~"):  # pip's own leftovers of an interrupted change
+            found[normal(name)] = rest
+    return found
+
+
+def differences(pins: Mapping[str, str], found: Mapping[str, str]) -> tuple[str, ...]:
+    """What differs from the pins, as text, one package each."""
+    texts = []
+    for name in sorted({*pins, *found}):
+        if pins.get(name) != found.get(name):
+            texts.append(f"{name}: {found.get(name, 'missing')} -> {pins.get(name, 'not wanted')}")
+    return tuple(texts)
+
+
+def venv_version(venv: Path) -> Optional[str]:
+    """Python's version, like 3.11, in a virtual environment; None without a usable one."""
+    try:
+        text = (venv / "pyvenv.cfg").read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return None
+    match = re.search(r"^version\s*=\s*(\d+\.\d+)", text, re.MULTILINE)
+    return match[1] if match and python_of(venv).exists() else None
+
+
+def check(venv: Path, requirements: Path) -> Status:
+    """Look at an engine's virtual environment. Starts nothing, changes nothing."""
+    if venv.exists() and not venv.is_dir():
+        raise InputError("is a file, expected a folder for the engine.", where=str(venv))
+    if not venv.exists() or all(path.name == LOCK for path in venv.iterdir()):
+        return Status("missing")
+    if not (venv / LOCK).exists():
+        return Status("foreign")
+    version = venv_version(venv)
+    if version not in SUPPORTED:
+        return Status("incomplete", ("there is no usable Python in it",))
+    pins = read_pins(pins_file(requirements, str(version)))
+    texts = differences(pins, installed(venv, str(version)))
+    stamp = _stamp(venv)
+    if stamp is None:
+        return Status("incomplete", texts, version)
+    changed = texts or stamp != digest(pins, str(version))
+    return Status("changed" if changed else "ready", texts, version)
+
+
+def _stamp(venv: Path) -> Optional[str]:
+    try:
+        return str(json.loads((venv / STAMP).read_bytes())["digest"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None

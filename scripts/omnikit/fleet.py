@@ -1,0 +1,140 @@
+"""Work on the hosts, through Ansible: inventory from a plan, one playbook per verb, its events."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Callable, Mapping, Optional
+
+from omnikit import run
+from omnikit.errors import ActionError, InputError
+from omnikit.layers import PROJECT
+from omnikit.plan_types import Plan
+from omnikit.schema import Settings
+
+PLAYBOOKS = PROJECT / "scripts" / "fleet"
+Event = dict[str, Any]
+
+
+@dataclass
+class Outcome:
+    """What a playbook run brought: each task's last result per host, and the failures."""
+
+    code: int = 0
+    results: dict[str, dict[str, Event]] = field(default_factory=dict)
+    failures: list[Event] = field(default_factory=list)
+    recap: dict[str, dict[str, int]] = field(default_factory=dict)
+    other: list[str] = field(default_factory=list)
+
+    def json(self, task: str) -> dict[str, Any]:
+        """The JSON that the host script printed in a task, per host."""
+        found = {}
+        for host, event in self.results.get(task, {}).items():
+            try:
+                found[host] = json.loads(event["stdout"])
+            except ValueError:
+                continue
+        return found
+
+
+def inventory(plan: Plan, settings: Settings, archives: Mapping[str, Path]) -> dict[str, Any]:
+    """An Ansible inventory (JSON is YAML): connection, interpreter and work directory per host."""
+    hosts = {}
+    for host in plan.hosts:
+        entry: dict[str, Any] = {
+            "ansible_host": host.address,
+            "omnikit_work_dir": host.work_dir,
+        }
+        if host.name in archives:
+            entry["omnikit_archive"] = str(archives[host.name])
+        if host.settings.connection == "local":
+            entry["ansible_connection"] = "local"
+            entry["ansible_python_interpreter"] = sys.executable
+        else:
+            entry["ansible_python_interpreter"] = host.settings.python
+            entry.update(_ssh(host.settings))
+        hosts[host.name] = entry
+    proxy: dict[str, Any] = {plan.proxy.host: {}} if plan.proxy else {}
+    return {"all": {"hosts": hosts, "children": {"omnikit_proxy": {"hosts": proxy}}}}
+
+
+def _ssh(settings: Any) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    if settings.user:
+        found["ansible_user"] = settings.user
+    if settings.port:
+        found["ansible_port"] = settings.port
+    if settings.private_key:
+        found["ansible_ssh_private_key_file"] = str(Path(settings.private_key).expanduser())
+    if settings.jump:
+        found["ansible_ssh_common_args"] = f"-o ProxyJump={settings.jump}"
+    return found
+
+
+def play(
+    playbook: str,
+    inventory_file: Path,
+    settings: Settings,
+    on_event: Optional[Callable[[Event], None]] = None,
+    variables: Optional[Mapping[str, str]] = None,
+) -> Outcome:
+    """Run a playbook of scripts/fleet and collect its events; on_event sees each as it comes."""
+    outcome = Outcome()
+
+    def on_line(line: str) -> None:
+        try:
+            event: Event = json.loads(line)
+            kind = event["event"]
+        except (ValueError, KeyError, TypeError):
+            if line.strip():
+                outcome.other.append(line)
+            return
+        if kind in ("ok", "failed", "unreachable"):
+            outcome.results.setdefault(event["task"], {})[event["host"]] = event
+        if kind in ("failed", "unreachable"):
+            outcome.failures.append(event)
+        if kind == "recap":
+            outcome.recap = event["hosts"]
+        if on_event is not None:
+            on_event(event)
+
+    argv: list[str] = [
+        sys.executable,
+        "-m",
+        "ansible",
+        "playbook",
+        "-i",
+        str(inventory_file),
+        "--forks",
+        str(settings.fleet.forks),
+        "--timeout",
+        str(round(settings.fleet.connect_timeout_s)),
+    ]
+    if variables:
+        argv += ["--extra-vars", json.dumps(dict(variables))]
+    argv.append(str(PLAYBOOKS / playbook))
+    env = {"ANSIBLE_CONFIG": str(PLAYBOOKS / "ansible.cfg"), "PYTHONUNBUFFERED": "1"}
+    outcome.code = run.stream(argv, on_line, env=env)
+    if outcome.code != 0 and not outcome.failures:
+        said = "\n".join(outcome.other[-8:])
+        raise ActionError(f"ansible-playbook ended with status {outcome.code}:\n{said}")
+    return outcome
+
+
+def raise_failures(outcome: Outcome) -> None:
+    """Turn a failed playbook run into an error that names host, step and cause."""
+    for event in outcome.failures:
+        where = f"host {event['host']}, step {event['task']!r}"
+        if event["event"] == "unreachable":
+            raise ActionError(
+                f"the host cannot be reached: {event['msg'].strip()}",
+                where=where,
+                todo="try it by hand: ssh " + str(event["host"]),
+            )
+        said = (event["stderr"] or event["stdout"] or event["msg"]).strip()
+        if said.startswith("error: "):
+            said = said[len("error: ") :]
+        kind = InputError if event.get("rc") == 2 else ActionError
+        raise kind(said[-2000:], where=where)

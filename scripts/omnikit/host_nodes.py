@@ -1,0 +1,313 @@
+"""Look at, start, wait for, observe and stop the nodes of this host.
+
+host is the data of host.json (written by omnikit.host_file on the control host).
+Standard library only: this module runs on the hosts.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any, Optional
+
+from omnikit import host_ports, run
+from omnikit.errors import ActionError
+from omnikit.health import metric, request, wait_until
+from omnikit.host_records import (
+    Record,
+    alive,
+    read_record,
+    recorded_nodes,
+    remove_record,
+    session_members,
+)
+
+Host = dict[str, Any]
+
+
+def _state_dir(host: Host) -> Path:
+    return Path(host["work_dir"]) / "state"
+
+
+def look(host: Host) -> dict[str, str]:
+    """What up would do to each node: start, restart, unchanged or remove. Changes nothing."""
+    found = {}
+    for node in host["nodes"]:
+        record = read_record(_state_dir(host), node["name"])
+        if record is None or not _runs(record):
+            found[node["name"]] = "start"
+        elif record["phase"] == "failed" or record["digest"] != node["digest"]:
+            found[node["name"]] = "restart"
+        else:
+            found[node["name"]] = "unchanged"
+    planned = {node["name"] for node in host["nodes"]}
+    for name in recorded_nodes(_state_dir(host)):
+        if name not in planned:
+            found[name] = "remove"
+    return found
+
+
+def _runs(record: Record) -> bool:
+    """Whether anything of a record still lives."""
+    return alive(record["supervisor"]) or any(alive(s["process"]) for s in record["servers"])
+
+
+def problems(host: Host, actions: dict[str, str]) -> list[str]:
+    """Why the nodes that would be started cannot be. Changes nothing."""
+    found = []
+    starting = [n for n in host["nodes"] if actions.get(n["name"]) in ("start", "restart")]
+    if sys.version_info < (3, 9):
+        found.append(
+            f"Python {sys.version.split()[0]} runs here, 3.9 or newer is needed."
+            f" What to do: install one and set hosts.{host['host']}.python"
+        )
+    ours = _our_pids(host)
+    for node in starting:
+        for address, port in node["ports"]:
+            if host_ports.is_taken(address, port):
+                owner = host_ports.owner(port)
+                if not any(f"pid {pid} " in owner for pid in ours):
+                    found.append(
+                        f"port {port}, planned for {node['name']}, is taken by {owner}."
+                        " What to do: end that process, or plan another port (make plan)"
+                    )
+        for path, what in node["requires"]:
+            if not os.path.exists(path):
+                found.append(f"{what} is missing: there is no {path}.")
+            elif not os.access(path, os.R_OK):
+                found.append(f"{what} cannot be read: {path}. What to do: check its rights")
+    need = sum(n["memory_mib"] for n in starting if actions[n["name"]] == "start")
+    left = host_ports.memory_available_mib()
+    if left is not None and need > left:
+        found.append(
+            f"the servers to start need about {need} MiB of memory, {left} MiB are available."
+            " What to do: end other programs, plan fewer servers, or correct"
+            " engine.memory_per_server_mib"
+        )
+    return found
+
+
+def _our_pids(host: Host) -> set[int]:
+    pids: set[int] = set()
+    for name in recorded_nodes(_state_dir(host)):
+        record = read_record(_state_dir(host), name)
+        for server in record["servers"] if record else []:
+            if alive(server["process"]):
+                pids.update(session_members(server["process"]["pid"]))
+    return pids
+
+
+def up(host: Host, kinds: set[str]) -> dict[str, str]:
+    """Bring the nodes whose role is in kinds to what is planned; returns what was done to each.
+
+    unchanged, started, restarted (something differed) or removed (no longer planned).
+    """
+    done = {}
+    actions = look(host)
+    roles = {node["name"]: node["role"] for node in host["nodes"]}
+    for name, action in actions.items():
+        if action == "remove":
+            stop_node(host, name)
+            done[name] = "removed"
+    for node in host["nodes"]:
+        name = node["name"]
+        if roles[name] not in kinds:
+            continue
+        if actions[name] == "unchanged":
+            done[name] = "unchanged"
+            continue
+        if actions[name] == "restart":
+            stop_node(host, name)
+        remove_record(_state_dir(host), name)
+        _start(host, node)
+        done[name] = "restarted" if actions[name] == "restart" else "started"
+    return done
+
+
+def _start(host: Host, node: dict[str, Any]) -> None:
+    scripts = Path(host["work_dir"]) / "scripts"
+    launcher_log = Path(node["log_dir"]) / "launcher.log"
+    launcher_log.parent.mkdir(parents=True, exist_ok=True)
+    host_file = Path(host["work_dir"]) / "bundle" / "host.json"
+    launcher = str(scripts / "launch_servers.py")
+    argv = [sys.executable, launcher, "--host-file", str(host_file)]
+    with launcher_log.open("wb") as output:
+        child = run.start([*argv, "--node", node["name"]], output=output)
+
+    def recorded() -> bool:
+        record = read_record(_state_dir(host), node["name"])
+        return bool(record and record["supervisor"]["pid"] == child.pid)
+
+    wait_until(lambda: recorded() or child.poll() is not None, host["grace_s"], 0.02)
+    if not recorded():
+        run.end_group(child.pid, signal.SIGKILL)
+        said = launcher_log.read_text(errors="replace").strip()
+        raise ActionError(f"{node['name']} could not be started: {said}", where=str(launcher_log))
+
+
+def stop_node(host: Host, name: str) -> bool:
+    """End what a record names, nothing else, and forget it; False when nothing ran any more."""
+    record = read_record(_state_dir(host), name)
+    if record is None:
+        return False
+    ran = _runs(record)
+    if _ask_to_end(record):
+        # The supervisor itself takes up to two grace periods.
+        wait_until(lambda: not alive(record["supervisor"]), 2 * host["grace_s"] + 5, 0.05)
+        record = read_record(_state_dir(host), name) or record
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        left = [s["process"]["pid"] for s in record["servers"] if alive(s["process"])]
+        for session in left:
+            for pid in session_members(session):
+                os.kill(pid, number)
+        wait_until(lambda: not _runs(record), host["grace_s"], 0.05)  # noqa: B023
+    if _runs(record):
+        raise ActionError(
+            f"{name} could not be ended: a process of it does not react to SIGKILL.",
+            todo="see what it waits for: ps -o pid,stat,wchan:30,args -p "
+            + ",".join(str(s["process"]["pid"]) for s in record["servers"]),
+        )
+    if "temp_dir" in record:
+        shutil.rmtree(record["temp_dir"], ignore_errors=True)
+    remove_record(_state_dir(host), name)
+    return ran
+
+
+def _role(host: Host, name: str) -> Optional[str]:
+    return (read_record(_state_dir(host), name) or {}).get("role")
+
+
+def _ask_to_end(record: Optional[Record]) -> bool:
+    """SIGTERM to a node's supervisor; False when there is none."""
+    if record is None or not alive(record["supervisor"]):
+        return False
+    os.kill(int(record["supervisor"]["pid"]), signal.SIGTERM)
+    return True
+
+
+def stop(host: Host, only: Optional[set[str]] = None) -> dict[str, str]:
+    """End all recorded nodes (or only some): stopped, or forgotten when only a record was left."""
+    done = {}
+    names = [n for n in recorded_nodes(_state_dir(host)) if only is None or n in only]
+    # The proxy goes first: clients get a refused connection rather than half an answer.
+    names.sort(key=lambda n: _role(host, n) != "proxy")
+    proxies = [n for n in names if _role(host, n) == "proxy"]
+    for name in names:
+        if name not in proxies:
+            break
+        done[name] = "stopped" if stop_node(host, name) else "forgotten"
+    for name in names:
+        _ask_to_end(read_record(_state_dir(host), name))
+    for name in names[len(proxies) :]:
+        done[name] = "stopped" if stop_node(host, name) else "forgotten"
+    temp_dir = Path(host["temp_dir"])
+    if temp_dir.is_dir() and not any(temp_dir.iterdir()):
+        temp_dir.rmdir()
+    return done
+
+
+def wait(host: Host, kinds: set[str], seconds: float) -> tuple[str, list[dict[str, Any]]]:
+    """Wait up to some seconds for the nodes of some roles: ready, starting or failed."""
+    names = [n["name"] for n in host["nodes"] if n["role"] in kinds]
+
+    def settled() -> bool:
+        states = _states(host, names)
+        return "failed" in states or set(states) <= {"ready"}
+
+    wait_until(settled, seconds, 0.1)
+    states = _states(host, names)
+    verdict = "failed" if "failed" in states else "starting" if set(states) - {"ready"} else "ready"
+    return verdict, [observe(host, name, metrics=False) for name in names]
+
+
+def _states(host: Host, names: list[str]) -> list[str]:
+    return [node_state(read_record(_state_dir(host), name)) for name in names]
+
+
+def node_state(record: Optional[Record]) -> str:
+    """starting, ready, failed or stopped, from the record and from who still lives."""
+    if record is None:
+        return "stopped"
+    if record["phase"] in ("failed", "stopped"):
+        return str(record["phase"])
+    if not alive(record["supervisor"]):
+        same_boot = record["supervisor"]["boot_id"] == _boot()
+        return "failed" if same_boot else "stopped"
+    return str(record["phase"])
+
+
+def _boot() -> str:
+    from omnikit.host_records import boot_id
+
+    return boot_id()
+
+
+def observe(host: Host, name: str, *, metrics: bool = True) -> dict[str, Any]:
+    """All that is known of a node now: its state, and each server's state, uptime and load."""
+    record = read_record(_state_dir(host), name)
+    spec = next((n for n in host["nodes"] if n["name"] == name), None)
+    state = node_state(record)
+    servers = []
+    recorded = (record or {"servers": []})["servers"]
+    for i, server in enumerate((spec or {"servers": []})["servers"]):
+        entry = recorded[i] if i < len(recorded) else None
+        servers.append(_observe_server(host, state, server, entry, metrics))
+    return {
+        "node": name,
+        "role": (spec or record or {}).get("role"),
+        "state": state,
+        "reason": (record or {}).get("reason"),
+        "started_at": (record or {}).get("started_at"),
+        "ready_at": (record or {}).get("ready_at"),
+        "servers": servers,
+    }
+
+
+def _observe_server(
+    host: Host, node_state_: str, spec: dict[str, Any], entry: Optional[Record], metrics: bool
+) -> dict[str, Any]:
+    state = node_state_
+    if entry is not None and node_state_ in ("ready", "starting", "failed"):
+        state = str(entry["state"])
+        if state in ("ready", "starting") and not alive(entry["process"]):
+            state = "failed"
+    running = state in ("ready", "starting") and entry is not None
+    found: dict[str, Any] = {
+        "name": spec["name"],
+        "state": state,
+        "address": spec["address"],
+        "port": spec["port"],
+        "pid": entry["process"]["pid"] if entry and running else None,
+        "uptime_s": round(time.time() - entry["started_at"], 1) if entry and running else None,
+        "healthy_at": entry["healthy_at"] if entry else None,
+        "exit": entry["exit"] if entry else None,
+        "log": spec["log"],
+    }
+    if state == "ready" and metrics:
+        timeout = host["request_timeout_s"]
+        answer = request(spec["url"] + spec["health"], timeout_s=timeout)
+        if answer.status != 200:
+            found["state"] = "failed"
+            found["reason"] = f"{spec['health']} answers {answer.status or answer.text}"
+        elif spec.get("model"):
+            text = request(spec["url"] + "/metrics", timeout_s=timeout).text
+            for key, metric_name in host["metrics"].items():
+                found[key] = metric(text, metric_name)
+    if state == "failed":
+        found["tail"] = tail(Path(spec["log"]), host["log_tail_lines"] * 10)
+    return found
+
+
+def tail(path: Path, lines: int) -> list[str]:
+    """The last lines of a log, without reading more of it than needed."""
+    try:
+        with path.open("rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(0, size - lines * 400))
+            return file.read().decode("utf-8", "replace").splitlines()[-lines:]
+    except OSError as error:
+        return [f"(no log: {error})"]

@@ -1,0 +1,133 @@
+"""The layers of the configuration, lowest first, and how they merge."""
+
+from __future__ import annotations
+
+import os
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Optional, Sequence
+
+from omnikit.errors import InputError
+from omnikit.located import Node
+from omnikit.strict_yaml import parse, read_text
+
+PROJECT = Path(__file__).resolve().parents[2]
+
+DEFAULTS, ENGINE, VERSION, MODEL, ENVIRONMENT, SITE, VARIABLES, OPTIONS = range(8)
+# profile.<word> chooses the file of a layer.
+_CHOSEN = (
+    (ENGINE, "engine", "engines"),
+    (VERSION, "omni_version", "versions"),
+    (MODEL, "model", "models"),
+)
+
+
+def merge(low: Node, high: Node, *, flags: bool = False) -> Node:
+    """Two trees as one. Maps merge, everything else of the higher tree replaces.
+
+    Below an args map, "block_size" and "block-size" are one key; the first spelling stays.
+    """
+    if not (isinstance(low.value, dict) and isinstance(high.value, dict)):
+        return high
+    made = Node(dict(low.value), high.origin, dict(low.key_origins))
+    spelled: dict[str, str] = {_flag(key): key for key in low.value} if flags else {}
+    for key, child in high.value.items():
+        here = str(spelled.get(_flag(key), key))
+        below = made.value.get(here)
+        made.value[here] = child if below is None else merge(below, child, flags=key == "args")
+        made.key_origins[here] = high.key_origins.get(key, child.origin)
+    return made
+
+
+def _flag(key: str) -> str:
+    return key.replace("_", "-")
+
+
+def most_specific(parts: Sequence[Optional[Node]], *, flags: bool = False) -> Node:
+    """Merge trees of rising specificity: the higher layer wins, then the more specific tree."""
+    present = [part for part in parts if part is not None]
+    if not all(isinstance(part.value, dict) for part in present):
+        best = present[0]
+        for part in present[1:]:
+            if part.origin.layer >= best.origin.layer:
+                best = part
+        return best
+    made = Node({}, present[-1].origin)
+    spelled: dict[str, str] = {}
+    groups: dict[str, list[Optional[Node]]] = {}
+    for part in present:
+        for key, child in part.value.items():
+            same = _flag(key) if flags else key
+            spelled.setdefault(same, key)
+            groups.setdefault(same, []).append(child)
+    for same, children in groups.items():
+        made.value[spelled[same]] = most_specific(children, flags=same == "args")
+    return made
+
+
+def shown_path(path: Path) -> str:
+    """A path as a person would write it: relative to the project where it lies inside."""
+    try:
+        return str(path.resolve().relative_to(PROJECT))
+    except (ValueError, OSError, RuntimeError):  # RuntimeError: a loop of symlinks
+        return str(path)
+
+
+def read_file(path: Path, layer: int) -> Node:
+    """One configuration file as a tree."""
+    name = shown_path(path)
+    return parse(read_text(path, name), name, layer)
+
+
+def environment_file(name: str, where: str) -> Path:
+    """configs/environments/<name>.yaml, or the path that was given. Raises InputError."""
+    if "/" in name or name.endswith((".yaml", ".yml")):
+        return Path(name).expanduser()
+    return layer_file("environments", name, where)
+
+
+def layer_file(folder: str, name: str, where: str) -> Path:
+    """configs/<folder>/<name>.yaml. Raises InputError that lists what there is."""
+    path = PROJECT / "configs" / folder / f"{name}.yaml"
+    if "/" not in name and os.path.isfile(path):  # noqa: PTH113 (false, where Path raises)
+        return path
+    known = sorted(p.stem for p in (PROJECT / "configs" / folder).glob("*.yaml"))
+    near = get_close_matches(name, known, n=1)
+    own = "give the path of a .yaml file" if folder == "environments" else "add its file"
+    raise InputError(
+        f"there is no {folder[:-1]} named {name!r}" + (f", is it {near[0]!r}?" if near else "."),
+        where=where,
+        todo=f"choose one of {', '.join(known)}; or {own}"
+        + ("" if folder == "environments" else f": configs/{folder}/NAME.local.yaml"),
+    )
+
+
+def local_files() -> list[Path]:
+    """A site's own settings: every *.local.yaml directly below configs/, by name."""
+    return sorted((PROJECT / "configs").glob("*.local.yaml"))
+
+
+def defaults() -> Node:
+    """configs/defaults.yaml, where every setting stands."""
+    return read_file(PROJECT / "configs" / "defaults.yaml", DEFAULTS)
+
+
+def merged(trees: Sequence[Node]) -> Node:
+    """All trees as one, lowest first."""
+    made = trees[0]
+    for tree in trees[1:]:
+        made = merge(made, tree)
+    return made
+
+
+def chosen_files(trees: Sequence[Node]) -> list[Node]:
+    """The engine, version and model files that profile names, each able to name the next."""
+    made: list[Node] = []
+    for layer, key, folder in _CHOSEN:
+        name, where = "", f"profile.{key}"
+        for tree in [trees[0], *made, *trees[1:]]:
+            node = tree.find(("profile", key))
+            if node is not None and isinstance(node.value, str):
+                name, where = node.value, f"{node.origin}"
+        made.append(read_file(layer_file(folder, name, where), layer))
+    return made

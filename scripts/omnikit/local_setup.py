@@ -1,0 +1,177 @@
+"""What a deployment needs on this machine before it starts: engine, model, proxy software."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Callable, Mapping
+
+from omnikit import engine_install
+from omnikit.config import Config
+from omnikit.layers import shown_path
+from omnikit.plan_types import Plan
+from omnikit.topology import resolve_path
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Found:
+    """inputs: fingerprints of engine and model; proxy: the installed kind and its programs."""
+
+    inputs: Mapping[str, str]
+    proxy: Mapping[str, Any]
+
+
+def is_local(plan: Plan) -> bool:
+    """Whether this machine is the one host of the plan."""
+    return all(host.settings.connection == "local" for host in plan.hosts)
+
+
+def look(config: Config, plan: Plan) -> Found:
+    """What is there now, without installing anything; stands in for what is not there."""
+
+    inputs = {"engine": _engine_hash(config), "model": _model_hash(config)}
+    if plan.proxy is None:
+        return Found(inputs, {})
+    return Found(inputs, _proxy_software(config, plan))
+
+
+def _proxy_software(config: Config, plan: Plan) -> dict[str, Any]:
+    """Kind and programs of the proxy: what is here, or what is configured for other hosts."""
+    from omnikit import proxy_install
+
+    settings = config.settings.proxy
+    kind = settings.kind
+    venv = str(_local(settings.venv)) if settings.venv else None
+    if is_local(plan) and kind in ("auto", "nginx-njs"):
+        nginx = proxy_install.find(settings.nginx, settings.modules_dir)
+        if nginx is not None:
+            return {"kind": "nginx-njs", "nginx": nginx.path, "modules_dir": nginx.modules_dir}
+    if is_local(plan) and kind == "auto" and venv and proxy_install.find_router(Path(venv)):
+        kind = "vllm-router"
+    return {"kind": "nginx-njs" if kind == "auto" else kind, "venv": venv}
+
+
+def ensure(config: Config, plan: Plan, tell: Say) -> Found:
+    """Install engine and proxy and make the model where they are missing; say what is done."""
+    if config.settings.runtime == "docker":
+        raise config.error(
+            "containers are planned and rendered, but not yet started by this release.",
+            "runtime",
+            todo="use --set runtime=process where the engine is installed on the hosts",
+        )
+    if is_local(plan):
+        _ensure_engine(config, tell)
+        _ensure_model(config, tell)
+        if plan.proxy is not None:
+            _ensure_proxy(config, tell)
+    return look(config, plan)
+
+
+def missing(config: Config, plan: Plan) -> list[str]:
+    """What ensure would install or make, as text. Changes nothing."""
+    if not is_local(plan):
+        return []
+    from omnikit import proxy_install, tiny_model
+
+    settings = config.settings
+    steps = []
+    if settings.engine.venv and settings.engine.requirements:
+        venv, pins = _local(settings.engine.venv), _local(settings.engine.requirements)
+        if engine_install.check(venv, pins).state != "ready":
+            steps.append(f"install the engine into {venv} ({shown_path(pins)})")
+    if settings.model.generate_seed is not None:
+        path = _local(settings.model.path)
+        if tiny_model.status(path, settings.model.generate_seed).state != "unchanged":
+            steps.append(f"make the model {path}")
+    if (
+        plan.proxy is not None
+        and proxy_install.find(settings.proxy.nginx, settings.proxy.modules_dir) is None
+    ):
+        steps.append("install the proxy: nginx with njs (as root), else vllm-router")
+    return steps
+
+
+def _local(path: str) -> Path:
+    return Path(resolve_path(path, True))
+
+
+def _engine_hash(config: Config) -> str:
+    requirements = config.settings.engine.requirements
+    if not requirements:
+        return ""
+    return hashlib.sha256(_local(requirements).read_bytes()).hexdigest()
+
+
+def _model_hash(config: Config) -> str:
+    seed = config.settings.model.generate_seed
+    if seed is None:
+        return ""
+    from omnikit import tiny_model
+
+    return f"tiny {tiny_model.FORMAT} seed {seed}"
+
+
+def _engine_options(config: Config) -> engine_install.Options:
+    engine = config.settings.engine
+    return engine_install.Options(
+        python=engine.python,
+        torch_index=engine.torch_index,
+        disk_mib=engine.install_disk_mib,
+    )
+
+
+def _ensure_engine(config: Config, tell: Say) -> None:
+    engine = config.settings.engine
+    if not engine.venv:
+        return
+    if engine.requirements:
+        venv, pins = _local(engine.venv), _local(engine.requirements)
+        engine_install.install(venv, pins, _engine_options(config), tell)
+    elif not (_local(engine.venv) / "bin" / "python").exists():
+        raise config.error(
+            f"there is no engine in {_local(engine.venv)}.",
+            "engine",
+            "venv",
+            todo="install it there, or set engine.requirements so that the toolkit does",
+        )
+
+
+def _ensure_model(config: Config, tell: Say) -> None:
+    model = config.settings.model
+    path = _local(model.path)
+    if model.generate_seed is None:
+        if not path.is_dir():
+            raise config.error(
+                f"there is no model folder {path}.",
+                "model",
+                "path",
+                todo="put the model there, or name another folder: --set model.path=…",
+            )
+        return
+    from omnikit import tiny_model
+
+    found = tiny_model.make(path, model.generate_seed)
+    if found.state != "unchanged":
+        tell(f"model: made {shown_path(path)}")
+
+
+def _ensure_proxy(config: Config, tell: Say) -> None:
+    from omnikit import proxy_install
+
+    settings = config.settings.proxy
+    if settings.kind == "omni-nginx":
+        raise config.error("omni-infer's own nginx cannot run on this machine.", "proxy", "kind")
+    if settings.nginx and settings.modules_dir:
+        return
+    done = proxy_install.install(
+        settings.kind,
+        _local(settings.venv) if settings.venv else None,
+        dry_run=False,
+        lock_timeout_s=round(settings.install_timeout_s),
+        report=tell,
+    )
+    if done.action != "unchanged":
+        tell(f"proxy: {done.action} {done.kind} ({done.why})")

@@ -1,0 +1,22 @@
+"""Messages for people go to standard error; results go to standard output.
+
+Standard library only: this module also runs on the hosts.
+"""
+
+from __future__ import annotations
+
+import sys
+
+
+def say(message: str) -> None:
+    """Print one line of progress to standard error, at once."""
+    print(message, file=sys.stderr, flush=True)
+
+
+def table(rows: list[list[str]], header: list[str]) -> str:
+    """Rows of cells as aligned text columns. No colour: it reads the same in a file."""
+    cells = [header, *rows]
+    widths = [max(len(row[i]) for row in cells) for i in range(len(header))]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in cells
+    )

@@ -1,0 +1,83 @@
+"""Showing the servers' logs, from wherever they lie."""
+
+from __future__ import annotations
+
+import shlex
+from functools import partial
+from typing import Sequence
+
+from omnikit import run
+from omnikit.config import Config
+from omnikit.errors import ActionError, InputError
+from omnikit.layers import PROJECT
+from omnikit.plan_types import HostPlan, Plan
+from omnikit.topology import make_plan
+
+
+def sources(plan: Plan) -> list[tuple[str, str, HostPlan]]:
+    """Name, path and host of every server's log, the proxy's last."""
+    hosts = {host.name: host for host in plan.hosts}
+    found = [
+        (server.name, f"{node.log_dir}/server_{server.local_rank}.log", hosts[node.host])
+        for node in plan.nodes
+        for server in node.servers
+    ]
+    if plan.proxy is not None:
+        proxy = plan.proxy
+        found.append((proxy.name, f"{proxy.log_dir}/proxy.log", hosts[proxy.host]))
+    return found
+
+
+def tail_command(path: str, host: HostPlan, lines: int, follow: bool) -> list[str]:
+    """The command that prints a log, here or over SSH."""
+    words = ["tail", "-n", str(lines), *(["-F"] if follow else []), "--", path]
+    if host.settings.connection == "local":
+        return words
+    return [*ssh_command(host), " ".join(shlex.quote(word) for word in words)]
+
+
+def ssh_command(host: HostPlan) -> list[str]:
+    """ssh to a host, with host keys checked and no questions asked."""
+    settings = host.settings
+    words = ["ssh", "-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=yes"]
+    if settings.port:
+        words += ["-p", str(settings.port)]
+    if settings.private_key:
+        words += ["-i", settings.private_key]
+    if settings.jump:
+        words += ["-J", settings.jump]
+    target = f"{settings.user}@{host.address}" if settings.user else host.address
+    return [*words, "--", target]
+
+
+def show(config: Config, names: Sequence[str], lines: int, follow: bool) -> int:
+    """Print the chosen logs; follow until interrupted. Returns 1 when one cannot be read."""
+    found = sources(make_plan(config))
+    known = [name for name, _, _ in found]
+    chosen = [s for s in found if not names or s[0] in names or s[0].split(".")[0] in names]
+    for name in names:
+        if not any(name in (s[0], s[0].split(".")[0]) for s in found):
+            raise InputError(
+                f"there is no instance {name!r}.",
+                where="--instance",
+                todo=f"one of {', '.join(known)}",
+            )
+    alone = len(chosen) == 1
+
+    def on_line(index: int, line: str) -> None:
+        print(line if alone else f"{chosen[index][0]} | {line}", flush=True)
+
+    commands = [tail_command(path, host, lines, follow) for _, path, host in chosen]
+    if follow:
+        codes = run.stream_all(commands, on_line, cwd=PROJECT)
+    else:
+        # One after the other, so that each log stays in one piece.
+        codes = [
+            run.stream(argv, partial(on_line, index), cwd=PROJECT)
+            for index, argv in enumerate(commands)
+        ]
+    if any(codes):
+        raise ActionError(
+            "a log could not be read, see above.", todo="has it been deployed? make status"
+        )
+    return 0

@@ -1,0 +1,185 @@
+"""A plan for people: what would run where, and what differs from what runs now."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Mapping
+
+from omnikit import host_nodes, local_setup, run
+from omnikit.config import Config
+from omnikit.deployment import ARCHIVE, Deployment, prepare
+from omnikit.log import table
+from omnikit.plan_types import HostPlan, Plan
+from omnikit.topology import make_plan
+
+
+def show(config: Config, *, as_json: bool, commands: bool = False, contents: bool = False) -> int:
+    """Print the plan of a configuration."""
+    plan = make_plan(config)
+    found = local_setup.look(config, plan)
+    deployment = prepare(config, found.inputs, found.proxy)
+    changes = {host.name: _changes(deployment, host) for host in plan.hosts}
+    if as_json:
+        print(json.dumps(_as_data(deployment, changes), indent=1))
+        return 0
+    print(_as_text(deployment, changes))
+    for step in local_setup.missing(config, plan):
+        print(f"before that: {step}")
+    if commands:
+        print(_commands(plan))
+    if contents:
+        for host, files in deployment.files.items():
+            for name, text in sorted(files.items()):
+                print(f"\n--- {host}: {name}\n{text}", end="")
+    return 0
+
+
+def _changes(deployment: Deployment, host: HostPlan) -> dict[str, Any]:
+    """Per node what a deploy would do, and per file; for a host that is not this machine
+    compared with what was last sent."""
+    files = deployment.files[host.name]
+    if host.settings.connection == "local":
+        data = json.loads(files["host.json"])
+        actions = host_nodes.look(data)
+        return {"nodes": actions, "files": _file_changes(files, _local_files(host))}
+    sent = _sent_files(deployment, host)
+    changes = _file_changes(files, sent)
+    nodes = {
+        node["name"]: _ssh_action(node["name"], changes, bool(sent))
+        for node in json.loads(files["host.json"])["nodes"]
+    }
+    return {"nodes": nodes, "files": changes}
+
+
+def _ssh_action(name: str, changes: Mapping[str, str], sent: bool) -> str:
+    if not sent:
+        return "start"
+    differs = any(file.startswith(f"{name}/") for file in changes)
+    return "restart" if differs else "unchanged"
+
+
+def _local_files(host: HostPlan) -> dict[str, str]:
+    root = Path(host.work_dir) / "bundle"
+    return {
+        str(path.relative_to(root)): path.read_text(encoding="utf-8")
+        for path in (root.rglob("*") if root.is_dir() else ())
+        if path.is_file()
+    }
+
+
+def _sent_files(deployment: Deployment, host: HostPlan) -> dict[str, str]:
+    import zipfile
+
+    path = deployment.folder / host.name / ARCHIVE
+    if not path.is_file():
+        return {}
+    with zipfile.ZipFile(path) as archive:
+        return {
+            name[len("bundle/") :]: archive.read(name).decode()
+            for name in archive.namelist()
+            if name.startswith("bundle/")
+        }
+
+
+def _file_changes(wanted: Mapping[str, str], there: Mapping[str, str]) -> dict[str, str]:
+    found = {}
+    for name in sorted({*wanted, *there}):
+        if name not in there:
+            found[name] = "create"
+        elif name not in wanted:
+            found[name] = "remove"
+        elif wanted[name] != there[name]:
+            found[name] = "change"
+    return found
+
+
+def _as_data(deployment: Deployment, changes: Mapping[str, Any]) -> dict[str, Any]:
+    plan = deployment.plan
+    nodes = []
+    for node in plan.nodes:
+        data = asdict(node)
+        for server, made in zip(node.servers, data["servers"]):
+            made["argv"] = list(node.argv(server))
+            made["env"] = node.environment(server)
+        nodes.append(data)
+    return {
+        "environment": plan.environment,
+        "hosts": [
+            {"name": h.name, "address": h.address, "work_dir": h.work_dir} for h in plan.hosts
+        ],
+        "nodes": nodes,
+        "proxy": asdict(plan.proxy) if plan.proxy else None,
+        "proxy_kind": deployment.proxy_kind,
+        "changes": changes,
+        "files": {host: sorted(files) for host, files in deployment.files.items()},
+    }
+
+
+def _as_text(deployment: Deployment, changes: Mapping[str, Any]) -> str:
+    plan = deployment.plan
+    actions = {name: what for c in changes.values() for name, what in c["nodes"].items()}
+    header = ["instance", "role", "host", "address", "devices", "API ports", "kv_rank"]
+    header += ["tp", "dp", "dp ranks", "offset", "master", "a deploy would"]
+    rows = [
+        [
+            node.name,
+            node.role,
+            node.host,
+            node.address,
+            _span(node.devices) or "-",
+            _span([server.api_port for server in node.servers]) or "-",
+            str(node.kv_rank),
+            str(node.tensor_parallel),
+            str(node.dp_size),
+            _span([server.dp_rank for server in node.servers]) or "-",
+            str(node.server_offset),
+            f"{node.master_ip}:{node.master_port}",
+            actions.pop(node.name, "-"),
+        ]
+        for node in plan.nodes
+    ]
+    count = len(plan.hosts)
+    text = [
+        f"environment {plan.environment}: {count} host{'s' if count > 1 else ''},"
+        f" model {plan.model_path} as {plan.served_name}",
+        table(rows, header),
+    ]
+    if plan.proxy is not None:
+        would = actions.pop(plan.proxy.name, "-")
+        text.append(
+            f"{plan.proxy.name}: proxy ({deployment.proxy_kind}) on {plan.proxy.host},"
+            f" {plan.proxy.listen_host}:{plan.proxy.port}, a deploy would: {would}"
+        )
+    text += [
+        f"{name}: no longer planned, a deploy would {what} it" for name, what in actions.items()
+    ]
+    text.append("rendered files:")
+    for host in plan.hosts:
+        differing = changes[host.name]["files"]
+        for name in sorted({*deployment.files[host.name], *differing}):
+            what = differing.get(name, "unchanged")
+            text.append(f"  {host.name}:{host.work_dir}/bundle/{name}  ({what})")
+    text.append("see them with --files, every command with --commands, all as data with --json")
+    return "\n".join(text)
+
+
+def _span(numbers: Any) -> str:
+    """Numbers as ranges: 0-3,8."""
+    parts: list[list[int]] = []
+    for number in numbers:
+        if parts and number == parts[-1][1] + 1:
+            parts[-1][1] = number
+        else:
+            parts.append([number, number])
+    return ",".join(f"{a}" if a == b else f"{a}-{b}" for a, b in parts)
+
+
+def _commands(plan: Plan) -> str:
+    lines = ["commands:"]
+    for node in plan.nodes:
+        for server in node.servers:
+            line = run.show(node.argv(server), node.environment(server))
+            lines.append(f"  {server.name} on {node.host}: {line}")
+    return "\n".join(lines)

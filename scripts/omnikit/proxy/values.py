@@ -1,0 +1,118 @@
+"""Settings on their way into a proxy's configuration file: checked, quoted, or refused.
+
+nginx reads one text for structure and values alike, so a value with a ";" or "$" would become
+configuration. Everything that reaches the file goes through one of these functions.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from typing import Any, Mapping, Sequence
+
+from omnikit.errors import InputError
+
+_HOST_NAME = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]{0,251}[A-Za-z0-9_])?")
+_SIZE = re.compile(r"([0-9]{1,12})([kKmMgG]?)")
+_TIME = re.compile(r"([0-9]{1,9}(ms|[smhdw])?)+")
+_BUFFERS = re.compile(r"[1-9][0-9]{0,5} [1-9][0-9]{0,8}[kKmM]?")
+_SECONDS = {"": 1, "ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
+_UNITS = {"": 1, "k": 1024, "m": 1024**2, "g": 1024**3}
+
+
+def refused(where: str, value: object, expected: str) -> InputError:
+    """The error for a value that does not fit."""
+    return InputError(
+        f"{value!r} is no {expected}.", where=where, todo=f"give {where} as {expected}"
+    )
+
+
+def wanted(settings: Mapping[str, Any], key: str) -> Any:
+    """A setting that must be there."""
+    if settings.get(key) is None:
+        raise InputError("the setting is missing.", where=f"proxy.{key}", todo=f"set proxy.{key}")
+    return settings[key]
+
+
+def host(where: str, value: object) -> str:
+    """A host name or address as it stands in an address (IPv6 in brackets)."""
+    text = value if isinstance(value, str) else ""
+    try:
+        address = ipaddress.ip_address(text)
+        if "%" not in text:
+            return f"[{address}]" if address.version == 6 else str(address)
+    except ValueError:
+        if _HOST_NAME.fullmatch(text):
+            return text
+    raise refused(where, value, "host name or IP address")
+
+
+def number(where: str, value: object, low: int, high: int) -> int:
+    """A whole number within bounds."""
+    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+        raise refused(where, value, f"whole number from {low} to {high}")
+    return value
+
+
+def address(where: str, pair: tuple[str, int]) -> str:
+    """host:port."""
+    return f"{host(where, pair[0])}:{number(where, pair[1], 1, 65535)}"
+
+
+def one_of(where: str, value: object, choices: Sequence[str]) -> str:
+    """One of a few words."""
+    if isinstance(value, str) and value in choices:
+        return value
+    raise refused(where, value, f"one of {', '.join(choices)}")
+
+
+def _matching(where: str, value: object, pattern: re.Pattern[str], expected: str) -> str:
+    text = str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+    if isinstance(text, str) and pattern.fullmatch(text):
+        return text
+    raise refused(where, value, expected)
+
+
+def size(where: str, value: object) -> str:
+    """A size in nginx's notation."""
+    return _matching(where, value, _SIZE, "size such as 512k, 16m or 1g")
+
+
+def size_bytes(text: str) -> int:
+    """A checked size as a number."""
+    digits, unit = re.sub(r"\D", "", text), re.sub(r"\d", "", text)
+    return int(digits) * _UNITS[unit.lower()]
+
+
+def time(where: str, value: object) -> str:
+    """A time span in nginx's notation."""
+    return _matching(where, value, _TIME, "time such as 500ms, 10s or 1h")
+
+
+def seconds(where: str, value: object) -> int:
+    """A time span in nginx's notation as whole seconds, at least one."""
+    parts = re.findall(r"([0-9]+)(ms|[smhdw]?)", time(where, value))
+    return max(1, int(sum(int(count) * _SECONDS[unit] for count, unit in parts)))
+
+
+def buffers(where: str, value: object) -> str:
+    """Count and size of buffers."""
+    return _matching(where, value, _BUFFERS, "count and size such as '4 512k'")
+
+
+def path(where: str, value: object) -> str:
+    """An absolute path that no configuration language mistakes for anything else.
+
+    "$" has no escape in nginx.conf; quotes and backslashes have, but nothing good is called so.
+    """
+    text = value if isinstance(value, str) else ""
+    if text.startswith("/") and text.isprintable() and not set(text) & set("$\"'\\"):
+        return text
+    raise refused(
+        where, value, "absolute path without quotes, backslashes, $ or control characters"
+    )
+
+
+def comment(text: str) -> str:
+    """Text that stays on its line."""
+    return "".join(c if c.isprintable() else " " for c in text)

@@ -1,0 +1,123 @@
+"""Types of single settings: what a value may be, and how an error message says it."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
+
+# Patterns, each with what it allows in words: the words stand in error messages.
+_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$"
+_NODE_NAME = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$"
+_ADDRESS = r"^[A-Za-z0-9:][A-Za-z0-9._:-]{0,253}$"
+_SIZE = r"^[0-9]+[kKmMgG]?$"
+_TIME = r"^[0-9]+(ms|s|m|h)$"
+_BUFFERS = r"^[0-9]+ [0-9]+[kKmM]?$"
+_VARIABLE = r"^[A-Za-z_][A-Za-z0-9_]*$"
+_FLAG = r"^[A-Za-z0-9][A-Za-z0-9_-]*$"
+_URL = r"^(https?|file)://[^\s]+$"
+_JUMP = r"^[A-Za-z0-9][A-Za-z0-9._@:-]*(,[A-Za-z0-9][A-Za-z0-9._@:-]*)*$"
+_PROGRAM = r"^[A-Za-z0-9/][A-Za-z0-9_./+-]{0,254}$"
+_START = "beginning with a letter or digit"
+IN_WORDS = {
+    _NAME: f"letters, digits, dots, dashes and underscores, {_START}, 63 at most",
+    _NODE_NAME: f"letters, digits, dashes and underscores, {_START}, 63 at most",
+    _ADDRESS: "an IP address or a host name",
+    _SIZE: "a size like 512k, 16m or 1g",
+    _TIME: "a time like 500ms, 10s, 5m or 1h",
+    _BUFFERS: "number and size like 4 512k",
+    _VARIABLE: "a variable's name: letters, digits and underscores, no digit first",
+    _FLAG: f"a flag without its dashes: letters, digits, - and _, {_START}",
+    _URL: "an address beginning with https://, http:// or file://",
+    _JUMP: "user@host:port, several separated by commas",
+    _PROGRAM: "a program's name or path: letters, digits and / . _ + -",
+}
+
+
+def parse_devices(text: str) -> tuple[int, ...]:
+    """Device ids of "0-3,8": (0, 1, 2, 3, 8). Raises ValueError when malformed or repeated."""
+    ids: list[int] = []
+    for part in text.split(",") if text else []:
+        match = re.fullmatch(r"([0-9]{1,4})(?:-([0-9]{1,4}))?", part)
+        if not match:
+            raise ValueError(f"{part!r} is neither a device id nor a range")
+        first, last = int(match[1]), int(match[2] or match[1])
+        if last < first:
+            raise ValueError(f"the range {part} does not count upwards")
+        ids.extend(range(first, last + 1))
+    if len(set(ids)) != len(ids):
+        raise ValueError("a device id stands twice")
+    return tuple(ids)
+
+
+def _devices(value: Any) -> Any:
+    if isinstance(value, int) and not isinstance(value, bool):
+        value = str(value)
+    wanted = 'device ids like "0-7" or "0,2,5"'
+    if not isinstance(value, str):
+        raise ValueError(wanted)
+    try:
+        parse_devices(value)
+    except ValueError as error:
+        raise ValueError(f"{wanted} ({error})") from None
+    return value
+
+
+def _line(value: str) -> str:
+    if not value:
+        raise ValueError("some text, or null where a setting may be left out")
+    if any(unicodedata.category(c) in ("Cc", "Zl", "Zp") for c in value):
+        raise ValueError("text without control characters (line breaks, tabs)")
+    return value
+
+
+def _path(value: str) -> str:
+    if any(opening in value for opening in ("{{", "{%", "{#")):
+        raise ValueError("a path without {{, {% or {#: Ansible would take them for code")
+    return value
+
+
+def _is_scalar(value: Any) -> bool:
+    return isinstance(value, (bool, int, float, str))
+
+
+def _env_value(value: Any) -> Any:
+    if value is not None and not _is_scalar(value):
+        raise ValueError("text, a number, true, false or null")
+    return value
+
+
+def _arg_value(value: Any) -> Any:
+    if isinstance(value, list) and not all(_is_scalar(word) for word in value):
+        raise ValueError("a list of plain words (write JSON as a map)")
+    return value
+
+
+_SCALAR = {"type": ["string", "number", "boolean", "null"]}
+_ARG = {"type": ["string", "number", "boolean", "null", "array", "object"]}
+
+Devices = Annotated[
+    str, BeforeValidator(_devices), WithJsonSchema({"type": ["string", "integer"], "minimum": 0})
+]
+Line = Annotated[str, AfterValidator(_line), Field(json_schema_extra={"minLength": 1})]
+PathText = Annotated[Line, AfterValidator(_path)]
+Name = Annotated[str, Field(pattern=_NAME)]
+NodeName = Annotated[str, Field(pattern=_NODE_NAME)]
+Address = Annotated[str, Field(pattern=_ADDRESS)]
+Jump = Annotated[str, Field(pattern=_JUMP)]
+Program = Annotated[str, Field(pattern=_PROGRAM)]
+Url = Annotated[str, Field(pattern=_URL)]
+Port = Annotated[int, Field(ge=1, le=65535)]
+Offset = Annotated[int, Field(ge=0, le=60000)]
+Seconds = Annotated[float, Field(gt=0, le=86400)]
+Count = Annotated[int, Field(ge=1, le=1_000_000)]
+Size = Annotated[str, Field(pattern=_SIZE)]
+Buffers = Annotated[str, Field(pattern=_BUFFERS)]
+NginxTime = Annotated[str, Field(pattern=_TIME)]
+EnvName = Annotated[str, Field(pattern=_VARIABLE)]
+FlagName = Annotated[str, Field(pattern=_FLAG)]
+EnvValue = Annotated[Any, AfterValidator(_env_value), WithJsonSchema(_SCALAR)]
+ArgValue = Annotated[Any, AfterValidator(_arg_value), WithJsonSchema(_ARG)]
+Balance = Literal["least_conn", "round_robin"]

@@ -1,0 +1,118 @@
+"""Who runs what where: each instance on its hosts, with devices, ranks and server settings."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from omnikit.config import Config
+from omnikit.located import Node
+from omnikit.schema import ROLES, Instance, Server, parse_devices
+
+_PREFIX = {"prefill": "p", "decode": "d", "colocated": "s"}
+
+
+@dataclass(frozen=True)
+class Member:
+    """One host's part of an instance.
+
+    offset and server_offset: devices and API servers of the instance on the hosts before. key:
+    equal for members whose server settings are equal.
+    """
+
+    name: str
+    role: str
+    index: int
+    host: str
+    node_rank: int
+    devices: tuple[int, ...]
+    offset: int
+    server: Server
+    settings: Node
+    key: tuple[str, int, str]
+    tensor_parallel: int
+    server_count: int
+    server_offset: int
+
+
+@dataclass(frozen=True)
+class Group:
+    """An instance: members in the order of its hosts, the master first."""
+
+    role: str
+    index: int
+    entry: Instance
+    members: tuple[Member, ...]
+
+    @property
+    def server_count(self) -> int:
+        """API servers of the whole instance."""
+        return sum(member.server_count for member in self.members)
+
+
+def groups(config: Config) -> list[Group]:
+    """Every instance on its hosts, which must be known. Raises InputError."""
+    known: dict[tuple[str, int, str], tuple[Server, Node]] = {}
+    made: list[Group] = []
+    for role in ROLES:
+        count = 0
+        for index, entry in enumerate(getattr(config.settings.topology, role)):
+            group = Group(role, index, entry, tuple(_members(config, role, index, count, known)))
+            count += len(group.members)
+            made.append(group)
+    return made
+
+
+def host_devices(config: Config, entry: Instance, host: str) -> tuple[int, ...]:
+    """The devices of an instance on one host: as the host says, else the instance, else all."""
+    for text in (config.settings.hosts[host].devices, entry.devices):
+        if text is not None:
+            return parse_devices(text)
+    return parse_devices(config.settings.devices)
+
+
+def _members(
+    config: Config,
+    role: str,
+    index: int,
+    first: int,
+    known: dict[tuple[str, int, str], tuple[Server, Node]],
+) -> list[Member]:
+    settings = config.settings
+    entry: Instance = getattr(settings.topology, role)[index]
+    per_host = [host_devices(config, entry, host) for host in entry.hosts]
+    npu = settings.engine.device_kind == "npu"
+    made: list[Member] = []
+    offset = servers = 0
+    for rank, (host, devices) in enumerate(zip(entry.hosts, per_host)):
+        # Settings are merged and checked once for all whom no override of their own sets apart.
+        own_instance = index if entry.server is not None else -1
+        key = (role, own_instance, host if settings.hosts[host].server is not None else "")
+        if key not in known:
+            known[key] = config.server_for(role, index, host)
+        server, tree = known[key]
+        tp = server.tensor_parallel
+        if tp is None:
+            tp = max(1, sum(map(len, per_host))) if npu and role != "decode" else 1
+        count = len(devices) // tp if npu else 1
+        if role != "decode":
+            count = 1 if rank == 0 else 0
+        made.append(
+            Member(
+                name=settings.hosts[host].node_name or f"{_PREFIX[role]}{first + rank}",
+                role=role,
+                index=index,
+                host=host,
+                node_rank=rank,
+                devices=devices,
+                offset=offset,
+                server=server,
+                settings=tree,
+                key=key,
+                tensor_parallel=tp,
+                server_count=count,
+                server_offset=servers,
+            )
+        )
+        offset += len(devices)
+        servers += count
+    return made

@@ -1,0 +1,203 @@
+"""Invoke tasks: one per job, each a thin front door to the script of the same job.
+
+`invoke --list` shows them, `invoke --help TASK` the options of one. Every script runs by hand too.
+"""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+from typing import Any
+
+from invoke import Context, Exit, task
+
+ROOT = Path(__file__).resolve().parent
+LISTS = ["config", "set"]
+HELP = {
+    "environment": "name in configs/environments, or a path (default: local)",
+    "config": "site file with settings on top of the environment's (repeatable)",
+    "set": "section.key=value on top of everything (repeatable)",
+    "json": "print the result as JSON",
+    "dry-run": "show what would be done, do nothing",
+    "instance": "only this instance, for example p0 (repeatable)",
+}
+
+
+def _help(*names: str, **more: str) -> dict[str, str]:
+    """Help texts of the options that every task has, and of those named."""
+    shown = {name: HELP[name] for name in ("environment", *LISTS, *names)}
+    return {**shown, **{key.replace("_", "-"): text for key, text in more.items()}}
+
+
+def _run(ctx: Context, *words: str) -> None:
+    """Run a command; its exit status becomes ours."""
+    done = ctx.run(shlex.join(words), warn=True, pty=False, hide=False, in_stream=False)
+    if done is not None and done.exited:
+        raise Exit(code=done.exited)
+
+
+def _script(ctx: Context, name: str, **options: Any) -> None:
+    """Run scripts/<name> with the options that were given."""
+    words = [sys.executable, str(ROOT / "scripts" / name)]
+    for key, value in options.items():
+        flag = f"--{key.replace('_', '-')}"
+        if isinstance(value, list):
+            words += [f"{flag}={item}" for item in value]
+        elif value is True:
+            words.append(flag)
+        elif value not in (None, False):
+            words.append(f"{flag}={value}")
+    _run(ctx, *words)
+
+
+@task(iterable=LISTS, help=_help("dry-run", "json", keep="after a failed start, stop nothing"))
+def deploy(c, environment="", config=None, set=None, dry_run=False, keep=False, json=False):
+    """Bring an environment to what its configuration says, and prove that it serves."""
+    _script(
+        c,
+        "deploy_environment.py",
+        environment=environment or None,
+        config=config,
+        set=set,
+        dry_run=dry_run,
+        keep=keep,
+        json=json,
+    )
+
+
+@task(iterable=LISTS, help=_help("json", commands="print every command in full", files="…"))
+def plan(c, environment="", config=None, set=None, commands=False, files=False, json=False):
+    """Show what a deploy would do before it does it, and what differs from what runs."""
+    _script(
+        c,
+        "show_plan.py",
+        environment=environment or None,
+        config=config,
+        set=set,
+        commands=commands,
+        files=files,
+        json=json,
+    )
+
+
+@task(iterable=LISTS, help=_help("json"))
+def status(c, environment="", config=None, set=None, json=False):
+    """Show every server's state, and whether a completion comes through."""
+    _script(c, "show_status.py", environment=environment or None, config=config, set=set, json=json)
+
+
+@task(iterable=[*LISTS, "instance"], help=_help("dry-run", "json", "instance"))
+def stop(c, environment="", config=None, set=None, instance=None, dry_run=False, json=False):
+    """End exactly what was started, also while it is being started."""
+    _script(
+        c,
+        "stop_environment.py",
+        environment=environment or None,
+        config=config,
+        set=set,
+        instance=instance,
+        dry_run=dry_run,
+        json=json,
+    )
+
+
+@task(iterable=LISTS, help=_help())
+def restart(c, environment="", config=None, set=None):
+    """Stop, then deploy."""
+    stop(c, environment, config, set)
+    deploy(c, environment, config, set)
+
+
+@task(
+    iterable=[*LISTS, "instance"],
+    help=_help("instance", lines="last lines of each", follow="go on until Ctrl-C"),
+)
+def logs(c, environment="", config=None, set=None, instance=None, lines=50, follow=False):
+    """Print the servers' logs, or follow them."""
+    _script(
+        c,
+        "show_logs.py",
+        environment=environment or None,
+        config=config,
+        set=set,
+        instance=instance,
+        lines=lines,
+        follow=follow,
+    )
+
+
+@task(iterable=LISTS, help=_help("json"))
+def smoke_test(c, environment="", config=None, set=None, json=False):
+    """Send real requests through the entry and check the answers and the KV hand-over."""
+    _script(c, "smoke_test.py", environment=environment or None, config=config, set=set, json=json)
+
+
+@task(
+    iterable=LISTS,
+    help=_help(
+        "json",
+        origin="show where each value came from",
+        changed="only what differs from the defaults",
+        schema="write the JSON Schema of the settings instead",
+    ),
+)
+def config(
+    c, environment="", config=None, set=None, origin=False, changed=False, schema=False, json=False
+):
+    """Show the merged settings and where each came from."""
+    _script(
+        c,
+        "show_config.py",
+        environment=environment or None,
+        config=config,
+        set=set,
+        origin=origin,
+        changed=changed,
+        schema=schema,
+        json=json,
+    )
+
+
+@task(help={"dry-run": HELP["dry-run"], "json": HELP["json"]})
+def install_engine(c, dry_run=False, json=False):
+    """Install the CPU engine (a real vLLM) into a virtual environment of its own."""
+    _script(c, "install_engine.py", dry_run=dry_run, json=json)
+
+
+@task(help={"dry-run": HELP["dry-run"], "json": HELP["json"], "out": "folder", "seed": "a number"})
+def make_tiny_model(c, out="build/models/tiny-qwen2", seed=0, dry_run=False, json=False):
+    """Make the tiny model that the local environment serves."""
+    _script(c, "make_tiny_model.py", out=out, seed=str(seed), dry_run=dry_run, json=json)
+
+
+@task(help={"dry-run": HELP["dry-run"], "json": HELP["json"]})
+def install_proxy(c, dry_run=False, json=False):
+    """Install what the proxy needs: nginx with njs as root, else vllm-router."""
+    _script(c, "install_proxy.py", dry_run=dry_run, json=json)
+
+
+@task
+def test(c):
+    """Run all tests, fast and slow."""
+    _run(c, sys.executable, "-m", "pytest")
+
+
+@task
+def test_fast(c):
+    """Run the fast tests only."""
+    _run(c, sys.executable, "-m", "pytest", "-m", "not slow")
+
+
+@task
+def lint(c):
+    """Check format, style, types, shell, YAML and playbooks."""
+    _run(c, "bash", str(ROOT / "scripts" / "lint_all.sh"))
+
+
+@task(help={"only": "one of commands, deploy, proxy (default: all)"})
+def bench(c, only=""):
+    """Measure what the toolkit itself costs, against baselines in the same run."""
+    for name in [only] if only else ["commands", "proxy", "deploy"]:
+        path = ROOT / "benchmarks" / f"bench_{name}.py"
+        _run(c, "env", f"PYTHONPATH={ROOT / 'scripts'}", sys.executable, str(path))

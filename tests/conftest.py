@@ -1,0 +1,56 @@
+"""Fixtures that all tests share."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, Iterator
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Fast tests first: they tell most of what is wrong in seconds."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is not None)
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: Any) -> Iterator[None]:
+    """In CI a skipped test is a failure, unless it needs an NPU or a GPU."""
+    outcome = yield
+    report = outcome.get_result()  # type: ignore[attr-defined]
+    if report.skipped and os.environ.get("OMNIKIT_CI") and not hasattr(report, "wasxfail"):
+        report.outcome = "failed"
+        report.longrepr = f"skipped in CI: {report.longrepr}"
+
+
+@pytest.fixture(autouse=True)
+def no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A developer's OMNIKIT_ variables must not decide what a test sees; the engine's place may.
+
+    The engine is large: OMNIKIT_ENGINE__VENV lets several clones share one.
+    """
+    for name in list(os.environ):
+        if name.startswith("OMNIKIT_") and not name.startswith("OMNIKIT_ENGINE__"):
+            monkeypatch.delenv(name)
+
+
+@pytest.fixture(scope="session")
+def engine_python() -> Path:
+    """The CPU engine's interpreter; the engine is installed when it is not there yet."""
+    script = ROOT / "scripts" / "install_engine.py"
+    subprocess.run([sys.executable, script, *_engine_options()], check=True, cwd=ROOT)
+    return engine_venv() / "bin" / "python"
+
+
+def engine_venv() -> Path:
+    """Where the engine is or will be."""
+    return ROOT / os.environ.get("OMNIKIT_ENGINE__VENV", "build/engine-cpu")
+
+
+def _engine_options() -> list[str]:
+    return ["--venv", str(engine_venv())]

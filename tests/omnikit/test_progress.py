@@ -1,0 +1,55 @@
+"""Progress lines."""
+
+from __future__ import annotations
+
+import json
+
+from omnikit.progress import Progress
+
+
+def waiting(**states: str) -> dict:
+    nodes = [
+        {
+            "node": name,
+            "state": state,
+            "started_at": 100.0,
+            "ready_at": 142.0 if state == "ready" else None,
+            "servers": [{"state": state}],
+        }
+        for name, state in states.items()
+    ]
+    return {
+        "event": "retry",
+        "host": "local",
+        "task": "Wait",
+        "stdout": json.dumps({"verdict": "starting", "nodes": nodes}),
+    }
+
+
+def test_a_change_is_told_once(capsys) -> None:
+    progress = Progress(quiet_s=1000)
+    for _ in range(3):
+        progress.on_event(waiting(p0="starting", d0="starting"))
+    progress.on_event(waiting(p0="ready", d0="starting"))
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 2
+    assert "p0 ready 42 s" in lines[1] and "d0 starting" in lines[1]
+
+
+def test_silence_is_broken_now_and_then(capsys) -> None:
+    progress = Progress(quiet_s=0)
+    for _ in range(3):
+        progress.on_event(waiting(p0="starting"))
+    assert len(capsys.readouterr().err.splitlines()) == 3
+
+
+def test_what_was_done_is_told_with_its_host(capsys) -> None:
+    Progress().on_event(
+        {"event": "ok", "host": "h1", "task": "t", "stdout": '{"done": {"p0": "restarted"}}'}
+    )
+    assert "p0: restarted on h1" in capsys.readouterr().err
+
+
+def test_output_that_is_no_json_is_ignored(capsys) -> None:
+    Progress().on_event({"event": "ok", "host": "h1", "task": "t", "stdout": "plain"})
+    assert capsys.readouterr().err == ""

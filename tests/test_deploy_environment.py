@@ -1,0 +1,308 @@
+"""The whole thing for real: deploy, use, break, mend and stop real vLLM servers on CPU.
+
+The tests of the class share one deployment and build on each other, in order: each start of three
+engines costs a minute.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any, Iterator
+
+import pytest
+from omnikit import config as config_module
+from omnikit import host_records, smoke_test
+from omnikit.health import metric, request, wait_until
+from omnikit.topology import make_plan
+
+ROOT = Path(__file__).resolve().parents[1]
+PD = "tests/environments/pd.yaml"
+SINGLE = "tests/environments/single.yaml"
+PROMPTS = [
+    "The quick brown fox jumps over the lazy dog.",
+    "第一台服务器负责预填充，第二台负责解码。",
+    "x" * 300,
+]
+
+pytestmark = pytest.mark.slow
+
+
+def script(name: str, *words: str, timeout: float = 900) -> subprocess.CompletedProcess[str]:
+    """Run a script as a user would, from the project's folder."""
+    return subprocess.run(
+        [sys.executable, f"scripts/{name}", *words],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+    )
+
+
+def status(environment: str) -> dict[str, Any]:
+    done = script("show_status.py", "-e", environment, "--json")
+    found: dict[str, Any] = json.loads(done.stdout)
+    assert (done.returncode == 0) == found["ok"]
+    return found
+
+
+def pids(environment: str) -> dict[str, int]:
+    return {s["name"]: s["pid"] for n in status(environment)["nodes"] for s in n["servers"]}
+
+
+def complete(base: str, prompt: str, **more: Any) -> dict[str, Any]:
+    body = {"model": "tiny", "prompt": prompt, "max_tokens": 12, "temperature": 0, **more}
+    answer = request(base + "/v1/completions", timeout_s=120, body=body)
+    assert answer.status == 200, answer.text
+    data: dict[str, Any] = answer.json()
+    return data
+
+
+def leftovers(work_dir: Path) -> list[str]:
+    """Processes whose command line or folder belongs to a test deployment."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            line = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+        except OSError:
+            continue
+        if str(work_dir) in line:
+            found.append(line)
+    return found
+
+
+@pytest.fixture(scope="class")
+def stopped_after(engine_python: Path) -> Iterator[None]:
+    """Nothing runs before, and nothing is left after, whatever the tests did."""
+    for environment in (PD, SINGLE):
+        script("stop_environment.py", "-e", environment)
+    yield
+    for environment in (PD, SINGLE):
+        done = script("stop_environment.py", "-e", environment)
+        assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.usefixtures("stopped_after")
+class TestDisaggregated:
+    """2P1D from nothing to nothing."""
+
+    def test_make_deploy_ends_with_a_completion(self) -> None:
+        done = subprocess.run(
+            ["make", "deploy", f"ENVIRONMENT={PD}"],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=1500,
+        )
+        assert done.returncode == 0, done.stderr + done.stdout
+        for word in ("start p0", "p0: started", "d0 ready", "is ready"):
+            assert word in done.stderr, done.stderr
+        assert "curl -s http://127.0.0.1:17000/v1/completions" in done.stdout
+        assert "it answered: '" in done.stdout
+
+    def test_the_printed_curl_line_works_when_pasted(self) -> None:
+        config = config_module.load(PD)
+        line = smoke_test.curl_line(make_plan(config), config.settings)
+        done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, timeout=120)
+        assert json.loads(done.stdout)["choices"][0]["text"]
+
+    def test_second_deploy_changes_nothing(self) -> None:
+        before = pids(PD)
+        done = script("deploy_environment.py", "-e", PD, "--json")
+        assert done.returncode == 0, done.stderr
+        result = json.loads(done.stdout)
+        assert result["changed"] == {}
+        assert "nothing to change" in done.stderr
+        assert pids(PD) == before
+
+    def test_plan_says_that_nothing_would_change(self) -> None:
+        done = script("show_plan.py", "-e", PD, "--json")
+        changes = json.loads(done.stdout)["changes"]["local"]
+        assert set(changes["nodes"].values()) == {"unchanged"}
+        assert changes["files"] == {}
+
+    def test_plan_shows_what_another_setting_would_restart(self) -> None:
+        extra = ["--set", "roles.decode.server.args.max-num-seqs=8", "--json"]
+        done = script("show_plan.py", "-e", PD, *extra)
+        nodes = json.loads(done.stdout)["changes"]["local"]["nodes"]
+        assert nodes == {"p0": "unchanged", "p1": "unchanged", "d0": "restart", "c0": "unchanged"}
+
+    def test_status_shows_every_server(self) -> None:
+        found = status(PD)
+        assert found["ok"]
+        servers = {s["name"]: (n["role"], s) for n in found["nodes"] for s in n["servers"]}
+        assert {name: role for name, (role, _) in servers.items()} == {
+            "p0": "prefill",
+            "p1": "prefill",
+            "d0": "decode",
+            "c0": "proxy",
+        }
+        assert servers["p1"][1]["port"] == 19001
+        assert servers["d0"][1]["uptime_s"] > 0
+        for key in ("running", "waiting", "kv_usage"):
+            assert servers["d0"][1][key] is not None
+        table = script("show_status.py", "-e", PD)
+        assert "d0" in table.stdout and "answered" in table.stdout
+
+    def test_smoke_test_passes(self) -> None:
+        done = script("smoke_test.py", "-e", PD, "--json")
+        checks = {check["name"]: check["passed"] for check in json.loads(done.stdout)}
+        assert checks == {
+            "models": True,
+            "completion": True,
+            "KV hand-over": True,
+            "chat completion": True,
+            "streamed completion": True,
+        }
+
+    def test_logs_show_lines_of_the_chosen_instance(self) -> None:
+        done = script("show_logs.py", "-e", PD, "--instance", "p0", "--lines", "400")
+        assert done.returncode == 0
+        assert "kv_producer" in done.stdout
+
+    def test_kv_is_handed_over_and_text_equals_a_colocated_server(self) -> None:
+        done = script("deploy_environment.py", "-e", SINGLE)
+        assert done.returncode == 0, done.stderr
+        config = config_module.load(PD)
+        plan = make_plan(config)
+        texts = []
+        for prompt in PROMPTS:
+            alone = complete("http://127.0.0.1:18300", prompt)
+            before = smoke_test.kv_counters(plan, config.settings)
+            handed_over = complete("http://127.0.0.1:17000", prompt)
+            after = smoke_test.kv_counters(plan, config.settings)
+            tokens = handed_over["usage"]["prompt_tokens"]
+            assert smoke_test.judge_kv(before, after, tokens).passed
+            assert handed_over["choices"][0]["text"] == alone["choices"][0]["text"]
+            texts.append(handed_over["choices"][0]["text"])
+        assert len(set(texts)) == len(PROMPTS)
+        assert script("stop_environment.py", "-e", SINGLE).returncode == 0
+
+    def test_a_forgotten_hand_over_is_noticed(self) -> None:
+        """The same check fails for a request that decode computes itself: it can fail."""
+        config = config_module.load(PD)
+        plan = make_plan(config)
+        before = smoke_test.kv_counters(plan, config.settings)
+        answer = complete("http://127.0.0.1:19100", PROMPTS[0])
+        after = smoke_test.kv_counters(plan, config.settings)
+        check = smoke_test.judge_kv(before, after, answer["usage"]["prompt_tokens"])
+        assert not check.passed
+        assert "0 of" in check.found
+
+    def test_kv_of_another_prompt_changes_the_text(self) -> None:
+        """Decode really uses what it is handed: wrong KV shows in the text."""
+        mine, other = "a" * 200, "b" * 200
+        asked = {"do_remote_decode": True, "do_remote_prefill": False}
+        for key in ("remote_engine_id", "remote_block_ids", "remote_host", "remote_port"):
+            asked[key] = None  # type: ignore[assignment]
+        wrong = complete("http://127.0.0.1:19000", other, max_tokens=1, kv_transfer_params=asked)[
+            "kv_transfer_params"
+        ]
+        right = complete("http://127.0.0.1:17000", mine)["choices"][0]["text"]
+        mixed = complete("http://127.0.0.1:19100", mine, kv_transfer_params=wrong)
+        assert mixed["choices"][0]["text"] != right
+
+    def test_both_prefill_servers_take_part(self) -> None:
+        def computed(port: int) -> float:
+            text = request(f"http://127.0.0.1:{port}/metrics", timeout_s=30).text
+            return metric(text, "vllm:prompt_tokens_total") or 0.0
+
+        before = [computed(19000), computed(19001)]
+        for number in range(6):
+            complete("http://127.0.0.1:17000", f"request {number}")
+        assert all(now > then for now, then in zip([computed(19000), computed(19001)], before))
+
+    def test_a_dead_prefill_server_is_skipped_reported_and_mended_alone(self) -> None:
+        before = pids(PD)
+        os.killpg(before["p0"], signal.SIGKILL)
+        assert wait_until(lambda: not status(PD)["ok"], 30, 0.2)
+        found = status(PD)
+        states = {s["name"]: s["state"] for n in found["nodes"] for s in n["servers"]}
+        assert states == {"p0": "failed", "p1": "ready", "d0": "ready", "c0": "ready"}
+        for number in range(4):
+            assert complete("http://127.0.0.1:17000", f"still there {number}")
+        done = script("deploy_environment.py", "-e", PD, "--json")
+        assert done.returncode == 0, done.stderr
+        assert json.loads(done.stdout)["changed"].keys() == {"p0"}
+        after = pids(PD)
+        assert after["p0"] != before["p0"]
+        assert {n: after[n] for n in ("p1", "d0", "c0")} == {
+            n: before[n] for n in ("p1", "d0", "c0")
+        }
+
+    def test_stop_leaves_nothing_behind(self) -> None:
+        temp_dir = make_plan(config_module.load(PD)).hosts[0].temp_dir
+        done = script("stop_environment.py", "-e", PD, "--json")
+        assert json.loads(done.stdout) == dict.fromkeys(("c0", "d0", "p0", "p1"), "stopped")
+        assert leftovers(ROOT / "build/test-pd") == []
+        assert not Path(temp_dir).exists()
+        for port in (17000, 19000, 19001, 19100, 15600):
+            with socket.socket() as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                probe.bind(("127.0.0.1", port))
+        again = script("stop_environment.py", "-e", PD)
+        assert "nothing to stop" in again.stdout
+        assert script("show_status.py", "-e", PD).returncode == 1
+
+    def test_stop_while_a_start_is_under_way(self) -> None:
+        with subprocess.Popen(
+            [sys.executable, "scripts/deploy_environment.py", "-e", PD],
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        ) as deploying:
+            state = ROOT / "build/test-pd/state/d0.json"
+            assert wait_until(lambda: state.exists() or deploying.poll() is not None, 60, 0.05)
+            second = script("deploy_environment.py", "-e", PD)
+            assert second.returncode == 1
+            assert f"pid {deploying.pid}" in second.stderr
+            done = script("stop_environment.py", "-e", PD)
+            assert done.returncode == 0, done.stderr
+            assert deploying.wait(60) != 0
+        assert leftovers(ROOT / "build/test-pd") == []
+        assert host_records.recorded_nodes(ROOT / "build/test-pd/state") == []
+
+
+@pytest.mark.usefixtures("stopped_after")
+class TestFailures:
+    """Starts that fail say why and leave nothing behind."""
+
+    def fails(self, *words: str, code: int) -> str:
+        done = script("deploy_environment.py", "-e", SINGLE, *words)
+        assert done.returncode == code, done.stderr
+        assert not any(line.startswith("Traceback") for line in done.stderr.splitlines())
+        assert leftovers(ROOT / "build/test-single") == []
+        return done.stderr
+
+    def test_a_bad_flag_shows_the_engines_words_and_the_cause(self) -> None:
+        said = self.fails("--set", "server.args.no-such-flag=true", code=1)
+        assert "--no-such-flag" in said
+        assert "does not accept one of its flags" in said
+        assert "stopping what this run started" in said
+
+    def test_a_deadline_is_kept(self) -> None:
+        began = time.monotonic()
+        said = self.fails("--set", "readiness.deadline_s=3", code=1)
+        assert "not ready within 3 s" in said
+        assert time.monotonic() - began < 60
+
+    def test_a_taken_port_names_the_process_and_changes_nothing(self) -> None:
+        with socket.create_server(("127.0.0.1", 18300)):
+            said = self.fails(code=2)
+        assert f"pid {os.getpid()}" in said
+        assert "18300" in said
+
+    def test_too_little_memory_is_said_before_anything_starts(self) -> None:
+        said = self.fails("--set", "engine.memory_per_server_mib=900000000", code=2)
+        assert "MiB of memory" in said
+
+    def test_a_missing_model_folder(self) -> None:
+        extra = ["--set", "model.generate_seed=null", "--set", "model.path=/no/such/model"]
+        assert "/no/such/model" in self.fails(*extra, code=2)

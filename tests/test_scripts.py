@@ -1,0 +1,77 @@
+"""What every script of the toolkit has in common."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PYTHON_SCRIPTS = sorted((ROOT / "scripts").glob("*.py"))
+SHELL_SCRIPTS = sorted((ROOT / "scripts").glob("*.sh"))
+
+
+def run(*words: object, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([str(w) for w in words], cwd=cwd, capture_output=True, text=True)
+
+
+@pytest.mark.parametrize("path", PYTHON_SCRIPTS, ids=lambda p: p.name)
+def test_help_has_an_example_and_the_exit_codes(path: Path) -> None:
+    done = run(sys.executable, path, "--help")
+    assert done.returncode == 0, done.stderr
+    assert "example:" in done.stdout
+    assert "exit codes: 0 done" in done.stdout
+
+
+@pytest.mark.parametrize("path", PYTHON_SCRIPTS, ids=lambda p: p.name)
+def test_an_unknown_option_is_misuse(path: Path) -> None:
+    done = run(sys.executable, path, "--no-such-option")
+    assert done.returncode == 2
+    assert "usage" in done.stderr
+
+
+@pytest.mark.parametrize("path", SHELL_SCRIPTS, ids=lambda p: p.name)
+def test_shell_scripts_explain_themselves(path: Path) -> None:
+    if path.name.startswith("_"):
+        return  # sourced, not run
+    done = run("bash", path, "--help")
+    assert done.returncode == 0
+    assert "usage:" in done.stdout and "example:" in done.stdout
+    assert run("bash", path, "--no-such-option").returncode == 2
+
+
+@pytest.mark.parametrize("path", SHELL_SCRIPTS + PYTHON_SCRIPTS, ids=lambda p: p.name)
+def test_scripts_are_executable_and_name_their_interpreter(path: Path) -> None:
+    if path.name.startswith("_"):
+        return  # sourced, not run
+    assert path.stat().st_mode & 0o111
+    assert path.read_text().startswith(("#!/usr/bin/env bash", "#!/usr/bin/env python3"))
+
+
+def test_a_script_works_through_a_link_from_any_folder(tmp_path: Path) -> None:
+    link = tmp_path / "plan"
+    link.symlink_to(ROOT / "scripts" / "show_plan.py")
+    done = run(sys.executable, link, "--environment", "colocated", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "8300" in done.stdout
+
+
+def test_no_script_is_named_like_a_module_of_the_library() -> None:
+    assert not {path.stem for path in PYTHON_SCRIPTS} & set(sys.stdlib_module_names)
+
+
+@pytest.mark.parametrize("word", ["deploy", "plan", "status", "stop", "restart", "logs", "config"])
+def test_make_target_and_task_exist(word: str) -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    assert word in makefile
+    done = run(sys.executable, "-m", "invoke", "--list")
+    assert f"  {word} " in done.stdout
+
+
+def test_an_error_is_text_and_keeps_its_exit_code_through_invoke() -> None:
+    done = run(sys.executable, "-m", "invoke", "plan", "--environment", "no-such")
+    assert done.returncode == 2
+    assert "there is no environment named 'no-such'" in done.stderr
+    assert "Traceback" not in done.stderr
