@@ -22,7 +22,7 @@ class _Dumper(yaml.SafeDumper):
 
 
 def _text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
-    style = None if reads_as_text(text) else '"'
+    style = None if reads_as_text(text) and text.isprintable() else '"'
     return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
 
 
@@ -42,11 +42,6 @@ def as_yaml(value: Any) -> str:
 def leaves(config: Config, *, changed: bool) -> list[Leaf]:
     """Every single value with its path, in the order of configs/defaults.yaml."""
     return list(config.changed() if changed else config.tree.leaves())
-
-
-def merged(config: Config, *, changed: bool) -> str:
-    """The settings as a YAML file that could be given back with --config."""
-    return as_yaml(nested(leaves(config, changed=changed)))
 
 
 def nested(found: list[Leaf]) -> dict[str, Any]:
@@ -85,16 +80,12 @@ def _located(found: list[Leaf]) -> Iterator[tuple[str, Any]]:
 
 
 def _one_line(value: Any) -> str:
-    if isinstance(value, (dict, list)):
-        text = yaml.dump(
-            value,
-            Dumper=_Dumper,
-            default_flow_style=True,
-            sort_keys=False,
-            allow_unicode=True,
-            width=1_000_000,
-        )
-        return text.strip()
-    if isinstance(value, str) and (not reads_as_text(value) or not value.isprintable()):
-        return json.dumps(value, ensure_ascii=False)
-    return as_yaml(value).removesuffix("\n...\n").strip() if value is not None else "null"
+    text = yaml.dump(
+        value,
+        Dumper=_Dumper,
+        default_flow_style=True,
+        sort_keys=False,
+        allow_unicode=True,
+        width=1_000_000,
+    )
+    return str(text).removesuffix("...\n").strip()

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Iterator, Mapping, Optional
 
-from omnikit import engine_pins, engine_steps, run
+from omnikit import engine_patch, engine_pins, engine_steps, run
 from omnikit.engine_pins import CACHE, LOCK, STAMP, Status, check
 from omnikit.engine_progress import Progress, Say
 from omnikit.engine_python import Python, find
@@ -62,6 +62,10 @@ def install(venv: Path, requirements: Path, options: Options, say: Say) -> Statu
         for step in engine_steps.pip_steps(venv, pins_file, pins, options.torch_index):
             engine_steps.run_pip(step, venv, python.version, len(pins), progress)
         engine_steps.remove_others(venv, python.version, pins, progress)
+        if "nixl-cu12" in pins and engine_patch.calm_nixl(
+            engine_pins.site_packages(venv, python.version)
+        ):
+            progress.step("giving NIXL's progress thread a pause (see engine_patch.py)")
         engine_steps.compile_all(venv, progress)
         engine_steps.try_import(venv, progress)
         _write_stamp(venv, python, pins)

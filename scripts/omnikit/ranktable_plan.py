@@ -131,7 +131,12 @@ def files(tables: Tables, global_dir: str) -> dict[str, dict[str, str]]:
             there[ranktable.MERGED_LOCAL] = own
     for there in made.values():
         there[f"{global_dir}/{ranktable.MERGED_GLOBAL}"] = tables.cluster
+    texts: dict[int, str] = {}  # by identity: many hosts share the large tables
+    for there in made.values():
+        for table in there.values():
+            if id(table) not in texts:
+                texts[id(table)] = ranktable.dumps(table)
     return {
-        host: {path: ranktable.dumps(table) for path, table in there.items()}
+        host: {path: texts[id(table)] for path, table in there.items()}
         for host, there in made.items()
     }

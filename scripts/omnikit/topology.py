@@ -121,11 +121,12 @@ class _Planner:
         prefill_count = len(self.settings.topology.prefill)
         decode = [m for group in self.groups if group.role == "decode" for m in group.members]
         venv = self.settings.engine.venv
-        python = Path(self._path(venv, "engine", "venv")) / "bin" / "python" if venv else "python3"
+        home = self._path(venv, "engine", "venv") if venv else ""
         return {
             "model_path": self.model_path,
             "served_model_name": self.settings.model.served_name,
-            "engine_python": str(python),
+            "engine_venv": home,
+            "engine_python": f"{home}/bin/python" if home else "python3",
             "kv_parallel_size": prefill_count + 1,
             "prefill_count": prefill_count,
             "decode_ips": ",".join(map(self._address, decode)),
