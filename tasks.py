@@ -159,6 +159,34 @@ def config(
     )
 
 
+@task(iterable=LISTS, help=_help("dry-run", "json"))
+def gen_ranktable(c, environment="", config=None, set=None, dry_run=False, json=False):
+    """Build all rank tables of an environment from what its hosts report now."""
+    _script(
+        c,
+        "build_ranktables.py",
+        environment=environment or None,
+        config=config,
+        set=set,
+        dry_run=dry_run,
+        json=json,
+    )
+
+
+@task(iterable=LISTS, help=_help("json", table="this cluster table instead of the kept one"))
+def check_ranktable(c, environment="", config=None, set=None, table="", json=False):
+    """Check that the plan, the rank table and what the hosts report now agree."""
+    _script(
+        c,
+        "check_ranktable.py",
+        environment=environment or None,
+        config=config,
+        set=set,
+        table=table or None,
+        json=json,
+    )
+
+
 @task(help={"dry-run": HELP["dry-run"], "json": HELP["json"]})
 def install_engine(c, dry_run=False, json=False):
     """Install the CPU engine (a real vLLM) into a virtual environment of its own."""

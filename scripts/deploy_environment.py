@@ -18,15 +18,14 @@ from omnikit.config_options import add_config_options, load_config
 
 def body(options: argparse.Namespace) -> int:
     """Deploy, or with --dry-run show what would be done."""
-    from omnikit import deploy, terminate
+    from omnikit import deploy
 
     config = load_config(options)
     if options.dry_run:
         from omnikit import plan_report
 
         return plan_report.show(config, as_json=False, commands=False)
-    with terminate.as_interrupt():
-        return deploy.deploy(config, keep=options.keep, as_json=options.json)
+    return deploy.deploy(config, keep=options.keep, as_json=options.json)
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:

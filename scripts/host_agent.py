@@ -42,7 +42,7 @@ def read_host(source: Path) -> dict[str, Any]:
 
 def body(options: argparse.Namespace) -> int:
     """One verb."""
-    from omnikit import host_nodes, host_records, host_unpack
+    from omnikit import host_nodes, host_observe, host_records, host_unpack
 
     source = options.host_file or _own_source()
     host = read_host(source)
@@ -53,11 +53,15 @@ def body(options: argparse.Namespace) -> int:
         return _print(
             {"actions": actions, "files": changes, "problems": host_nodes.problems(host, actions)}
         )
+    if options.verb == "facts":
+        from omnikit import host_facts
+
+        return _print(host_facts.gather(host))
     if options.verb == "status":
         names = [node["name"] for node in host["nodes"]]
-        return _print({"nodes": [host_nodes.observe(host, name) for name in names]})
+        return _print({"nodes": [host_observe.observe(host, name) for name in names]})
     if options.verb == "wait":
-        verdict, nodes = host_nodes.wait(host, kinds, options.seconds)
+        verdict, nodes = host_observe.wait(host, kinds, options.seconds)
         _print({"verdict": verdict, "nodes": nodes})
         return {"ready": 0, "failed": 1}.get(verdict, NOT_YET)
     work_dir = Path(host["work_dir"])
@@ -71,7 +75,7 @@ def body(options: argparse.Namespace) -> int:
     result = {"done": done, "changed": any(what != "unchanged" for what in done.values())}
     if not options.wait:
         return _print(result)
-    verdict, nodes = host_nodes.wait(host, kinds, host["deadline_s"])
+    verdict, nodes = host_observe.wait(host, kinds, host["deadline_s"])
     _print({**result, "verdict": verdict, "nodes": nodes})
     return 0 if verdict == "ready" else 1
 
@@ -90,7 +94,7 @@ def _print(result: dict[str, Any]) -> int:
 def main(argv: Optional[Sequence[str]] = None) -> int:
     """Command line: see the module's docstring."""
     made = cli.parser(__doc__ or "", example="python3 /data/omnikit/scripts/host_agent.py status")
-    made.add_argument("verb", choices=["look", "up", "wait", "status", "stop"])
+    made.add_argument("verb", choices=["look", "up", "wait", "status", "stop", "facts"])
     made.add_argument("--host-file", type=Path, metavar="FILE", help="archive or host.json")
     made.add_argument(
         "--roles",

@@ -17,11 +17,9 @@ from omnikit.config_options import add_config_options, load_config
 
 def body(options: argparse.Namespace) -> int:
     """Show or follow."""
-    from omnikit import logs, terminate
+    from omnikit import logs
 
-    config = load_config(options)
-    with terminate.as_interrupt():
-        return logs.show(config, options.instance or [], options.lines, options.follow)
+    return logs.show(load_config(options), options.instance or [], options.lines, options.follow)
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:

@@ -11,8 +11,12 @@ from omnikit.layers import PROJECT
 
 SCRIPTS = PROJECT / "scripts"
 # Standard library only, Python 3.9: all that a host needs.
-_SHIPPED = ("host_agent.py", "launch_servers.py")
-_SHIPPED_MODULES = ("__init__", "cli", "errors", "health", "log", "run", "supervisor")
+_SHIPPED = ("gen_ranktable.py", "host_agent.py", "launch_servers.py")
+_SHIPPED_MODULES = (
+    *("__init__", "cli", "errors", "health", "log", "run", "supervisor", "terminate"),
+    *("device_facts", "device_query", "ranktable", "ranktable_check", "ranktable_files"),
+    *("ranktable_modes", "ranktable_read"),
+)
 _MAIN = "import sys\n\nfrom host_agent import main\n\nsys.exit(main())\n"
 
 

@@ -10,6 +10,7 @@ import sys
 from typing import Callable, Optional, Sequence
 
 from omnikit.errors import ToolkitError
+from omnikit.terminate import as_interrupt
 
 EXIT_CODES = "exit codes: 0 done, 1 failed, 2 wrong input or precondition (nothing changed)"
 
@@ -34,7 +35,8 @@ def run_main(
     """Parse, call body, turn a ToolkitError into text on standard error and its exit code."""
     options = made.parse_args(argv)
     try:
-        return body(options)
+        with as_interrupt():
+            return body(options)
     except ToolkitError as error:
         if options.verbose:
             raise

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from omnikit import causes, fleet, host_records, local_setup, smoke_test
+from omnikit import causes, fleet, host_records, local_setup, ranktables, smoke_test
 from omnikit.config import Config
 from omnikit.deployment import Deployment, control_folder, prepare
 from omnikit.errors import ActionError, InputError, ToolkitError
@@ -23,7 +23,12 @@ def deploy(config: Config, *, keep: bool, as_json: bool) -> int:
     lock = control_folder(config.environment) / "lock"
     with host_records.locked(lock, f"deploy of {config.environment}"):
         found = local_setup.ensure(config, plan, progress.say)
-        deployment = prepare(config, found.inputs, found.proxy)
+        tables: dict[str, dict[str, str]] = {}
+        if ranktables.needed(config, plan):
+            tables, made = ranktables.ensure(config, plan)
+            changed = sum(what != "unchanged" for what in made.values())
+            progress.say(f"rank tables: {changed} of {len(made)} files changed")
+        deployment = prepare(config, found.inputs, found.proxy, tables)
         deployment.write()
         actions = _look(deployment)
         changes = {name: what for name, what in actions.items() if what != "unchanged"}

@@ -54,12 +54,20 @@ def control_folder(environment: str) -> Path:
 
 
 def prepare(
-    config: Config, inputs: Mapping[str, str], proxy_found: Mapping[str, Any]
+    config: Config,
+    inputs: Mapping[str, str],
+    proxy_found: Mapping[str, Any],
+    tables: Mapping[str, Mapping[str, str]],
 ) -> Deployment:
-    """Plan and render. Pure but for reading templates; see host_file.host_files for inputs."""
+    """Plan and render. Pure but for reading templates; see host_file.host_files for inputs.
+
+    tables: rank tables by host name; none where there are no accelerators.
+    """
     plan = make_plan(config)
     files = {
-        host.name: host_file.host_files(plan, host, config.settings, inputs, proxy_found)
+        host.name: host_file.host_files(
+            plan, host, config.settings, inputs, proxy_found, tables.get(host.name, {})
+        )
         for host in plan.hosts
     }
     kind = str(proxy_found["kind"]) if plan.proxy and proxy_found else None

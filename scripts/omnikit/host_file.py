@@ -14,21 +14,30 @@ Files = dict[str, str]
 
 
 def host_files(
-    plan: Plan, host: HostPlan, settings: Settings, inputs: Mapping[str, str], proxy_found: Any
+    plan: Plan,
+    host: HostPlan,
+    settings: Settings,
+    inputs: Mapping[str, str],
+    proxy_found: Any,
+    tables: Mapping[str, str],
 ) -> Files:
     """All rendered files of one host by path below bundle/, host.json among them.
 
     inputs: fingerprints of what the servers use but the files do not contain (engine, model):
-    when one changes, the servers are restarted.
+    when one changes, the servers are restarted. tables: the host's rank tables by path below
+    ranktable/; they too are among what the servers were started with.
     """
-    files: Files = {}
+    ranks = {f"ranktable/{name}": text for name, text in tables.items()}
+    files: Files = dict(ranks)
     nodes = []
     for node in plan.on_host(host.name):
         if not node.servers:
             continue
         own = {f"{node.name}/start.sh": render.start_script(plan.environment, node)}
+        for name, data in node.files.items():
+            own[f"{node.name}/{name}"] = json.dumps(data, indent=1, ensure_ascii=False) + "\n"
         files.update(own)
-        nodes.append(_node(node, host, settings, own, inputs))
+        nodes.append(_node(node, host, settings, {**own, **ranks}, inputs))
     if plan.proxy is not None and plan.proxy.host == host.name:
         spec = proxy_spec(plan.proxy, settings, host, proxy_found)
         made = proxy.files(spec, plan.environment)
@@ -47,6 +56,8 @@ def host_files(
         "grace_s": settings.stop.grace_s,
         "log_tail_lines": settings.fleet.log_tail_lines,
         "metrics": settings.metrics.model_dump(),
+        "devices": sorted({device for node in plan.on_host(host.name) for device in node.devices}),
+        "ranktable": settings.ranktable.model_dump(),
         "nodes": nodes,
     }
     files["host.json"] = json.dumps(data, indent=1, ensure_ascii=False) + "\n"

@@ -1,4 +1,4 @@
-"""Look at, start, wait for, observe and stop the nodes of this host.
+"""Look at, start and stop the nodes of this host.
 
 host is the data of host.json (written by omnikit.host_file on the control host).
 Standard library only: this module runs on the hosts.
@@ -10,20 +10,20 @@ import os
 import shutil
 import signal
 import sys
-import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Optional
 
 from omnikit import host_ports, run
 from omnikit.errors import ActionError
-from omnikit.health import metric, request, wait_until
+from omnikit.health import wait_until
 from omnikit.host_records import (
     Record,
     alive,
     read_record,
     recorded_nodes,
     remove_record,
-    session_members,
+    survivors,
 )
 
 Host = dict[str, Any]
@@ -53,14 +53,14 @@ def look(host: Host) -> dict[str, str]:
 
 def _runs(record: Record) -> bool:
     """Whether anything of a record still lives."""
-    return alive(record["supervisor"]) or any(alive(s["process"]) for s in record["servers"])
+    return alive(record["supervisor"]) or any(survivors(s["process"]) for s in record["servers"])
 
 
 def problems(host: Host, actions: dict[str, str]) -> list[str]:
     """Why the nodes that would be started cannot be. Changes nothing."""
     found = []
     starting = [n for n in host["nodes"] if actions.get(n["name"]) in ("start", "restart")]
-    if sys.version_info < (3, 9):
+    if sys.version_info < (3, 9):  # noqa: UP036 (the host's Python, whatever it is)
         found.append(
             f"Python {sys.version.split()[0]} runs here, 3.9 or newer is needed."
             f" What to do: install one and set hosts.{host['host']}.python"
@@ -76,7 +76,7 @@ def problems(host: Host, actions: dict[str, str]) -> list[str]:
                         " What to do: end that process, or plan another port (make plan)"
                     )
         for path, what in node["requires"]:
-            if not os.path.exists(path):
+            if not Path(path).exists():
                 found.append(f"{what} is missing: there is no {path}.")
             elif not os.access(path, os.R_OK):
                 found.append(f"{what} cannot be read: {path}. What to do: check its rights")
@@ -96,8 +96,7 @@ def _our_pids(host: Host) -> set[int]:
     for name in recorded_nodes(_state_dir(host)):
         record = read_record(_state_dir(host), name)
         for server in record["servers"] if record else []:
-            if alive(server["process"]):
-                pids.update(session_members(server["process"]["pid"]))
+            pids.update(survivors(server["process"]))
     return pids
 
 
@@ -157,24 +156,30 @@ def stop_node(host: Host, name: str) -> bool:
     ran = _runs(record)
     if _ask_to_end(record):
         # The supervisor itself takes up to two grace periods.
-        wait_until(lambda: not alive(record["supervisor"]), 2 * host["grace_s"] + 5, 0.05)
-        record = read_record(_state_dir(host), name) or record
+        supervisor = record["supervisor"]
+        wait_until(lambda: not alive(supervisor), 2 * host["grace_s"] + 5, 0.05)
+    final: Record = read_record(_state_dir(host), name) or record
     for number in (signal.SIGTERM, signal.SIGKILL):
-        left = [s["process"]["pid"] for s in record["servers"] if alive(s["process"])]
-        for session in left:
-            for pid in session_members(session):
-                os.kill(pid, number)
-        wait_until(lambda: not _runs(record), host["grace_s"], 0.05)  # noqa: B023
-    if _runs(record):
+        for server in final["servers"]:
+            for pid in survivors(server["process"]):
+                _signal(pid, number)
+        if wait_until(lambda: not _runs(final), host["grace_s"], 0.05):
+            break
+    if _runs(final):
         raise ActionError(
             f"{name} could not be ended: a process of it does not react to SIGKILL.",
             todo="see what it waits for: ps -o pid,stat,wchan:30,args -p "
-            + ",".join(str(s["process"]["pid"]) for s in record["servers"]),
+            + ",".join(str(s["process"]["pid"]) for s in final["servers"]),
         )
-    if "temp_dir" in record:
-        shutil.rmtree(record["temp_dir"], ignore_errors=True)
+    if "temp_dir" in final:
+        shutil.rmtree(final["temp_dir"], ignore_errors=True)
     remove_record(_state_dir(host), name)
     return ran
+
+
+def _signal(pid: int, number: int) -> None:
+    with suppress(ProcessLookupError):  # it ended in between, which is what was wanted
+        os.kill(pid, number)
 
 
 def _role(host: Host, name: str) -> Optional[str]:
@@ -196,118 +201,14 @@ def stop(host: Host, only: Optional[set[str]] = None) -> dict[str, str]:
     # The proxy goes first: clients get a refused connection rather than half an answer.
     names.sort(key=lambda n: _role(host, n) != "proxy")
     proxies = [n for n in names if _role(host, n) == "proxy"]
-    for name in names:
-        if name not in proxies:
-            break
+    for name in proxies:
         done[name] = "stopped" if stop_node(host, name) else "forgotten"
-    for name in names:
-        _ask_to_end(read_record(_state_dir(host), name))
+    # All others end side by side.
+    asked = {n for n in names if _ask_to_end(read_record(_state_dir(host), n))}
     for name in names[len(proxies) :]:
-        done[name] = "stopped" if stop_node(host, name) else "forgotten"
+        ran = stop_node(host, name)
+        done[name] = "stopped" if ran or name in asked else "forgotten"
     temp_dir = Path(host["temp_dir"])
     if temp_dir.is_dir() and not any(temp_dir.iterdir()):
         temp_dir.rmdir()
     return done
-
-
-def wait(host: Host, kinds: set[str], seconds: float) -> tuple[str, list[dict[str, Any]]]:
-    """Wait up to some seconds for the nodes of some roles: ready, starting or failed."""
-    names = [n["name"] for n in host["nodes"] if n["role"] in kinds]
-
-    def settled() -> bool:
-        states = _states(host, names)
-        return "failed" in states or set(states) <= {"ready"}
-
-    wait_until(settled, seconds, 0.1)
-    states = _states(host, names)
-    verdict = "failed" if "failed" in states else "starting" if set(states) - {"ready"} else "ready"
-    return verdict, [observe(host, name, metrics=False) for name in names]
-
-
-def _states(host: Host, names: list[str]) -> list[str]:
-    return [node_state(read_record(_state_dir(host), name)) for name in names]
-
-
-def node_state(record: Optional[Record]) -> str:
-    """starting, ready, failed or stopped, from the record and from who still lives."""
-    if record is None:
-        return "stopped"
-    if record["phase"] in ("failed", "stopped"):
-        return str(record["phase"])
-    if not alive(record["supervisor"]):
-        same_boot = record["supervisor"]["boot_id"] == _boot()
-        return "failed" if same_boot else "stopped"
-    return str(record["phase"])
-
-
-def _boot() -> str:
-    from omnikit.host_records import boot_id
-
-    return boot_id()
-
-
-def observe(host: Host, name: str, *, metrics: bool = True) -> dict[str, Any]:
-    """All that is known of a node now: its state, and each server's state, uptime and load."""
-    record = read_record(_state_dir(host), name)
-    spec = next((n for n in host["nodes"] if n["name"] == name), None)
-    state = node_state(record)
-    servers = []
-    recorded = (record or {"servers": []})["servers"]
-    for i, server in enumerate((spec or {"servers": []})["servers"]):
-        entry = recorded[i] if i < len(recorded) else None
-        servers.append(_observe_server(host, state, server, entry, metrics))
-    return {
-        "node": name,
-        "role": (spec or record or {}).get("role"),
-        "state": state,
-        "reason": (record or {}).get("reason"),
-        "started_at": (record or {}).get("started_at"),
-        "ready_at": (record or {}).get("ready_at"),
-        "servers": servers,
-    }
-
-
-def _observe_server(
-    host: Host, node_state_: str, spec: dict[str, Any], entry: Optional[Record], metrics: bool
-) -> dict[str, Any]:
-    state = node_state_
-    if entry is not None and node_state_ in ("ready", "starting", "failed"):
-        state = str(entry["state"])
-        if state in ("ready", "starting") and not alive(entry["process"]):
-            state = "failed"
-    running = state in ("ready", "starting") and entry is not None
-    found: dict[str, Any] = {
-        "name": spec["name"],
-        "state": state,
-        "address": spec["address"],
-        "port": spec["port"],
-        "pid": entry["process"]["pid"] if entry and running else None,
-        "uptime_s": round(time.time() - entry["started_at"], 1) if entry and running else None,
-        "healthy_at": entry["healthy_at"] if entry else None,
-        "exit": entry["exit"] if entry else None,
-        "log": spec["log"],
-    }
-    if state == "ready" and metrics:
-        timeout = host["request_timeout_s"]
-        answer = request(spec["url"] + spec["health"], timeout_s=timeout)
-        if answer.status != 200:
-            found["state"] = "failed"
-            found["reason"] = f"{spec['health']} answers {answer.status or answer.text}"
-        elif spec.get("model"):
-            text = request(spec["url"] + "/metrics", timeout_s=timeout).text
-            for key, metric_name in host["metrics"].items():
-                found[key] = metric(text, metric_name)
-    if state == "failed":
-        found["tail"] = tail(Path(spec["log"]), host["log_tail_lines"] * 10)
-    return found
-
-
-def tail(path: Path, lines: int) -> list[str]:
-    """The last lines of a log, without reading more of it than needed."""
-    try:
-        with path.open("rb") as file:
-            size = file.seek(0, os.SEEK_END)
-            file.seek(max(0, size - lines * 400))
-            return file.read().decode("utf-8", "replace").splitlines()[-lines:]
-    except OSError as error:
-        return [f"(no log: {error})"]

@@ -6,7 +6,6 @@ Standard library only: this module runs on the hosts.
 from __future__ import annotations
 
 import errno
-import os
 import socket
 from pathlib import Path
 from typing import Optional
@@ -28,7 +27,7 @@ def is_taken(address: str, port: int) -> bool:
 def owner(port: int) -> str:
     """The process that listens on a TCP port, for a person: "nginx (pid 7): nginx -c …"."""
     inodes = _listening_inodes(port)
-    for entry in os.listdir("/proc"):
+    for entry in (path.name for path in Path("/proc").iterdir()):
         if entry.isdigit() and _holds(entry, inodes):
             return f"pid {entry} ({_command(entry)})"
     return "a process that this user may not see (try: ss -ltnp, as root)"
@@ -51,7 +50,7 @@ def _listening_inodes(port: int) -> set[str]:
 
 def _holds(pid: str, inodes: set[str]) -> bool:
     try:
-        links = [os.readlink(entry.path) for entry in os.scandir(f"/proc/{pid}/fd")]
+        links = [str(entry.readlink()) for entry in Path(f"/proc/{pid}/fd").iterdir()]
     except OSError:
         return False
     return any(link.startswith("socket:[") and link[8:-1] in inodes for link in links)

@@ -51,7 +51,7 @@ def alive(who: Optional[Record]) -> bool:
 def session_members(session: int) -> list[int]:
     """Pids of all live processes of a session that we made."""
     members = []
-    for entry in os.listdir("/proc"):
+    for entry in (path.name for path in Path("/proc").iterdir()):
         if entry.isdigit():
             try:
                 text = Path(f"/proc/{entry}/stat").read_text()
@@ -63,6 +63,20 @@ def session_members(session: int) -> list[int]:
     return members
 
 
+def survivors(who: Optional[Record]) -> list[int]:
+    """Live processes of the session that a recorded process led, itself included.
+
+    While a session has members, the kernel gives its leader's pid to nobody else. So they are ours
+    when the leader is gone or still the recorded one; any other process of that pid is a stranger.
+    """
+    if not who or who.get("boot_id") != boot_id():
+        return []
+    leader = int(who["pid"])
+    if start_ticks(leader) not in (None, who.get("start_ticks")):
+        return []
+    return session_members(leader)
+
+
 def write_atomically(path: Path, text: str, mode: int = 0o644) -> None:
     """A file appears whole: written beside its place, then renamed."""
     beside = path.with_name(f".{path.name}.{os.getpid()}")
@@ -71,7 +85,7 @@ def write_atomically(path: Path, text: str, mode: int = 0o644) -> None:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(beside, path)
+        beside.replace(path)
     finally:
         beside.unlink(missing_ok=True)
 
@@ -127,8 +141,9 @@ def locked(path: Path, what: str, wait_s: float = 0.0) -> Iterator[None]:
         if not wait_until(taken, wait_s, 0.1):
             holder = lock_holder(path)
             raise ActionError(
-                f"{holder.get('what', 'another command')} is under way: pid {holder.get('pid', '?')}"
-                f" of {holder.get('user', '?')} since {holder.get('since', '?')}.",
+                f"{holder.get('what', 'another command')} is under way:"
+                f" pid {holder.get('pid', '?')} of {holder.get('user', '?')}"
+                f" since {holder.get('since', '?')}.",
                 where=str(path),
                 todo="wait for it, or end it with: make stop",
             )

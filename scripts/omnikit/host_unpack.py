@@ -36,7 +36,7 @@ def differences(source: Path, work_dir: Path) -> dict[str, str]:
                 found[name] = "create"
             elif path.read_bytes() != archive.read(entry):
                 found[name] = "change"
-    found.update({name: "remove" for name in _strangers(work_dir, set(members))})
+    found.update(dict.fromkeys(_strangers(work_dir, set(members)), "remove"))
     return {name: what for name, what in found.items() if name.startswith("bundle/")}
 
 

@@ -28,6 +28,10 @@ def input_schema() -> dict[str, Any]:
     _tidy(made)
     comments = descriptions()
     _describe(made, made["$defs"], comments, ())
+    made["properties"]["based_on"] = {
+        "type": "string",
+        "description": "name of a file beside this one, which this one changes",
+    }
     _describe(made["$defs"]["ServerPart"], made["$defs"], comments, ("server",))
     return {
         "$schema": DRAFT,

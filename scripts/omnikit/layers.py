@@ -73,10 +73,28 @@ def shown_path(path: Path) -> str:
         return str(path)
 
 
-def read_file(path: Path, layer: int) -> Node:
-    """One configuration file as a tree."""
+def read_file(path: Path, layer: int, seen: tuple[Path, ...] = ()) -> Node:
+    """One configuration file as a tree, merged over the file that its based_on names, if any."""
     name = shown_path(path)
-    return parse(read_text(path, name), name, layer)
+    tree = parse(read_text(path, name), name, layer)
+    base = tree.value.pop("based_on", None)
+    if base is None:
+        return tree
+    where = str(base.origin)
+    if not isinstance(base.value, str) or Path(base.value).name != base.value:
+        raise InputError(
+            "based_on: expected the name of a file beside this one, without folder and ending.",
+            where=where,
+            todo="for example: based_on: 2p1d",
+        )
+    below = path.with_name(f"{base.value}.yaml")
+    if not os.path.isfile(below):  # noqa: PTH113
+        below = layer_file("environments", base.value, where)
+    if below.resolve() in (*seen, path.resolve()):
+        raise InputError(
+            "based_on: the files are based on each other.", where=where, todo="end the circle"
+        )
+    return merge(read_file(below, layer, (*seen, path.resolve())), tree)
 
 
 def environment_file(name: str, where: str) -> Path:

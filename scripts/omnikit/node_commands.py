@@ -15,6 +15,7 @@ SERVER_FACTS = (
     "server_name",
     "local_rank",
     "dp_rank",
+    "offset_rank",
     "server_devices",
     "api_port",
     "kv_port",
@@ -52,6 +53,7 @@ class NodeCommands:
 
     def __init__(self, server: Server) -> None:
         self._command = server.command
+        self._files = server.files
         self._args = _items(server.args)
         self._env = _items({k: v for k, v in server.env.items() if v is not None})
         self._fixed_words = {i.name: flag_words(i.name, i.value) for i in self._args if i.fixed}
@@ -76,6 +78,10 @@ class NodeCommands:
             elif alone or not item.own:
                 env[item.name] = env_text(fill(item.value, known))
         return tuple(command), env
+
+    def files(self, facts: Facts) -> dict[str, Any]:
+        """The node's JSON files, filled in."""
+        return {name: fill(data, facts) for name, data in self._files.items()}
 
     def own(self, facts: Facts, servers: Sequence[Facts]) -> list[Own]:
         """What differs between a node's servers; nothing when there is one alone."""

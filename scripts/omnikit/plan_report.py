@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Mapping
 
-from omnikit import host_nodes, local_setup, run
+from omnikit import host_nodes, local_setup, ranktables, run
 from omnikit.config import Config
 from omnikit.deployment import ARCHIVE, Deployment, prepare
 from omnikit.log import table
@@ -19,7 +19,8 @@ def show(config: Config, *, as_json: bool, commands: bool = False, contents: boo
     """Print the plan of a configuration."""
     plan = make_plan(config)
     found = local_setup.look(config, plan)
-    deployment = prepare(config, found.inputs, found.proxy)
+    tables = ranktables.remembered(plan.environment) if ranktables.needed(config, plan) else {}
+    deployment = prepare(config, found.inputs, found.proxy, tables)
     changes = {host.name: _changes(deployment, host) for host in plan.hosts}
     if as_json:
         print(json.dumps(_as_data(deployment, changes), indent=1))

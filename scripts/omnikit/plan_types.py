@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Optional
+from typing import Any, Optional
 
 from omnikit.schema import Host
 
@@ -49,6 +49,7 @@ class NodePlan:
     temp_dir: str
     command: tuple[str, ...]
     env: dict[str, str]
+    files: dict[str, Any]
     servers: tuple[ServerPlan, ...]
 
     def argv(self, server: ServerPlan) -> tuple[str, ...]:

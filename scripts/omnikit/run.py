@@ -115,7 +115,7 @@ def stream_all(
     pending: dict[int, bytes] = {}
     try:
         for argv in commands:
-            children.append(start(argv, output=subprocess.PIPE, env=env, cwd=cwd))
+            children.append(start(argv, output=subprocess.PIPE, env=env, cwd=cwd, tied=True))
         with selectors.DefaultSelector() as selector:
             for index, child in enumerate(children):
                 assert child.stdout is not None

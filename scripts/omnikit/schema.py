@@ -73,6 +73,7 @@ class Server(Strict):
     tensor_parallel: Optional[Count]
     args: Dict[FlagName, ArgValue]
     env: Dict[EnvName, EnvValue]
+    files: Dict[Name, Dict[str, Any]]
 
 
 _PARTS: Any = {name: (field, None) for name, field in Server.__annotations__.items()}
@@ -149,6 +150,7 @@ class Ports(Strict):
 class Paths(Strict):
     work_dir: PathText
     log_dir: Optional[PathText]
+    log_per_instance: bool
 
 
 class Engine(Strict):
@@ -174,9 +176,15 @@ class Proxy(Strict):
     kv_params: Literal["nixl", "none"]
     prefill_balance: Balance
     decode_balance: Balance
+    decode_request_limit: Count
+    total_load_batch_size: Count
+    auto_balance_batch_size: Count
     worker_processes: Count
+    start_core: Optional[Annotated[int, Field(ge=0, le=4095)]]
     worker_connections: Count
     keepalive: Count
+    keepalive_timeout: NginxTime
+    keepalive_requests: Count
     max_fails: Annotated[int, Field(ge=0)]
     fail_timeout: NginxTime
     connect_timeout: NginxTime
@@ -190,6 +198,16 @@ class Proxy(Strict):
     modules_dir: Optional[PathText]
     venv: Optional[PathText]
     install_timeout_s: Seconds
+
+
+class Ranktable(Strict):
+    source: Literal["auto", "hccn_tool", "hccn.conf"]
+    hccn_tool: Line
+    hccn_conf: Line
+    npu_smi: Line
+    ip: Line
+    timeout_s: Seconds
+    interval_s: Seconds
 
 
 class Readiness(Strict):
@@ -238,6 +256,7 @@ class Settings(Strict):
     server: Server
     roles: Roles
     proxy: Proxy
+    ranktable: Ranktable
     readiness: Readiness
     stop: Stop
     smoke_test: SmokeTest

@@ -120,4 +120,14 @@ EnvName = Annotated[str, Field(pattern=_VARIABLE)]
 FlagName = Annotated[str, Field(pattern=_FLAG)]
 EnvValue = Annotated[Any, AfterValidator(_env_value), WithJsonSchema(_SCALAR)]
 ArgValue = Annotated[Any, AfterValidator(_arg_value), WithJsonSchema(_ARG)]
-Balance = Literal["least_conn", "round_robin"]
+Balance = Literal[
+    "least_conn",
+    "round_robin",
+    "pd_score_balance",
+    "prefill_score_balance",
+    "weighted_least_active",
+    "greedy_timeout",
+    "least_total_load",
+    "auto_balance_controller",
+    "length_balance",
+]

@@ -12,6 +12,7 @@ import hashlib
 from pathlib import Path
 from typing import Any, Optional
 
+from omnikit import plan_checks
 from omnikit.arguments import check_references
 from omnikit.config import Config
 from omnikit.layers import PROJECT
@@ -37,7 +38,9 @@ def make_plan(config: Config) -> Plan:
     """The plan of a configuration. Raises InputError that points at the setting at fault."""
     check_shape(config)
     check_hosts(config)
-    return _Planner(config).plan()
+    plan = _Planner(config).plan()
+    plan_checks.check(config, plan)
+    return plan
 
 
 def resolve_path(text: str, local: bool) -> str:
@@ -114,6 +117,9 @@ class _Planner:
             for name in self.used
         }
 
+    def _log_dir(self, name: str) -> str:
+        return f"{self.log_dir}/{name}" if self.settings.paths.log_per_instance else self.log_dir
+
     def _address(self, m: Member) -> str:
         return self.settings.hosts[m.host].address
 
@@ -153,7 +159,7 @@ class _Planner:
             "node_name": m.name,
             "interface": self.settings.hosts[m.host].interface or HOST_INTERFACE,
             "bundle_dir": f"{host.work_dir}/bundle/{m.name}",
-            "ranktable_dir": f"{host.work_dir}/ranktable",
+            "ranktable_dir": f"{host.work_dir}/bundle/ranktable",
             "rank_table": _rank_table(host.address, m, len(group.members)),
             "host_ip": host.address,
             "node_rank": m.node_rank,
@@ -162,7 +168,7 @@ class _Planner:
             "server_offset": m.offset,
             "zmq_port": ports.zmq,
             "hccl_base": ports.hccl,
-            "log_dir": f"{self.log_dir}/{m.name}",
+            "log_dir": self._log_dir(m.name),
             "temp_dir": f"{host.temp_dir}/{m.name}",
             "work_dir": host.work_dir,
         }
@@ -178,7 +184,7 @@ class _Planner:
     ) -> NodePlan:
         facts = {**group_facts, **self._node_facts(m, host, group, ports)}
         plans = [_server(m, k, ports) for k in range(max(1, m.server_count))]
-        per_server = [_server_facts(plan) for plan in plans]
+        per_server = [_server_facts(plan, m.offset) for plan in plans]
         commands = self._commands(m, facts)
         command, env = commands.shared(facts, per_server)
         own = commands.own(facts, per_server)
@@ -203,6 +209,7 @@ class _Planner:
             temp_dir=facts["temp_dir"],
             command=command if m.server_count else (),
             env=env,
+            files=commands.files(facts),
             servers=tuple(
                 ServerPlan(**plan, own_args=mine.args, own_env=mine.env)
                 for plan, mine in zip(plans[: m.server_count], own)
@@ -211,7 +218,8 @@ class _Planner:
 
     def _commands(self, m: Member, facts: dict[str, Any]) -> NodeCommands:
         if m.key not in self.commands:
-            check_references(m.settings.value["command"], set(facts))
+            for key in ("command", "files"):  # what all servers of a node share
+                check_references(m.settings.value[key], set(facts))
             check_references(m.settings, {*facts, *SERVER_FACTS})
             self.commands[m.key] = NodeCommands(m.server)
         return self.commands[m.key]
@@ -231,7 +239,7 @@ class _Planner:
             port=ports.proxy(host.address),
             prefill=_endpoints(nodes, "prefill"),
             decode=_endpoints(nodes, "decode") or _endpoints(nodes, "colocated"),
-            log_dir=f"{self.log_dir}/{PROXY_NAME}",
+            log_dir=self._log_dir(PROXY_NAME),
             run_dir=f"{host.temp_dir}/{PROXY_NAME}",
         )
 
@@ -250,8 +258,9 @@ def _server(m: Member, k: int, ports: NodePorts) -> dict[str, Any]:
     }
 
 
-def _server_facts(plan: dict[str, Any]) -> dict[str, Any]:
+def _server_facts(plan: dict[str, Any], offset: int) -> dict[str, Any]:
     made = {name: plan[name] for name in ("local_rank", "dp_rank", "api_port", "kv_port")}
+    made["offset_rank"] = plan["local_rank"] + offset
     devices = ",".join(map(str, plan["devices"]))
     return {**made, "server_name": plan["name"], "server_devices": devices}
 

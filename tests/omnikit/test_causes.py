@@ -53,7 +53,12 @@ def test_describe_shows_the_dying_servers_lines_cause_and_remedy() -> None:
 
 
 def test_describe_of_a_missed_deadline() -> None:
-    node = {"node": "d0", "reason": "not ready within 3 s", "servers": [
-        {"name": "d0", "state": "failed", "exit": -15, "log": "/l", "tail": ["INFO loading"]}]}
+    node = {
+        "node": "d0",
+        "reason": "not ready within 3 s",
+        "servers": [
+            {"name": "d0", "state": "failed", "exit": -15, "log": "/l", "tail": ["INFO loading"]}
+        ],
+    }
     text = causes.describe(node, 15)
     assert "d0 not ready within 3 s" in text and "readiness.deadline_s" in text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -90,3 +91,29 @@ def test_local_files_are_found_by_their_ending(monkeypatch, tmp_path) -> None:
     for name in ("b.local.yaml", "a.local.yaml", "c.yaml"):
         (tmp_path / "configs" / name).write_text("a: 1\n")
     assert [path.name for path in layers.local_files()] == ["a.local.yaml", "b.local.yaml"]
+
+
+def test_a_file_is_merged_over_the_one_that_it_is_based_on(tmp_path: Path) -> None:
+    (tmp_path / "low.yaml").write_text("a: 1\nb: 2\n")
+    (tmp_path / "high.yaml").write_text("based_on: low\nb: 3\n")
+    made = layers.read_file(tmp_path / "high.yaml", 4)
+    assert made.plain() == {"a": 1, "b": 3}
+    assert str(made.at(("a",)).origin) == f"{tmp_path}/low.yaml:1"
+
+
+@pytest.mark.parametrize(
+    ("name", "what"),
+    [
+        ("../x", "expected the name of a file beside this one"),
+        ("", "expected the name of a file beside this one"),
+        ("[a]", "expected the name of a file beside this one"),
+        ("self", "based on each other"),
+        ("nope", "there is no environment named 'nope'"),
+        ("'a\\0b'", "there is no environment"),
+    ],
+)
+def test_a_base_that_cannot_be_is_refused(tmp_path: Path, name: str, what: str) -> None:
+    (tmp_path / "self.yaml").write_text(f"# comment\nbased_on: {name}\n")
+    with pytest.raises(InputError, match=what) as caught:
+        layers.read_file(tmp_path / "self.yaml", 4)
+    assert caught.value.where == f"{tmp_path}/self.yaml:2"

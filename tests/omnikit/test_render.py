@@ -14,9 +14,7 @@ from omnikit import config, render
 from omnikit.plan_types import NodePlan
 from omnikit.topology import HOST_INTERFACE, make_plan
 
-RECORDER = (
-    "import json, os, sys; print(json.dumps([sys.argv[1:], dict(os.environ)]))"
-)
+RECORDER = "import json, os, sys; print(json.dumps([sys.argv[1:], dict(os.environ)]))"
 hostile = st.text(st.characters(blacklist_characters="\0", blacklist_categories=["Cs"]))
 
 

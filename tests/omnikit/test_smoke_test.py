@@ -33,8 +33,9 @@ def test_the_curl_line_quotes_whatever_the_prompt_is() -> None:
 
 
 def test_nothing_listening_is_a_failed_check_not_an_exception() -> None:
-    loaded = config.load("colocated", assignments=["topology.colocated=[{hosts: [local], "
-                                                   "api_port: 9}]"], environ={})
+    loaded = config.load(
+        "colocated", assignments=["topology.colocated=[{hosts: [local], api_port: 9}]"], environ={}
+    )
     checks = smoke_test.run(make_plan(loaded), loaded.settings)
     assert [check.passed for check in checks] == [False, False]
     assert "status 0" in checks[0].found

@@ -86,7 +86,7 @@ def test_a_literal_password_says_what_belongs_there(tmp_path: Path) -> None:
 
 def test_all_mistakes_are_told_at_once(tmp_path: Path) -> None:
     with pytest.raises(ManyErrors) as caught:
-        load_site(tmp_path, "ports: {proxy: x}\nruntime: y\nstop: {grace_s: -1}\n")
+        load_site(tmp_path, "ports: {proxy: x}\nruntime: dockr\nstop: {grace_s: -1}\n")
     wheres = {str(error.where).rpartition("/")[2] for error in caught.value.errors}
     assert wheres == {"site.yaml:1", "site.yaml:2", "site.yaml:3"}
 

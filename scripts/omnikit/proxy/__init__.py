@@ -10,7 +10,7 @@ nginx also knows SIGQUIT (to the recorded process): it finishes the requests in 
 from __future__ import annotations
 
 from omnikit.errors import InputError
-from omnikit.proxy import njs, router
+from omnikit.proxy import njs, omni, router
 from omnikit.proxy.spec import Kind, ProxySpec
 
 __all__ = [
@@ -25,7 +25,11 @@ __all__ = [
 ]
 
 # A kind is added here and nowhere else.
-KINDS: dict[str, Kind] = {"nginx-njs": njs.KIND, "vllm-router": router.KIND}
+KINDS: dict[str, Kind] = {
+    "nginx-njs": njs.KIND,
+    "vllm-router": router.KIND,
+    "omni-nginx": omni.KIND,
+}
 
 
 def _kind(spec: ProxySpec) -> Kind:

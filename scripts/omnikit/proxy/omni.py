@@ -1,0 +1,143 @@
+"""The kind omni-nginx: omni-infer's global proxy, nginx with its own C modules.
+
+nginx 1.24 and the modules are part of omni-infer's image (/usr/local/nginx). For completions the
+modules send a prefill sub-request first and copy kv_transfer_params of its answer into the request
+that goes to decode; the directives are those of omni-infer's own launcher.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from omnikit.errors import InputError
+from omnikit.proxy import places, values
+from omnikit.proxy.spec import Address, Kind, ProxySpec
+
+LOG_LEVELS = ("debug", "info", "notice", "warn", "error")
+MODULES_DIR = "/usr/local/nginx/modules"
+
+# Always loaded: what makes a request visit prefill and then decode.
+_BASE = ("ngx_http_prefill_module.so", "ngx_http_set_request_id_module.so")
+# nginx's own balancers need no module.
+_BUILT_IN: dict[str, tuple[str, ...]] = {"least_conn": ("least_conn",), "round_robin": ()}
+_OWN = (
+    "pd_score_balance",
+    "prefill_score_balance",
+    "weighted_least_active",
+    "greedy_timeout",
+    "least_total_load",
+    "auto_balance_controller",
+    "length_balance",
+)
+
+
+def balance(spec: ProxySpec, role: str) -> tuple[list[str], list[str]]:
+    """The lines of a role's upstream that choose its balancer, and the modules they need."""
+    key = f"{role}_balance"
+    chosen = values.one_of(f"proxy.{key}", spec.settings.get(key), (*_BUILT_IN, *_OWN))
+    if chosen in _BUILT_IN:
+        return list(_BUILT_IN[chosen]), []
+    return _lines(spec, chosen, role), [f"ngx_http_upstream_{chosen}_module.so"]
+
+
+def _lines(spec: ProxySpec, chosen: str, role: str) -> list[str]:
+    def count(key: str) -> int:
+        return values.number(f"proxy.{key}", spec.settings.get(key), 1, 1_000_000)
+
+    if chosen == "pd_score_balance":
+        lines = [f"pd_score_balance {role}"]
+        if role == "decode":
+            limit = count("decode_request_limit")
+            lines.append(f"pd_score_balance_decode_req_limit {limit}")
+        return lines
+    if chosen == "least_total_load":
+        size = count("total_load_batch_size")
+        return ["least_total_load on", f"least_total_load_batch_size {size}"]
+    if chosen == "auto_balance_controller":
+        size = count("auto_balance_batch_size")
+        return ["auto_balance_controller on", f"auto_balance_controller_batch_size {size}"]
+    return ["length_balance"] if chosen == "length_balance" else [f"{chosen} on"]
+
+
+def affinity(workers: int, start_core: object) -> list[str]:
+    """nginx's CPU masks: worker i on core start_core + i, the lowest core as the last digit."""
+    if start_core is None:
+        return []
+    first = values.number("proxy.start_core", start_core, 0, 4095)
+    return ["1" + "0" * (first + i) for i in range(workers)]
+
+
+def _pool(name: str, servers: tuple[Address, ...], lines: list[str]) -> dict[str, Any]:
+    shown = [values.address(f"address of a {name} server", one) for one in servers]
+    return {"name": name, "servers": shown, "balance": lines}
+
+
+def _holes(spec: ProxySpec, source: str) -> dict[str, Any]:
+    get = spec.settings.get
+    if not spec.decode:
+        raise InputError("the proxy has no decode server to send requests to.", where="topology")
+    pools, modules = [], list(_BASE) if spec.prefill else []
+    for name, servers in (("prefill", spec.prefill), ("decode", spec.decode)):
+        if servers:
+            lines, needed = balance(spec, name)
+            pools.append(_pool(name, servers, lines))
+            modules += [module for module in needed if module not in modules]
+    workers = values.number("proxy.worker_processes", get("worker_processes"), 1, 1024)
+    connections = values.number("proxy.worker_connections", get("worker_connections"), 8, 2_000_000)
+    health = {"status": "ok", "role": "proxy"}
+    health.update(prefill=str(len(spec.prefill)), decode=str(len(spec.decode)))
+    sizes = ("client_max_body_size", "client_body_buffer_size", "subrequest_output_buffer_size")
+    times = ("fail_timeout", "connect_timeout", "read_timeout", "keepalive_timeout")
+    numbers = ("keepalive", "keepalive_requests")
+    return {
+        "source": values.comment(source),
+        "disaggregated": bool(spec.prefill),
+        "front": "prefill" if spec.prefill else "decode",
+        "pools": pools,
+        "modules": modules,
+        "modules_dir": values.path("proxy.modules_dir", get("modules_dir") or MODULES_DIR),
+        "listen": values.address("proxy.listen_host", (spec.listen_host, spec.listen_port)),
+        "log_dir": values.path("paths.log_dir", spec.log_dir),
+        "log_level": values.one_of("proxy.log_level", get("log_level"), LOG_LEVELS),
+        "worker_processes": workers,
+        "affinity": affinity(workers, get("start_core")),
+        "worker_connections": connections,
+        # A proxied request holds two connections; some files are open besides.
+        "open_files": 2 * connections + 64,
+        "max_fails": values.number("proxy.max_fails", get("max_fails"), 0, 1_000_000),
+        "large_client_header_buffers": values.buffers(
+            "proxy.large_client_header_buffers", get("large_client_header_buffers")
+        ),
+        "health": json.dumps(health),
+        **{key: values.size(f"proxy.{key}", get(key)) for key in sizes},
+        **{key: values.time(f"proxy.{key}", get(key)) for key in times},
+        **{key: values.number(f"proxy.{key}", get(key), 1, 1_000_000) for key in numbers},
+    }
+
+
+def files(spec: ProxySpec, source: str) -> dict[str, str]:
+    """nginx.conf."""
+    from omnikit.render import template  # late: it would slow down every --help
+
+    return {"nginx.conf": template("omni_nginx.conf.j2", **_holes(spec, source))}
+
+
+def command(spec: ProxySpec) -> list[str]:
+    """nginx in the foreground (the file says so); what is wrong at start goes to stderr."""
+    nginx = spec.settings.get("nginx") or places.SOURCE_BUILD_NGINX
+    run_dir = values.path("run_dir", spec.run_dir).rstrip("/") or "/"
+    return [str(nginx), "-e", "stderr", "-p", f"{run_dir}/", "-c", "nginx.conf"]
+
+
+def reload_command(spec: ProxySpec) -> list[str]:
+    """New workers take the new files, old ones finish their requests."""
+    return [*command(spec), "-s", "reload"]
+
+
+def check_command(spec: ProxySpec) -> list[str]:
+    """nginx's own look at the written files."""
+    return [*command(spec), "-t", "-q"]
+
+
+KIND = Kind(files, command, reload_command, check_command, "/health")
