@@ -207,14 +207,15 @@ def install_proxy(c, dry_run=False, json=False):
 
 @task
 def test(c):
-    """Run all tests, fast and slow."""
-    _run(c, sys.executable, "-m", "pytest")
+    """Run all tests: the fast ones side by side, then the slow ones, which need the machine."""
+    test_fast(c)
+    _run(c, sys.executable, "-m", "pytest", "-m", "slow")
 
 
 @task
 def test_fast(c):
-    """Run the fast tests only."""
-    _run(c, sys.executable, "-m", "pytest", "-m", "not slow")
+    """Run the fast tests only, side by side."""
+    _run(c, sys.executable, "-m", "pytest", "-n", "2", "-m", "not slow")
 
 
 @task

@@ -89,8 +89,8 @@ def test_one_that_dies_while_starting_ends_the_others_and_is_named(tmp_path: Pat
         servers = {s["name"]: s for s in nodes[0]["servers"]}
         assert servers["d0.1"]["exit"] == 7
         assert "the stand-in ends as told" in servers["d0.1"]["tail"]
-        assert wait_until(lambda: not processes(record_of(host, "d0")), 10, 0.02)
-        assert host_nodes.look(host) == {"d0": "start"}
+        assert wait_until(lambda: host_nodes.look(host) == {"d0": "start"}, 10, 0.02)
+        assert not processes(record_of(host, "d0"))
 
 
 def test_a_death_after_ready_is_shown_and_nothing_is_restarted(tmp_path: Path) -> None:

@@ -39,8 +39,10 @@ def test_gear_list_follows_batch_and_speculative_tokens() -> None:
 
 
 def test_dp_size_of_the_extra_config_is_the_planned_one() -> None:
-    wrong = "roles.decode.server.files={model_extra_config.json: "
+    wrong = (
+        "roles.decode.server.files={model_extra_config.json: "
         "{model_parallel_config: {dp_size: 16}}}"
+    )
     assert "told dp_size 16, its data-parallel size is 32" in refused(wrong)
 
 
