@@ -44,7 +44,7 @@ main() {
   check 'yamllint' "$bin/yamllint" --strict configs scripts/fleet .yamllint.yaml
   if [ -x "$bin/ansible-lint" ]; then
     check 'ansible-lint' "$bin/ansible-lint" --offline --profile production \
-      scripts/fleet/look.yml scripts/fleet/run_server.yml scripts/fleet/stop_server.yml scripts/fleet/status.yml
+      scripts/fleet/*.yml
   fi
   return "$failed"
 }

@@ -1,0 +1,47 @@
+"""What invoke plan prints."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from omnikit import config, plan_report
+
+
+def shown(capsys, environment: str, *assignments: str, **options) -> str:
+    loaded = config.load(environment, assignments=assignments, environ={})
+    assert plan_report.show(loaded, **{"as_json": False, **options}) == 0
+    return capsys.readouterr().out
+
+
+def test_a_fleet_shows_hosts_devices_ports_ranks_and_files(capsys) -> None:
+    text = shown(capsys, "2p1d")
+    for word in ("192.0.2.14", "0-15", "9101-9116", "16-31", "192.0.2.13:8100", "omni-nginx"):
+        assert word in text
+    assert "d1:/data/omnikit/bundle/d1/start.sh  (create)" in text
+
+
+def test_commands_and_files_are_shown_in_full_when_asked(capsys) -> None:
+    text = shown(capsys, "qwen2.5", commands=True, contents=True)
+    assert "vllm serve /data/Qwen2.5-0.5B-Instruct" in text
+    assert "--- s0: s0/start.sh" in text and "#!/usr/bin/env bash" in text
+
+
+def test_json_has_whole_commands_and_variables(capsys) -> None:
+    data = json.loads(shown(capsys, "2p1d", as_json=True))
+    decode = next(node for node in data["nodes"] if node["name"] == "d1")
+    last = decode["servers"][15]
+    assert last["env"]["VLLM_DP_RANK"] == "31"
+    assert last["argv"][-1] == "9116"
+    assert data["proxy"]["port"] == 7000
+
+
+def test_what_would_be_installed_first_is_said(capsys, tmp_path) -> None:
+    text = shown(capsys, "local", f"engine.venv={tmp_path}/none", f"model.path={tmp_path}/m")
+    assert "before that: install the engine into" in text
+    assert "before that: make the model" in text
+
+
+@pytest.mark.parametrize(("numbers", "text"), [((), ""), ((3,), "3"), ((0, 1, 2, 5), "0-2,5")])
+def test_numbers_as_ranges(numbers, text) -> None:
+    assert plan_report._span(numbers) == text
