@@ -1,6 +1,6 @@
 # Thin front door: each target is one Invoke task (see: make help, or .venv/bin/invoke --list).
 # ENVIRONMENT chooses configs/environments/<name>.yaml; OPTIONS are handed on as they are.
-ENVIRONMENT ?= local
+ENVIRONMENT ?= $(or $(OMNIKIT_ENVIRONMENT),local)
 OPTIONS ?=
 PYTHON ?= python3
 VENV := .venv
@@ -22,7 +22,10 @@ deploy plan status stop restart logs smoke-test config: $(STAMP)
 test test-fast lint bench: $(DEV_STAMP)
 	@$(INVOKE) $@ $(OPTIONS)
 
-clean: ## remove what was built or installed inside this folder (stop first)
+clean: ## stop what runs, then remove what was built or installed inside this folder
+	@for agent in build/*/scripts/host_agent.py; do \
+	  [ ! -e "$$agent" ] || $(PYTHON) "$$agent" stop >/dev/null || exit 1; \
+	done
 	rm -rf -- build $(VENV)
 
 $(STAMP): pyproject.toml scripts/setup_toolkit.sh

@@ -7,12 +7,16 @@ from __future__ import annotations
 
 import shlex
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from invoke import Context, Exit, task
+from invoke import Context, Exit
+from invoke import task as invoke_task
 
 ROOT = Path(__file__).resolve().parent
+# Only long options: Invoke's own choice of short ones makes -h mean something else than help.
+task = partial(invoke_task, auto_shortflags=False)
 LISTS = ["config", "set"]
 HELP = {
     "environment": "name in configs/environments, or a path (default: local)",
@@ -66,7 +70,7 @@ def deploy(c, environment="", config=None, set=None, dry_run=False, keep=False, 
     )
 
 
-@task(iterable=LISTS, help=_help("json", commands="print every command in full", files="…"))
+@task(iterable=LISTS, help=_help("json", commands="print every command in full", files="print every rendered file in full"))
 def plan(c, environment="", config=None, set=None, commands=False, files=False, json=False):
     """Show what a deploy would do before it does it, and what differs from what runs."""
     _script(
@@ -205,20 +209,20 @@ def install_proxy(c, dry_run=False, json=False):
     _script(c, "install_proxy.py", dry_run=dry_run, json=json)
 
 
-@task
+@task()
 def test(c):
     """Run all tests: the fast ones side by side, then the slow ones, which need the machine."""
     test_fast(c)
     _run(c, sys.executable, "-m", "pytest", "-m", "slow")
 
 
-@task
+@task()
 def test_fast(c):
     """Run the fast tests only, side by side."""
     _run(c, sys.executable, "-m", "pytest", "-n", "2", "-m", "not slow")
 
 
-@task
+@task()
 def lint(c):
     """Check format, style, types, shell, YAML and playbooks."""
     _run(c, "bash", str(ROOT / "scripts" / "lint_all.sh"))

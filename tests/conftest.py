@@ -8,7 +8,14 @@ import sys
 from pathlib import Path
 from typing import Any, Iterator
 
+import hypothesis
 import pytest
+
+# How fast a machine makes examples says nothing about the code.
+hypothesis.settings.register_profile(
+    "omnikit", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("omnikit")
 
 ROOT = Path(__file__).resolve().parents[1]
 

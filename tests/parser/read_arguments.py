@@ -68,8 +68,6 @@ def main() -> int:
     answers: list[dict[str, Any]] = []
     with contextlib.redirect_stdout(sys.stderr):
         by_command, by_module = readers()
-        from vllm import AsyncEngineArgs
-
         for line in lines:
             try:
                 if line[1:3] == ["-m", SERVER_MODULE]:
@@ -78,7 +76,6 @@ def main() -> int:
                     values = by_command(line[1:])
                 else:
                     raise Refused(f"not a command of vLLM: {line[:3]}")
-                AsyncEngineArgs.from_cli_args(values)
             except Exception as error:  # whatever it raises, a server would not start with it
                 answers.append({"accepted": False, "said": f"{type(error).__name__}: {error}"})
             else:

