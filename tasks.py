@@ -70,7 +70,20 @@ def deploy(c, environment="", config=None, set=None, dry_run=False, keep=False, 
     )
 
 
-@task(iterable=LISTS, help=_help("json", commands="print every command in full", files="print every rendered file in full"))
+@task(iterable=LISTS, help=_help())
+def serve(c, environment="colocated", config=None, set=None):
+    """Start one co-located server (PD not separated) and show how to ask it."""
+    _script(c, "deploy_environment.py", environment=environment, config=config, set=set)
+
+
+@task(
+    iterable=LISTS,
+    help=_help(
+        "json",
+        commands="print every command in full",
+        files="print every rendered file in full",
+    ),
+)
 def plan(c, environment="", config=None, set=None, commands=False, files=False, json=False):
     """Show what a deploy would do before it does it, and what differs from what runs."""
     _script(
