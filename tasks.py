@@ -41,9 +41,9 @@ def _run(ctx: Context, *words: str) -> None:
         raise Exit(code=done.exited)
 
 
-def _script(ctx: Context, name: str, **options: Any) -> None:
-    """Run scripts/<name> with the options that were given."""
-    words = [sys.executable, str(ROOT / "scripts" / name)]
+def _script(ctx: Context, name: str, *arguments: str, **options: Any) -> None:
+    """Run scripts/<name> with the arguments and options that were given."""
+    words = [sys.executable, str(ROOT / "scripts" / name), *arguments]
     for key, value in options.items():
         flag = f"--{key.replace('_', '-')}"
         if isinstance(value, list):
@@ -172,6 +172,36 @@ def config(
         origin=origin,
         changed=changed,
         schema=schema,
+        json=json,
+    )
+
+
+@task(
+    help={
+        "file": "omni_infer_deployment.yml or an Ansible inventory",
+        "out": "file to write (default: configs/environments/<its name>.yaml)",
+        "force": "replace a different file",
+        "dry-run": HELP["dry-run"],
+        "json": HELP["json"],
+    }
+)
+def import_config(c, file, out="", force=False, dry_run=False, json=False):
+    """Turn a file that a user brings into an environment file of ours, with comments."""
+    options = {"out": out or None, "force": force, "dry_run": dry_run, "json": json}
+    _script(c, "import_config.py", file, **options)
+
+
+@task(iterable=LISTS, help=_help("dry-run", "json", out="folder to write to"))
+def export_ansible(c, environment="", config=None, set=None, out="", dry_run=False, json=False):
+    """Write an inventory and a playbook for people who live in Ansible."""
+    _script(
+        c,
+        "export_ansible.py",
+        environment=environment or None,
+        config=config,
+        set=set,
+        out=out or None,
+        dry_run=dry_run,
         json=json,
     )
 

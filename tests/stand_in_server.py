@@ -2,7 +2,8 @@
 
 It stands in for vLLM where the supervision of processes is tested: the real engine takes a minute
 to start and cannot be told to misbehave. The slow tests use the real one.
-Usage: stand_in_server.py PORT [ready-after=S] [exit-after=S] [status=N] [deaf] [child] [model=NAME]
+Usage: stand_in_server.py --port PORT …
+or: stand_in_server.py PORT [ready-after=S] [exit-after=S] [status=N] [deaf] [child] [model=NAME]
 """
 
 from __future__ import annotations
@@ -17,8 +18,12 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 
 def main() -> None:
-    port = int(sys.argv[1])
-    options = dict(word.partition("=")[::2] for word in sys.argv[2:])
+    if "--port" in sys.argv:  # called like the engine: what is no option of ours is ignored
+        port = int(sys.argv[sys.argv.index("--port") + 1])
+        options: dict[str, str] = {}
+    else:
+        port = int(sys.argv[1])
+        options = dict(word.partition("=")[::2] for word in sys.argv[2:])
     if "deaf" in options:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
     if "child" in options and os.fork() == 0:

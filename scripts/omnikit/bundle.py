@@ -11,7 +11,7 @@ from omnikit.layers import PROJECT
 
 SCRIPTS = PROJECT / "scripts"
 # Standard library only, Python 3.9: all that a host needs.
-_SHIPPED = ("gen_ranktable.py", "host_agent.py", "launch_servers.py")
+_SHIPPED = ("gen_ranktable.py", "host_agent.py", "launch_servers.py", "wait_for_ray.py")
 _SHIPPED_MODULES = (
     *("__init__", "cli", "errors", "health", "log", "run", "supervisor", "terminate"),
     *("device_facts", "device_query", "ranktable", "ranktable_check", "ranktable_files"),

@@ -38,15 +38,21 @@ class Config:
     def server_for(self, role: str, index: int, host: str) -> tuple[Server, Node]:
         """Server settings of one instance on one host, typed and with origins.
 
-        Within a layer: general < disaggregated < role < instance < host.
+        Within a layer: general < disaggregated < role < ray < instance < host.
         """
         general = ("roles", "disaggregated") if role != "colocated" else ()
-        places = [general, ("roles", role), ("topology", role, index), ("hosts", host)]
+        ray = ("ray",) if self.on_ray(role, index) else ()
+        places = [general, ("roles", role), ray, ("topology", role, index), ("hosts", host)]
         found = [self.tree.find((*place, "server")) if place else None for place in places]
         own = [part for part in found if part is not None and part.value is not None]
         merged = layers.most_specific([self.tree.value["server"], *own])
         server: Server = validate(Server, merged, "server")
         return server, merged
+
+    def on_ray(self, role: str, index: int) -> bool:
+        """Whether an instance spans several hosts in a way that needs Ray."""
+        entry = getattr(self.settings.topology, role)[index]
+        return role == "prefill" and len(entry.hosts) > 1
 
     def changed(self) -> Iterator[tuple[tuple[str, ...], Node]]:
         """Values that differ from configs/defaults.yaml, with their paths."""
@@ -64,17 +70,23 @@ def load(
 ) -> Config:
     """Read all layers, merge and check them.
 
-    environment: a name in configs/environments, or a path; None: $OMNIKIT_ENVIRONMENT or local.
+    environment: a name in configs/environments, or a path; None: $OMNIKIT_ENVIRONMENT, or the
+    first of the files that another tool's users brought (see foreign_format), or local.
     Raises InputError that names file:line, variable or option for every mistake found.
     """
     variables = os.environ if environ is None else environ
-    chosen = environment or variables.get("OMNIKIT_ENVIRONMENT") or "local"
-    by_variable = not environment and chosen == variables.get("OMNIKIT_ENVIRONMENT")
-    where = "OMNIKIT_ENVIRONMENT" if by_variable else "--environment"
+    chosen, where = _chosen(environment, variables)
+    sites = [Path(file).expanduser() for file in files]
+    brought = None if chosen else next(filter(layers.is_foreign, sites), None)
+    if brought is not None:  # such a file is a whole environment
+        sites.remove(brought)
+        chosen, where = str(brought), "--config"
+    chosen = chosen or "local"
+    path = brought or layers.environment_file(chosen, where)
     defaults = layers.defaults()
-    trees = [layers.read_file(layers.environment_file(chosen, where), layers.ENVIRONMENT)]
+    trees = [layers.read_file(path, layers.ENVIRONMENT)]
     name = _name(chosen, where)
-    sites = [*layers.local_files(), *(Path(file).expanduser() for file in files)]
+    sites = [*layers.local_files(), *sites]
     trees += [layers.read_file(path, layers.SITE) for path in sites]
     trees.append(given.variable_layer(variables, layers.merged([defaults, *trees])))
     trees.append(given.option_layer(assignments))
@@ -83,6 +95,13 @@ def load(
     settings: Settings = validate(Settings, merged)
     check_text(merged)
     return Config(name, settings, merged, defaults)
+
+
+def _chosen(environment: Optional[str], variables: Mapping[str, str]) -> tuple[str, str]:
+    """The environment that was asked for, if any, and by what."""
+    if environment or not variables.get("OMNIKIT_ENVIRONMENT"):
+        return environment or "", "--environment"
+    return variables["OMNIKIT_ENVIRONMENT"], "OMNIKIT_ENVIRONMENT"
 
 
 def _name(chosen: str, where: str) -> str:
@@ -101,6 +120,8 @@ def _name(chosen: str, where: str) -> str:
 
 def read_secret(secret: Secret, where: str) -> str:
     """The text that a secret's reference points at, without a line end. Never log it."""
+    if secret.literal is not None:
+        return secret.literal.reveal()
     if secret.variable is not None:
         value = os.environ.get(secret.variable)
         if value is None:

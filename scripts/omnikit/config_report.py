@@ -8,6 +8,7 @@ from typing import Any, Iterator
 import yaml
 
 from omnikit.config import Config
+from omnikit.hidden import Hidden
 from omnikit.located import Node
 from omnikit.scalars import reads_as_text
 
@@ -31,6 +32,7 @@ def _nothing(dumper: yaml.SafeDumper, _: None) -> yaml.ScalarNode:
 
 
 _Dumper.add_representer(str, _text)
+_Dumper.add_representer(Hidden, _text)
 _Dumper.add_representer(type(None), _nothing)
 
 

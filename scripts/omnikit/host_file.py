@@ -31,7 +31,7 @@ def host_files(
     files: Files = dict(ranks)
     nodes = []
     for node in plan.on_host(host.name):
-        if not node.servers:
+        if not (node.servers or node.ray):
             continue
         own = {f"{node.name}/start.sh": render.start_script(plan.environment, node)}
         for name, data in node.files.items():
@@ -77,8 +77,10 @@ def _node(
     if node.role != "colocated":
         ports += [[node.address, server.kv_port] for server in node.servers]
     requires = [[f"{_model_path(node)}/config.json", "the model"]] if _model_path(node) else []
-    if node.command[0].startswith("/"):
+    if node.command and node.command[0].startswith("/"):
         requires.append([node.command[0], "the engine"])
+    if node.ray and node.servers:
+        ports.append([node.address, node.ray_port])
     made: dict[str, Any] = {
         "name": node.name,
         "role": node.role,
@@ -88,20 +90,41 @@ def _node(
         "ports": ports,
         "requires": requires,
         "servers": [
-            {
-                "name": server.name,
-                "argv": ["bash", script, str(server.local_rank)],
-                "log": f"{node.log_dir}/server_{server.local_rank}.log",
-                "address": node.address,
-                "port": server.api_port,
-                "url": f"http://{_in_url(node.address)}:{server.api_port}",
-                "health": "/health",
-                "model": settings.model.served_name,
-            }
-            for server in node.servers
+            *_ray_server(node, script),
+            *(
+                {
+                    "name": server.name,
+                    "argv": ["bash", script, str(server.local_rank)],
+                    "log": f"{node.log_dir}/server_{server.local_rank}.log",
+                    "address": node.address,
+                    "port": server.api_port,
+                    "url": f"http://{_in_url(node.address)}:{server.api_port}",
+                    "health": "/health",
+                    "model": settings.model.served_name,
+                }
+                for server in node.servers
+            ),
         ],
     }
     return {**made, "digest": _digest(own, made, inputs)}
+
+
+def _ray_server(node: NodePlan, script: str) -> list[dict[str, Any]]:
+    """A node's part of its instance's Ray cluster: it is ready as long as it runs."""
+    if not node.ray:
+        return []
+    return [
+        {
+            "name": f"{node.name}.ray",
+            "argv": ["bash", script, "ray"],
+            "log": f"{node.log_dir}/ray.log",
+            "address": node.address,
+            "port": node.ray_port,
+            "url": "",
+            "health": None,
+            "model": None,
+        }
+    ]
 
 
 def _model_path(node: NodePlan) -> str:

@@ -91,7 +91,7 @@ def _observe_server(
         "exit": entry["exit"] if entry else None,
         "log": spec["log"],
     }
-    if state == "ready" and metrics:
+    if state == "ready" and metrics and spec["health"] is not None:
         timeout = host["request_timeout_s"]
         answer = request(spec["url"] + spec["health"], timeout_s=timeout)
         if answer.status != 200:

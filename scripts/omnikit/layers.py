@@ -7,6 +7,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Optional, Sequence
 
+from omnikit import foreign_format
 from omnikit.errors import InputError
 from omnikit.located import Node
 from omnikit.strict_yaml import parse, read_text
@@ -27,7 +28,7 @@ def merge(low: Node, high: Node, *, flags: bool = False) -> Node:
 
     Below an args map, "block_size" and "block-size" are one key; the first spelling stays.
     """
-    if not (isinstance(low.value, dict) and isinstance(high.value, dict)):
+    if high.whole or not (isinstance(low.value, dict) and isinstance(high.value, dict)):
         return high
     made = Node(dict(low.value), high.origin, dict(low.key_origins))
     spelled: dict[str, str] = {_flag(key): key for key in low.value} if flags else {}
@@ -74,9 +75,15 @@ def shown_path(path: Path) -> str:
 
 
 def read_file(path: Path, layer: int, seen: tuple[Path, ...] = ()) -> Node:
-    """One configuration file as a tree, merged over the file that its based_on names, if any."""
+    """One configuration file as a tree, merged over the file that its based_on names, if any.
+
+    A file of omni_cli or an Ansible inventory for omni-infer is read as the settings that it means.
+    """
     name = shown_path(path)
-    tree = parse(read_text(path, name), name, layer)
+    text = read_text(path, name)
+    if foreign_format.recognise(text):
+        return foreign_format.read_settings(text, name, layer)
+    tree = parse(text, name, layer)
     base = tree.value.pop("based_on", None)
     if base is None:
         return tree
@@ -95,6 +102,11 @@ def read_file(path: Path, layer: int, seen: tuple[Path, ...] = ()) -> Node:
             "based_on: the files are based on each other.", where=where, todo="end the circle"
         )
     return merge(read_file(below, layer, (*seen, path.resolve())), tree)
+
+
+def is_foreign(path: Path) -> bool:
+    """Whether a file is one of another tool's, which describes a whole environment."""
+    return foreign_format.recognise(read_text(path, shown_path(path))) is not None
 
 
 def environment_file(name: str, where: str) -> Path:

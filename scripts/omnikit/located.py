@@ -20,11 +20,15 @@ class Origin:
 
 @dataclass
 class Node:
-    """A value and its origin. value: a scalar, a list of nodes or a map of nodes."""
+    """A value and its origin. value: a scalar, a list of nodes or a map of nodes.
+
+    whole: this map replaces the one of a lower layer, where maps otherwise merge.
+    """
 
     value: Any
     origin: Origin
     key_origins: dict[str, Origin] = field(default_factory=dict)
+    whole: bool = False
 
     def plain(self) -> Any:
         """The value as ordinary Python data."""

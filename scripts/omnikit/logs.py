@@ -18,6 +18,11 @@ def sources(plan: Plan) -> list[tuple[str, str, HostPlan]]:
     """Name, path and host of every server's log, the proxy's last."""
     hosts = {host.name: host for host in plan.hosts}
     found = [
+        (f"{node.name}.ray", f"{node.log_dir}/ray.log", hosts[node.host])
+        for node in plan.nodes
+        if node.ray
+    ]
+    found += [
         (server.name, f"{node.log_dir}/server_{server.local_rank}.log", hosts[node.host])
         for node in plan.nodes
         for server in node.servers

@@ -26,7 +26,8 @@ class ServerPlan:
 class NodePlan:
     """The part of an instance that runs on one host: one start script, one or more API servers.
 
-    server_offset: devices of the same instance on the hosts before this one.
+    server_offset: devices of the same instance on the hosts before this one. ray: what runs its
+    part of a Ray cluster, if any; ray_wait: what returns once that cluster is complete.
     """
 
     name: str
@@ -50,6 +51,8 @@ class NodePlan:
     command: tuple[str, ...]
     env: dict[str, str]
     files: dict[str, Any]
+    ray: tuple[str, ...]
+    ray_wait: tuple[str, ...]
     servers: tuple[ServerPlan, ...]
 
     def argv(self, server: ServerPlan) -> tuple[str, ...]:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Dict, List, Literal, Optional
 
-from pydantic import BaseModel, ConfigDict, Field, create_model, model_validator
+from pydantic import BaseModel, ConfigDict, Field, InstanceOf, create_model, model_validator
+from pydantic.json_schema import SkipJsonSchema
 
+from omnikit.hidden import Hidden
 from omnikit.setting_types import (
     Address,
     ArgValue,
@@ -53,14 +55,18 @@ class Secret(Strict):
 
     file: Optional[PathText] = None
     variable: Optional[EnvName] = None
+    # The secret of another tool's file, hidden; no settings file of ours can give it.
+    literal: SkipJsonSchema[Optional[InstanceOf[Hidden]]] = None
 
     @model_validator(mode="before")
     @classmethod
     def _one_reference(cls, value: Any) -> Any:
+        if isinstance(value, Hidden):
+            return {"literal": value}
         known = {"file", "variable"}
         given = dict(value) if isinstance(value, dict) else {}
         references = sum(given.get(key) is not None for key in known)
-        if references != 1 and set(given) <= known:
+        if "literal" in given or (references != 1 and set(given) <= known):
             raise ValueError(
                 "a reference to the secret and not the secret itself: {file: PATH} or"
                 " {variable: NAME}"
@@ -151,6 +157,12 @@ class Paths(Strict):
     work_dir: PathText
     log_dir: Optional[PathText]
     log_per_instance: bool
+    code_dir: Optional[PathText]
+    local_code_dir: Optional[PathText]
+
+
+class Container(Strict):
+    image: Optional[Line]
 
 
 class Engine(Strict):
@@ -170,6 +182,14 @@ class ModelSettings(Strict):
     generate_seed: Optional[Annotated[int, Field(ge=0, le=2**32 - 1)]]
 
 
+class Ray(Strict):
+    head: Annotated[List[Line], Field(min_length=1)]
+    worker: Annotated[List[Line], Field(min_length=1)]
+    resource: Name
+    deadline_s: Seconds
+    server: ServerPart
+
+
 class Proxy(Strict):
     kind: Literal["auto", "nginx-njs", "vllm-router", "omni-nginx"]
     listen_host: Address
@@ -180,7 +200,7 @@ class Proxy(Strict):
     total_load_batch_size: Count
     auto_balance_batch_size: Count
     worker_processes: Count
-    start_core: Optional[Annotated[int, Field(ge=0, le=4095)]]
+    start_core: Optional[Annotated[int, Field(ge=0, le=1023)]]
     worker_connections: Count
     keepalive: Count
     keepalive_timeout: NginxTime
@@ -194,6 +214,7 @@ class Proxy(Strict):
     subrequest_output_buffer_size: Size
     large_client_header_buffers: Buffers
     log_level: Literal["debug", "info", "notice", "warn", "error"]
+    log_file: Optional[PathText]
     nginx: Optional[PathText]
     modules_dir: Optional[PathText]
     venv: Optional[PathText]
@@ -237,6 +258,7 @@ class Metrics(Strict):
 
 class Fleet(Strict):
     forks: Count
+    http_proxy: Optional[Url]
     connect_timeout_s: Seconds
     log_tail_lines: Count
 
@@ -251,10 +273,12 @@ class Settings(Strict):
     devices: Devices
     ports: Ports
     paths: Paths
+    container: Container
     engine: Engine
     model: ModelSettings
     server: Server
     roles: Roles
+    ray: Ray
     proxy: Proxy
     ranktable: Ranktable
     readiness: Readiness

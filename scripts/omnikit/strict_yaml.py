@@ -72,7 +72,7 @@ def parse(text: str, source: str, layer: int = 0) -> Node:
     Stricter than YAML: one document, no duplicate keys, no tabs, no tags, aliases or merge keys,
     and no plain words that YAML 1.1 and 1.2 read differently. Raises InputError: source:line.
     """
-    tree = _compose(text, source)
+    tree = compose(text, source)
     if tree is None:
         raise InputError(
             "the file is empty, a map of settings (key: value) belongs here.",
@@ -98,7 +98,7 @@ def parse_value(text: str, origin: Origin, *, secret: bool = False) -> Node:
     if text[:1] not in ("[", "{", '"', "'"):
         return Node(_plain(text, origin, secret), origin)
     try:
-        tree = _compose(text, str(origin), secret=secret)
+        tree = compose(text, str(origin), secret=secret)
     except InputError as error:
         error.todo = "quote the whole for the shell, for example: --set 'a.b=[x, y]'"
         error.where = str(origin)
@@ -106,7 +106,8 @@ def parse_value(text: str, origin: Origin, *, secret: bool = False) -> Node:
     return _Reader(origin.source, origin.layer, lines=False).node(tree, secret=secret)
 
 
-def _compose(text: str, source: str, *, secret: bool = False) -> Any:
+def compose(text: str, source: str, *, secret: bool = False) -> Any:
+    """PyYAML's node tree of a text, scalars unread. secret: no message quotes the text."""
     try:
         return yaml.compose(text, Loader=_Loader)
     except yaml.MarkedYAMLError as error:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Optional
 
 from omnikit import plan_checks
-from omnikit.arguments import check_references
+from omnikit.arguments import check_references, fill
 from omnikit.config import Config
 from omnikit.layers import PROJECT
 from omnikit.node_commands import SERVER_FACTS, NodeCommands
@@ -210,10 +210,31 @@ class _Planner:
             command=command if m.server_count else (),
             env=env,
             files=commands.files(facts),
+            ray=self._ray(group, m, facts),
+            ray_wait=self._ray_wait(group, m, facts),
             servers=tuple(
                 ServerPlan(**plan, own_args=mine.args, own_env=mine.env)
                 for plan, mine in zip(plans[: m.server_count], own)
             ),
+        )
+
+    def _ray(self, group: Group, m: Member, facts: dict[str, Any]) -> tuple[str, ...]:
+        if not self.config.on_ray(group.role, group.index):
+            return ()
+        words = self.settings.ray.worker if m.node_rank else self.settings.ray.head
+        return tuple(str(fill(word, facts)) for word in words)
+
+    def _ray_wait(self, group: Group, m: Member, facts: dict[str, Any]) -> tuple[str, ...]:
+        """The command that returns when every host of the instance has joined with its devices."""
+        if not m.server_count or not self.config.on_ray(group.role, group.index):
+            return ()
+        ray = self.settings.ray
+        devices = sum(len(member.devices) for member in group.members)
+        script = f"{facts['work_dir']}/scripts/wait_for_ray.py"
+        return (
+            *("python3", script, "--address", f"{facts['master_ip']}:{facts['ray_port']}"),
+            *("--nodes", str(len(group.members)), "--resource", ray.resource),
+            *("--amount", str(devices), "--deadline", f"{ray.deadline_s:g}"),
         )
 
     def _commands(self, m: Member, facts: dict[str, Any]) -> NodeCommands:

@@ -85,7 +85,8 @@ def _members(
     offset = servers = 0
     for rank, (host, devices) in enumerate(zip(entry.hosts, per_host)):
         # Settings are merged and checked once for all whom no override of their own sets apart.
-        own_instance = index if entry.server is not None else -1
+        apart = entry.server is not None or config.on_ray(role, index)
+        own_instance = index if apart else -1
         key = (role, own_instance, host if settings.hosts[host].server is not None else "")
         if key not in known:
             known[key] = config.server_for(role, index, host)

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 import time
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from omnikit import config
+from omnikit import config, ranktable_plan, render
 from omnikit.config_report import as_yaml
 from omnikit.errors import InputError
 from omnikit.layers import PROJECT
@@ -259,6 +261,59 @@ def test_any_valid_topology_is_consistent(tmp_path_factory: Any, text: str) -> N
     assert made.proxy is not None
     assert len(made.proxy.prefill) == prefill
     assert len(made.proxy.decode) == decode[0].dp_size
+
+
+@settings(max_examples=12, deadline=None)
+@given(text=topologies(), pick=st.integers(0, 10**6))
+def test_the_scripts_of_any_valid_topology_yield_exactly_what_is_planned(
+    tmp_path_factory: Any, text: str, pick: int
+) -> None:
+    """Run with a program in the engine's place that prints what it was given."""
+    folder = tmp_path_factory.mktemp("scripts")
+    nodes = [node for node in make_plan(load(folder, text)).nodes if node.servers]
+    node = nodes[pick % len(nodes)]
+    server = node.servers[pick % len(node.servers)]
+    recorder = "import json, os, sys; print(json.dumps([sys.argv[1:], dict(os.environ)]))"
+    recording = replace(
+        node,
+        command=(sys.executable, "-c", recorder, *node.command),
+        env={**node.env, "GLOO_SOCKET_IFNAME": "eth0", "TP_SOCKET_IFNAME": "eth0"},
+        temp_dir=str(folder / "temp"),
+        ray_wait=(),
+    )
+    script = folder / "start.sh"
+    script.write_text(render.start_script("any", recording), encoding="utf-8")
+    words = ["bash", str(script), str(server.local_rank)]
+    done = subprocess.run(words, capture_output=True, text=True, check=True)
+    given_words, variables = json.loads(done.stdout)
+    assert tuple(given_words) == node.argv(server)
+    planned = recording.environment(server)
+    assert {name: variables.get(name) for name in planned} == planned
+
+
+@settings(max_examples=25, deadline=None)
+@given(text=topologies())
+def test_the_rank_tables_of_any_valid_topology_fit_the_plan(
+    tmp_path_factory: Any, text: str
+) -> None:
+    made = make_plan(load(tmp_path_factory.getbasetemp(), text))
+    addresses = {
+        host.name: {device: f"10.{number}.0.{device + 1}" for device in range(16)}
+        for number, host in enumerate(made.hosts)
+    }
+    instances = ranktable_plan.instances(made.nodes)
+    files = ranktable_plan.files(ranktable_plan.build(instances, addresses), "global")
+    for node in made.nodes:
+        named = node.env["RANK_TABLE_FILE_PATH"].rpartition("/ranktable/")[2]
+        assert named in files[node.host], (node.name, named)
+    table = json.loads(next(iter(files.values()))["global/global_ranktable_merge.json"])
+    groups = table["server_group_list"]
+    assert len(groups) == len({(node.role, node.instance) for node in made.nodes})
+    devices = [d for g in groups for s in g["server_list"] for d in s["device"]]
+    assert len(devices) == sum(len(node.devices) for node in made.nodes)
+    for group in groups:
+        ranks = [int(d["rank_id"]) for s in group["server_list"] for d in s["device"]]
+        assert ranks == list(range(len(ranks)))
 
 
 def big_fleet(size: int) -> str:

@@ -16,9 +16,10 @@ from omnikit.proxy.spec import Address, Kind, ProxySpec
 
 LOG_LEVELS = ("debug", "info", "notice", "warn", "error")
 MODULES_DIR = "/usr/local/nginx/modules"
+MAX_CORES = 1024  # nginx knows no more
 
 # Always loaded: what makes a request visit prefill and then decode.
-_BASE = ("ngx_http_prefill_module.so", "ngx_http_set_request_id_module.so")
+_BASE = ("ngx_http_set_request_id_module.so", "ngx_http_prefill_module.so")
 # nginx's own balancers need no module.
 _BUILT_IN: dict[str, tuple[str, ...]] = {"least_conn": ("least_conn",), "round_robin": ()}
 _OWN = (
@@ -64,7 +65,7 @@ def affinity(workers: int, start_core: object) -> list[str]:
     """nginx's CPU masks: worker i on core start_core + i, the lowest core as the last digit."""
     if start_core is None:
         return []
-    first = values.number("proxy.start_core", start_core, 0, 4095)
+    first = values.number("proxy.start_core", start_core, 0, MAX_CORES - workers)
     return ["1" + "0" * (first + i) for i in range(workers)]
 
 
@@ -85,8 +86,9 @@ def _holes(spec: ProxySpec, source: str) -> dict[str, Any]:
             modules += [module for module in needed if module not in modules]
     workers = values.number("proxy.worker_processes", get("worker_processes"), 1, 1024)
     connections = values.number("proxy.worker_connections", get("worker_connections"), 8, 2_000_000)
-    health = {"status": "ok", "role": "proxy"}
-    health.update(prefill=str(len(spec.prefill)), decode=str(len(spec.decode)))
+    health: dict[str, Any] = {"status": "ok", "role": "proxy"}
+    health.update(prefill=len(spec.prefill), decode=len(spec.decode))
+    log_dir = values.path("paths.log_dir", spec.log_dir)
     sizes = ("client_max_body_size", "client_body_buffer_size", "subrequest_output_buffer_size")
     times = ("fail_timeout", "connect_timeout", "read_timeout", "keepalive_timeout")
     numbers = ("keepalive", "keepalive_requests")
@@ -98,7 +100,8 @@ def _holes(spec: ProxySpec, source: str) -> dict[str, Any]:
         "modules": modules,
         "modules_dir": values.path("proxy.modules_dir", get("modules_dir") or MODULES_DIR),
         "listen": values.address("proxy.listen_host", (spec.listen_host, spec.listen_port)),
-        "log_dir": values.path("paths.log_dir", spec.log_dir),
+        "log_dir": log_dir,
+        "error_log": values.path("proxy.log_file", get("log_file") or f"{log_dir}/error.log"),
         "log_level": values.one_of("proxy.log_level", get("log_level"), LOG_LEVELS),
         "worker_processes": workers,
         "affinity": affinity(workers, get("start_core")),

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import re
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from omnikit import config, host_file, proxy
 from omnikit.errors import InputError
 from omnikit.proxy import omni
@@ -66,8 +69,11 @@ def test_workers_are_bound_to_cores_only_when_asked() -> None:
 
 
 def without_modules(text: str) -> str:
-    """The configuration less what only omni-infer's modules know: they exist in its image alone."""
-    own = ("load_module", "set_request_id", "prefill /", "pd_score_balance")
+    """The configuration less what only omni-infer's modules know: they exist in its image alone.
+
+    So nginx -t looks at all the rest; the modules' own lines are held by the golden file.
+    """
+    own = ("load_module", "set_request_id", "prefill /", *omni._OWN)
     kept = [line for line in text.splitlines() if not line.strip().startswith(own)]
     return "\n".join(kept) + "\n"
 
@@ -89,10 +95,8 @@ def test_nginx_accepts_all_that_is_not_the_modules_own(environment: str, tmp_pat
     assert broken.returncode != 0
 
 
-def changed(spec: proxy.ProxySpec, **settings: Any) -> proxy.ProxySpec:
-    from dataclasses import replace
-
-    return replace(spec, settings={**spec.settings, **settings})
+def changed(spec: proxy.ProxySpec, **given: Any) -> proxy.ProxySpec:
+    return replace(spec, settings={**spec.settings, **given})
 
 
 @pytest.mark.parametrize(
@@ -104,11 +108,23 @@ def changed(spec: proxy.ProxySpec, **settings: Any) -> proxy.ProxySpec:
         {"start_core": -1},
         {"keepalive_timeout": "1s; }"},
         {"decode_request_limit": 0},
+        {"decode_request_limit": "25; zone x 1m"},
+        {"log_file": '/l/e.log" debug; user "root'},
+        {"log_file": "e.log"},
+        {"worker_processes": "auto"},
+        {"keepalive": "1; }"},
+        {"keepalive_requests": -1},
+        {"max_fails": "3 down"},
+        {"fail_timeout": "10s backup"},
+        {"client_max_body_size": "1m; include /etc/passwd"},
+        {"large_client_header_buffers": "4 512k; #"},
     ],
 )
-def test_hostile_values_are_refused(settings: dict[str, Any]) -> None:
-    with pytest.raises(InputError):
+def test_hostile_values_are_refused_by_name(settings: dict[str, Any]) -> None:
+    with pytest.raises(InputError) as caught:
         proxy.files(changed(spec_for(), **settings), "x")
+    assert caught.value.where == f"proxy.{next(iter(settings))}"
+    assert caught.value.todo
 
 
 def test_a_hostile_source_stays_a_comment() -> None:
@@ -122,5 +138,104 @@ def test_commands_name_the_images_nginx_and_only_our_folder() -> None:
     assert proxy.check_command(spec_for())[-2:] == ["-t", "-q"]
 
 
-def test_masks_count_from_the_start_core() -> None:
+def test_masks_count_from_the_start_core(tmp_path: Path) -> None:
     assert omni.affinity(3, 0) == ["1", "10", "100"]
+    spec = changed(spec_for(), start_core=1020, worker_processes=4)
+    text = proxy.files(replace(spec, log_dir=f"{tmp_path}/logs"), "x")["nginx.conf"]
+    assert nginx_test(without_modules(text), tmp_path).returncode == 0
+    with pytest.raises(InputError, match="from 0 to 1020"):
+        omni.affinity(4, 1021)
+
+
+GOLDEN = Path(__file__).parents[2] / "golden" / "proxy" / "omni-2p1d" / "nginx.conf"
+
+
+def golden_spec() -> proxy.ProxySpec:
+    """Two prefill servers and two decode servers, every line of the template in use."""
+    spec = spec_for(
+        "2p1d",
+        "proxy.start_core=16",
+        "proxy.decode_balance=least_total_load",
+        "proxy.log_file=/data/log/nginx_error.log",
+        "proxy.log_level=notice",
+    )
+    return replace(spec, decode=spec.decode[:2], listen_host="::", log_dir="/data/log/c0")
+
+
+def test_the_rendered_file_is_the_golden_one() -> None:
+    """After a wanted change: write the new text there and read the difference."""
+    text = proxy.files(golden_spec(), "configs/environments/2p1d.yaml")["nginx.conf"]
+    assert text == GOLDEN.read_text(encoding="utf-8")
+
+
+def test_modules_are_loaded_once_and_only_those_that_are_needed() -> None:
+    loaded = re.findall(r'load_module "/usr/local/nginx/modules/(\w+)\.so"', text_for())
+    assert loaded == [
+        "ngx_http_set_request_id_module",
+        "ngx_http_prefill_module",
+        "ngx_http_upstream_pd_score_balance_module",
+    ]
+    plain = replace(changed(spec_for(), decode_balance="least_conn"), prefill=())
+    assert "load_module" not in proxy.files(plain, "x")["nginx.conf"]
+
+
+@pytest.mark.parametrize("kind", ["nginx-njs", "vllm-router"])
+@pytest.mark.parametrize("balancer", ["pd_score_balance", "length_balance", "greedy_timeout"])
+def test_other_kinds_refuse_the_modules_balancers(kind: str, balancer: str) -> None:
+    usual = {"prefill_balance": "least_conn", "kv_params": "nixl", "venv": "/v"}
+    spec = replace(changed(spec_for(), **usual, decode_balance=balancer), kind=kind)
+    with pytest.raises(InputError, match="is no one of least_conn, round_robin") as caught:
+        proxy.files(spec, "x")
+    assert caught.value.where == "proxy.decode_balance"
+
+
+addresses = st.one_of(st.ip_addresses(v=4).map(str), st.ip_addresses(v=6).map(str))
+servers = st.lists(st.tuples(addresses, st.integers(1, 65535)), unique=True, max_size=64)
+balancers = st.sampled_from(["least_conn", "round_robin", *omni._OWN])
+
+
+# No deadline: a busy machine is no failure.
+@settings(deadline=None, max_examples=20, suppress_health_check=[HealthCheck.too_slow])
+@given(prefill=servers, decode=servers.filter(bool), first=balancers, second=balancers)
+def test_any_servers_make_a_file_that_nginx_accepts(
+    prefill, decode, first, second, tmp_path_factory
+) -> None:
+    folder = tmp_path_factory.mktemp("nginx")
+    spec = changed(spec_for(), prefill_balance=first, decode_balance=second, worker_connections=64)
+    spec = replace(spec, prefill=tuple(prefill), decode=tuple(decode), log_dir=f"{folder}/logs")
+    text = proxy.files(spec, "x")["nginx.conf"]
+    shown = re.findall(r"^ +server (\S+) max_fails", text, re.MULTILINE)
+    wanted = [f"[{host}]:{port}" if ":" in host else f"{host}:{port}" for host, port in prefill]
+    wanted += [f"[{host}]:{port}" if ":" in host else f"{host}:{port}" for host, port in decode]
+    assert shown == wanted
+    done = nginx_test(without_modules(text), folder)
+    assert done.returncode == 0, done.stderr
+
+
+hostile = st.one_of(
+    st.text(max_size=20),
+    st.text(alphabet="a/.;{}$'\"\\# \n\t", max_size=12).map(lambda text: f"/{text}"),
+)
+
+
+def shape(text: str) -> str:
+    """The file's lines with all that is quoted taken out: what structure nginx sees."""
+    return re.sub(r'"[^"\n]*"|server \S+ max|listen \S+;', "_", text)
+
+
+@settings(deadline=None, max_examples=60)
+@given(value=hostile, place=st.sampled_from(["log_file", "log_dir", "modules_dir", "host"]))
+def test_no_text_becomes_configuration(value: str, place: str) -> None:
+    """Whatever comes in is refused or stays one quoted word."""
+    usual = golden_spec()
+    if place == "log_dir":
+        spec = replace(usual, log_dir=value)
+    elif place == "host":
+        spec = replace(usual, decode=((value, 1), usual.decode[1]))
+    else:
+        spec = changed(usual, **{place: value or None})
+    try:
+        text = proxy.files(spec, "x")["nginx.conf"]
+    except InputError:
+        return
+    assert shape(text) == shape(proxy.files(usual, "x")["nginx.conf"])

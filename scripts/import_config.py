@@ -1,0 +1,128 @@
+#!/usr/bin/env python3
+"""Turn an omni_infer_deployment.yml or an Ansible inventory into an environment file of ours.
+
+Runs on the control host. Writes one file, whose comments say where each value came from; a
+password is never copied: the file refers to a place for it, and what to do is said. The second
+run says unchanged. Every script also takes such a file as it is: --config FILE.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any, Optional, Sequence
+
+from omnikit import cli
+
+
+def body(options: argparse.Namespace) -> int:
+    """Read, check by planning, write, report."""
+    from omnikit import config, foreign_format, foreign_write, layers
+    from omnikit.strict_yaml import read_text
+    from omnikit.topology import make_plan
+
+    source = Path(options.file).expanduser()
+    shown = layers.shown_path(source)
+    text = read_text(source, shown)
+    kind = foreign_format.expect(text, shown)
+    layout = foreign_format.read_layout(text, shown, layers.ENVIRONMENT)
+    tree = layout.tree()
+    make_plan(config.load(None, [str(source)], environ={}))
+    made = foreign_write.environment(tree, shown, kind)
+    out = Path(options.out).expanduser() if options.out else _default(source)
+    state = "not written" if options.dry_run else _write(out, made, options.force)
+    left = foreign_write.left_out(tree)
+    report: dict[str, Any] = {
+        "source": shown,
+        "kind": kind,
+        "file": layers.shown_path(out),
+        "state": state,
+        "prefill_instances": len(layout.prefill),
+        "decode_hosts": len(layout.decode),
+        "proxy": layout.proxy.name if layout.proxy else None,
+        "passwords_left_out": [
+            {"hosts": one.hosts, "origin": str(one.origin), "file": one.file, "todo": one.command}
+            for one in left
+        ],
+        "without_effect": layout.notes,
+    }
+    if options.json:
+        print(json.dumps(report, indent=1, ensure_ascii=False))
+    else:
+        print(made if options.dry_run else "", end="")
+        _say(report)
+    return 0
+
+
+def _default(source: Path) -> Path:
+    from omnikit.layers import PROJECT
+
+    return PROJECT / "configs" / "environments" / f"{source.stem}.yaml"
+
+
+def _write(out: Path, text: str, force: bool) -> str:
+    """Write the file whole. Returns what was done. Raises InputError."""
+    from omnikit.errors import InputError
+
+    beside = out.with_name(f".{out.name}.new")
+    try:
+        old = out.read_text(encoding="utf-8") if out.exists() else None
+        if old == text:
+            return "unchanged"
+        if old is not None and not force:
+            raise InputError(
+                "the file is there and differs from what would be written.",
+                where=str(out),
+                todo="compare with --dry-run; then --out another file, or --force",
+            )
+        beside.write_text(text, encoding="utf-8")
+        beside.replace(out)
+    except (OSError, UnicodeDecodeError) as error:
+        beside.unlink(missing_ok=True)
+        why = getattr(error, "strerror", None) or error
+        raise InputError(
+            f"cannot write the file: {why}.", where=str(out), todo="choose another with --out"
+        ) from error
+    return "created" if old is None else "replaced"
+
+
+def _say(report: dict[str, Any]) -> None:
+    """What a person wants to know, on standard error where standard output has the file."""
+    from omnikit.log import say
+
+    say(
+        f"{report['source']}: {report['kind']}; prefill instances: {report['prefill_instances']},"
+        f" decode hosts: {report['decode_hosts']}, proxy on {report['proxy']}"
+    )
+    for note in report["without_effect"]:
+        say(f"note: {note}")
+    for one in report["passwords_left_out"]:
+        hosts = ", ".join(one["hosts"])
+        say(f"the password of {hosts} ({one['origin']}) was not copied; in bash, type it to:")
+        say(f"  {one['todo']}")
+    say(f"{report['file']}: {report['state']}")
+    if report["state"] != "not written":
+        say(f"next: python scripts/show_plan.py --environment {report['file']}")
+
+
+def main(argv: Optional[Sequence[str]] = None) -> int:
+    """Command line: see the module's docstring."""
+    made = cli.parser(
+        __doc__ or "", example="python scripts/import_config.py omni_infer_deployment.yml --dry-run"
+    )
+    made.add_argument("file", metavar="FILE", help="omni_infer_deployment.yml or an inventory")
+    made.add_argument(
+        "--out", metavar="FILE", help="default: configs/environments/<name of FILE>.yaml"
+    )
+    made.add_argument("--force", action="store_true", help="replace a different file at --out")
+    made.add_argument(
+        "--dry-run", action="store_true", help="print the environment file, write nothing"
+    )
+    made.add_argument("--json", action="store_true", help="print what was done as JSON")
+    return cli.run_main(body, made, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
