@@ -13,6 +13,9 @@ from typing import Iterator
 import pytest
 from omnikit import ranktables
 
+# Real processes, seconds together.
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[1]
 NPU = "tests/environments/npu.yaml"
 

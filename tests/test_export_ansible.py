@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import yaml
 from omnikit import host_records
 
@@ -73,6 +74,7 @@ def playbook(folder: Path, *words: str) -> tuple[int, str]:
     return done.returncode, done.stdout + done.stderr
 
 
+@pytest.mark.slow
 def test_the_playbook_deploys_changes_nothing_twice_and_stops(tmp_path: Path) -> None:
     """With stand-in servers, for speed; plain ansible-playbook and its own recap."""
     stand_in = f"server.command=[{sys.executable}, {ROOT}/tests/stand_in_server.py]"

@@ -13,6 +13,9 @@ import pytest
 from host_cases import a_host, a_node, clean
 from omnikit import bundle
 
+# Real processes, seconds together.
+pytestmark = pytest.mark.slow
+
 
 def pythons() -> list[str]:
     """The supported Pythons that this machine has; a version manager's empty shims do not count."""

@@ -14,6 +14,9 @@ from omnikit import proxy_install
 from omnikit.health import request
 from proxy_backend import Backend, free_port
 
+# Real processes, seconds together.
+pytestmark = pytest.mark.slow
+
 SCRIPT = Path(__file__).parents[1] / "scripts" / "launch_proxy.py"
 LISTS = ("--prefill-servers-list", "192.0.2.1:9000", "--decode-servers-list", "192.0.2.2:9100")
 NJS = ("--kind", "nginx-njs")

@@ -8,9 +8,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
 from host_cases import a_host, a_node, clean, processes, reaches, record_of
 from omnikit.health import wait_until
 from omnikit.host_records import read_record
+
+# Real processes, seconds together.
+pytestmark = pytest.mark.slow
 
 LAUNCHER = Path(__file__).resolve().parents[1] / "scripts" / "launch_servers.py"
 

@@ -6,6 +6,8 @@ import os
 import subprocess
 from pathlib import Path
 
+import pytest
+
 SCRIPT = Path(__file__).resolve().parents[1] / "scripts" / "setup_toolkit.sh"
 
 
@@ -18,6 +20,7 @@ def run(*words: str, **variables: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.slow
 def test_without_network_there_is_one_clear_message(tmp_path: Path) -> None:
     done = run(
         str(tmp_path / "venv"),

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import socket
+from contextlib import suppress
 from pathlib import Path
 from typing import Optional
 
@@ -50,10 +51,15 @@ def _listening_inodes(port: int) -> set[str]:
 
 def _holds(pid: str, inodes: set[str]) -> bool:
     try:
-        links = [str(entry.readlink()) for entry in Path(f"/proc/{pid}/fd").iterdir()]
+        entries = list(Path(f"/proc/{pid}/fd").iterdir())
     except OSError:
         return False
-    return any(link.startswith("socket:[") and link[8:-1] in inodes for link in links)
+    for entry in entries:
+        with suppress(OSError):  # closed in between
+            link = str(entry.readlink())
+            if link.startswith("socket:[") and link[8:-1] in inodes:
+                return True
+    return False
 
 
 def _command(pid: str) -> str:

@@ -28,6 +28,9 @@ from omnikit.errors import ActionError
 from omnikit.health import wait_until
 from omnikit.host_records import alive, recorded_nodes, write_record
 
+# Real processes, seconds together.
+pytestmark = pytest.mark.slow
+
 ALL = {"prefill", "decode", "colocated", "proxy"}
 
 

@@ -17,6 +17,9 @@ from omnikit.health import request, wait_until
 from omnikit.host_records import alive, survivors
 from proxy_backend import Backend, free_port
 
+# Real processes, seconds together.
+pytestmark = pytest.mark.slow
+
 DEADLINE_S = 10.0
 
 

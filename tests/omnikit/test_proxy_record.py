@@ -15,6 +15,9 @@ from omnikit.health import request, wait_until
 from omnikit.host_records import alive, identity, survivors
 from proxy_backend import Backend, free_port
 
+# Real processes, seconds together.
+pytestmark = pytest.mark.slow
+
 DEADLINE_S = 10.0
 
 

@@ -16,6 +16,9 @@ from omnikit import proxy, run
 from omnikit.health import request, wait_until
 from proxy_backend import free_port
 
+# Real processes, seconds together.
+pytestmark = pytest.mark.slow
+
 PROMPT = 'tell nobody: 秘密 " \\ { ] \u2028 \ufffd'
 
 
