@@ -13,6 +13,7 @@ from typing import Any
 
 from invoke import Context, Exit
 from invoke import task as invoke_task
+from invoke.exceptions import ThreadException
 
 ROOT = Path(__file__).resolve().parent
 # Only long options: Invoke's own choice of short ones makes -h mean something else than help.
@@ -36,7 +37,12 @@ def _help(*names: str, **more: str) -> dict[str, str]:
 
 def _run(ctx: Context, *words: str) -> None:
     """Run a command; its exit status becomes ours."""
-    done = ctx.run(shlex.join(words), warn=True, pty=False, hide=False, in_stream=False)
+    try:
+        done = ctx.run(shlex.join(words), warn=True, pty=False, hide=False, in_stream=False)
+    except ThreadException as error:
+        if all(issubclass(thread.type, BrokenPipeError) for thread in error.exceptions):
+            raise Exit(code=141) from None  # the reader (head, less) went away
+        raise
     if done is not None and done.exited:
         raise Exit(code=done.exited)
 

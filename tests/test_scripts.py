@@ -78,3 +78,10 @@ def test_an_error_is_text_and_keeps_its_exit_code_through_invoke() -> None:
     assert done.returncode == 2
     assert "there is no environment named 'no-such'" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_reader_that_goes_away_is_no_traceback() -> None:
+    line = f"{sys.executable} -m invoke config --changed --origin | head -n 1"
+    done = run("bash", "-c", line)
+    assert done.stdout.count("\n") == 1
+    assert "Traceback" not in done.stderr

@@ -191,7 +191,8 @@ def test_sockets_have_a_short_folder_for_each_work_dir() -> None:
 
 @st.composite
 def topologies(draw: st.DrawFn) -> str:
-    """A valid environment: instances over one to three hosts, some of them sharing a machine."""
+    """A valid environment of 2 to 64 hosts with 1 to 16 devices, some of them shared, some told
+    another port or other devices than the rest."""
     hosts: dict[str, Any] = {}
 
     def new_host() -> str:
@@ -201,15 +202,18 @@ def topologies(draw: st.DrawFn) -> str:
 
     tp = draw(st.sampled_from([1, 2, 4]))
     prefill = []
-    for _ in range(draw(st.integers(1, 4))):
+    for _ in range(draw(st.integers(1, 12))):
         if draw(st.booleans()):
             host = new_host()  # two instances that split the devices of a machine
             prefill += [{"hosts": [host], "devices": d} for d in ("0-7", "8-15")]
         else:
             prefill.append({"hosts": [new_host() for _ in range(draw(st.integers(1, 3)))]})
-    decode = {"hosts": [new_host() for _ in range(draw(st.integers(1, 4)))]}
+    decode = {"hosts": [new_host() for _ in range(draw(st.integers(1, 28)))]}
+    choices = ["0-15", "0-7", "4-7", "8-11,0-3"] + (["5", "0-2"] if tp == 1 else [])
     for host in decode["hosts"]:
-        hosts[host]["devices"] = draw(st.sampled_from(["0-15", "0-7", "4-7", "8-11,0-3"]))
+        hosts[host]["devices"] = draw(st.sampled_from(choices))
+        if draw(st.integers(0, 9)) == 0:
+            hosts[host]["api_port"] = draw(st.integers(10000, 15000))
     return as_yaml(
         {
             "profile": {"engine": "ascend", "omni_version": "v0.4.1", "model": "deepseek-r1-w8a8"},
