@@ -26,7 +26,6 @@ main() {
   local interface
   interface=$(default_interface)
   local -a own
-  mkdir -p /tmp/omnikit-HASH/d0
   export VLLM_USE_V1=1
   export VLLM_WORKER_MULTIPROC_METHOD=fork
   export GLOO_SOCKET_IFNAME="$interface"
@@ -164,6 +163,7 @@ main() {
       exit 2
       ;;
   esac
+  mkdir -p /tmp/omnikit-HASH/d0
   exec vllm serve /data/models/DeepSeek-R1-W8A8 \
     --trust-remote-code \
     --gpu-memory-utilization 0.92 \

@@ -26,7 +26,6 @@ main() {
   local interface
   interface=$(default_interface)
   local -a own
-  mkdir -p /tmp/omnikit-HASH/p6
   export VLLM_USE_V1=1
   export VLLM_WORKER_MULTIPROC_METHOD=fork
   export ASCEND_RT_VISIBLE_DEVICES=0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15
@@ -73,6 +72,7 @@ main() {
       exit 2
       ;;
   esac
+  mkdir -p /tmp/omnikit-HASH/p6
   exec vllm serve /data/models/DeepSeek-R1-W8A8 \
     --trust-remote-code \
     --gpu-memory-utilization 0.92 \

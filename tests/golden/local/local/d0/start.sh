@@ -13,7 +13,6 @@ USAGE
 main() {
   local rank=${1:-0}
   local -a own
-  mkdir -p /tmp/omnikit-HASH/d0
   export VLLM_CPU_OMP_THREADS_BIND=nobind
   export VLLM_ENABLE_V1_MULTIPROCESSING=0
   export OMP_NUM_THREADS=1
@@ -39,6 +38,7 @@ main() {
       exit 2
       ;;
   esac
+  mkdir -p /tmp/omnikit-HASH/d0
   exec /PROJECT/build/engine-cpu/bin/python -m vllm.entrypoints.openai.api_server \
     --model /PROJECT/build/models/tiny-qwen2 \
     --host 127.0.0.1 \

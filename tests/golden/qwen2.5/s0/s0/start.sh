@@ -26,7 +26,6 @@ main() {
   local interface
   interface=$(default_interface)
   local -a own
-  mkdir -p /tmp/omnikit-HASH/s0
   export VLLM_USE_V1=1
   export VLLM_WORKER_MULTIPROC_METHOD=fork
   export ASCEND_RT_VISIBLE_DEVICES=0
@@ -49,6 +48,7 @@ main() {
       exit 2
       ;;
   esac
+  mkdir -p /tmp/omnikit-HASH/s0
   exec vllm serve /data/Qwen2.5-0.5B-Instruct \
     --trust-remote-code \
     --gpu-memory-utilization 0.9 \
