@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Any, Mapping, Optional
+from typing import Any, Mapping
 
 from omnikit import proxy, render
 from omnikit.plan_types import HostPlan, NodePlan, Plan, ProxyPlan, reachable
@@ -184,18 +184,3 @@ def _proxy_node(
         ],
     }
     return {**made, "digest": _digest(own, made, {})}
-
-
-def digests(files: Files) -> dict[str, str]:
-    """sha256 of each rendered file."""
-    return {name: hashlib.sha256(text.encode()).hexdigest() for name, text in files.items()}
-
-
-def server_count(plan: Plan) -> int:
-    """API servers in all."""
-    return sum(len(node.servers) for node in plan.nodes)
-
-
-def find_host(plan: Plan, name: str) -> Optional[HostPlan]:
-    """A host of the plan by name."""
-    return next((host for host in plan.hosts if host.name == name), None)
