@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""What a deployment does on one host: look, check, start, wait, observe, stop. JSON on stdout.
+"""What a deployment does on one host: look, start, wait, observe, stop, jobs. JSON on stdout.
 
 Runs on the host that serves, with its own Python and nothing else. The control host ships it, with
 the host's files, as one archive; by hand: run it from scripts/ below the work directory.
@@ -8,6 +8,7 @@ the host's files, as one archive; by hand: run it from scripts/ below the work d
 from __future__ import annotations
 
 import argparse
+import base64
 import json
 import os
 import sys
@@ -42,6 +43,8 @@ def read_host(source: Path) -> dict[str, Any]:
 
 def body(options: argparse.Namespace) -> int:
     """One verb."""
+    if options.verb == "job":
+        return _job(options.job)
     from omnikit import host_nodes, host_observe, host_records, host_unpack
 
     source = options.host_file or _own_source()
@@ -80,6 +83,18 @@ def body(options: argparse.Namespace) -> int:
     return 0 if verdict == "ready" else 1
 
 
+def _job(name: str) -> int:
+    """Do one job with the parameters that come by standard input (omnikit.jobs.encode)."""
+    from omnikit import host_jobs
+
+    job = host_jobs.find(name)
+    try:
+        parameters = json.loads(base64.b64decode(sys.stdin.read(), validate=True))
+    except ValueError as error:
+        raise InputError(f"the parameters cannot be read: {error}.", where="--job") from error
+    return _print(job(parameters))
+
+
 def _own_source() -> Path:
     """The archive that this runs from, else the work directory that it was unpacked into."""
     here = Path(sys.argv[0]).resolve()
@@ -94,7 +109,8 @@ def _print(result: dict[str, Any]) -> int:
 def main(argv: Optional[Sequence[str]] = None) -> int:
     """Command line: see the module's docstring."""
     made = cli.parser(__doc__ or "", example="python3 /data/omnikit/scripts/host_agent.py status")
-    made.add_argument("verb", choices=["look", "up", "wait", "status", "stop", "facts"])
+    made.add_argument("verb", choices=["look", "up", "wait", "status", "stop", "facts", "job"])
+    made.add_argument("--job", default="", metavar="NAME", help="job: which one; see host_jobs.py")
     made.add_argument("--host-file", type=Path, metavar="FILE", help="archive or host.json")
     made.add_argument(
         "--roles",

@@ -10,6 +10,7 @@ from typing import Any, Iterator
 
 import hypothesis
 import pytest
+from docker_host import DockerHost, docker_engine, make_small_image
 
 # How fast a machine makes examples says nothing about the code.
 hypothesis.settings.register_profile(
@@ -61,3 +62,11 @@ def engine_venv() -> Path:
 
 def _engine_options() -> list[str]:
     return ["--venv", str(engine_venv())]
+
+
+@pytest.fixture(scope="session")
+def docker_host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DockerHost]:
+    """A real Docker engine with a small image (docker_host.BASE_IMAGE), for the whole run."""
+    with docker_engine(tmp_path_factory.mktemp("docker")) as host:
+        make_small_image(host)
+        yield host

@@ -79,8 +79,12 @@ def play(
     settings: Settings,
     on_event: Optional[Callable[[Event], None]] = None,
     variables: Optional[Mapping[str, str]] = None,
+    variables_file: Optional[Path] = None,
 ) -> Outcome:
-    """Run a playbook of scripts/fleet and collect its events; on_event sees each as it comes."""
+    """Run a playbook of scripts/fleet and collect its events; on_event sees each as it comes.
+
+    variables_file: more variables, which may be secret, so they are not on the command line.
+    """
     outcome = Outcome()
 
     def on_line(line: str) -> None:
@@ -114,6 +118,8 @@ def play(
     ]
     if variables:
         argv += ["--extra-vars", json.dumps(dict(variables))]
+    if variables_file:
+        argv += ["--extra-vars", f"@{variables_file}"]
     argv.append(str(PLAYBOOKS / playbook))
     env = {"ANSIBLE_CONFIG": str(PLAYBOOKS / "ansible.cfg"), "PYTHONUNBUFFERED": "1"}
     outcome.code = run.stream(argv, on_line, env=env)

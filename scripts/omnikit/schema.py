@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Dict, List, Literal, Optional
 
-from pydantic import BaseModel, ConfigDict, Field, InstanceOf, create_model, model_validator
-from pydantic.json_schema import SkipJsonSchema
+from pydantic import Field, create_model
 
-from omnikit.hidden import Hidden
+from omnikit.schema_base import Secret, Strict
+from omnikit.schema_preparation import Checks, Container, Image, Keys, Source
 from omnikit.setting_types import (
     Address,
     ArgValue,
@@ -38,40 +38,10 @@ __all__ = ["ROLES", "Host", "Instance", "Secret", "Server", "Settings", "parse_d
 ROLES = ("prefill", "decode", "colocated")
 
 
-class Strict(BaseModel):
-    """No unknown keys, no silent conversions."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
-
-
 class Profile(Strict):
     engine: Name
     omni_version: Name
     model: Name
-
-
-class Secret(Strict):
-    """A reference to a secret, never the secret: a file's path or a variable's name."""
-
-    file: Optional[PathText] = None
-    variable: Optional[EnvName] = None
-    # The secret of another tool's file, hidden; no settings file of ours can give it.
-    literal: SkipJsonSchema[Optional[InstanceOf[Hidden]]] = None
-
-    @model_validator(mode="before")
-    @classmethod
-    def _one_reference(cls, value: Any) -> Any:
-        if isinstance(value, Hidden):
-            return {"literal": value}
-        known = {"file", "variable"}
-        given = dict(value) if isinstance(value, dict) else {}
-        references = sum(given.get(key) is not None for key in known)
-        if "literal" in given or (references != 1 and set(given) <= known):
-            raise ValueError(
-                "a reference to the secret and not the secret itself: {file: PATH} or"
-                " {variable: NAME}"
-            )
-        return value
 
 
 class Server(Strict):
@@ -159,10 +129,6 @@ class Paths(Strict):
     log_per_instance: bool
     code_dir: Optional[PathText]
     local_code_dir: Optional[PathText]
-
-
-class Container(Strict):
-    image: Optional[Line]
 
 
 class Engine(Strict):
@@ -274,6 +240,10 @@ class Settings(Strict):
     ports: Ports
     paths: Paths
     container: Container
+    image: Image
+    source: Source
+    checks: Checks
+    keys: Keys
     engine: Engine
     model: ModelSettings
     server: Server

@@ -20,6 +20,14 @@ _FLAG = r"^[A-Za-z0-9][A-Za-z0-9_-]*$"
 _URL = r"^(https?|file)://[^\s]+$"
 _JUMP = r"^[A-Za-z0-9][A-Za-z0-9._@:-]*(,[A-Za-z0-9][A-Za-z0-9._@:-]*)*$"
 _PROGRAM = r"^[A-Za-z0-9/][A-Za-z0-9_./+-]{0,254}$"
+_IMAGE = (
+    r"^[A-Za-z0-9][A-Za-z0-9._:/-]*(:[A-Za-z0-9_][A-Za-z0-9._-]{0,127})?(@sha256:[0-9a-f]{64})?$"
+)
+_REGISTRY = r"^[A-Za-z0-9][A-Za-z0-9.-]*(:[0-9]{1,5})?(/[a-z0-9._/-]+)?$"
+_MOUNT = r"^/[^:,]*:/[^:,]*(:ro|:rw)?$"
+_ABSOLUTE = r"^/[^:,]*$"
+_USER = r"^[A-Za-z0-9_][A-Za-z0-9_.-]*(:[A-Za-z0-9_][A-Za-z0-9_.-]*)?$"
+_COMMIT = r"^[0-9a-f]{40}$"
 _START = "beginning with a letter or digit"
 IN_WORDS = {
     _NAME: f"letters, digits, dots, dashes and underscores, {_START}, 63 at most",
@@ -32,6 +40,12 @@ IN_WORDS = {
     _FLAG: f"a flag without its dashes: letters, digits, - and _, {_START}",
     _URL: "an address beginning with https://, http:// or file://",
     _JUMP: "user@host:port, several separated by commas",
+    _IMAGE: "REPOSITORY:TAG or REPOSITORY@sha256:DIGEST",
+    _REGISTRY: "a registry: HOST, HOST:PORT or HOST:PORT/PATH",
+    _MOUNT: "HOST_PATH:CONTAINER_PATH, both absolute, with :ro behind for read only",
+    _ABSOLUTE: "an absolute path without colons and commas",
+    _USER: "USER or USER:GROUP, names or numbers",
+    _COMMIT: "a whole commit: 40 hexadecimal digits, lower case",
     _PROGRAM: "a program's name or path: letters, digits and / . _ + -",
 }
 
@@ -113,6 +127,13 @@ Port = Annotated[int, Field(ge=1, le=65535)]
 Offset = Annotated[int, Field(ge=0, le=60000)]
 Seconds = Annotated[float, Field(gt=0, le=86400)]
 Count = Annotated[int, Field(ge=1, le=1_000_000)]
+ImageName = Annotated[Line, Field(pattern=_IMAGE)]
+Registry = Annotated[str, Field(pattern=_REGISTRY)]
+Mount = Annotated[PathText, Field(pattern=_MOUNT)]
+AbsolutePath = Annotated[PathText, Field(pattern=_ABSOLUTE)]
+UserName = Annotated[str, Field(pattern=_USER)]
+Commit = Annotated[str, Field(pattern=_COMMIT)]
+Mebibytes = Annotated[int, Field(ge=0)]
 Size = Annotated[str, Field(pattern=_SIZE)]
 Buffers = Annotated[str, Field(pattern=_BUFFERS)]
 NginxTime = Annotated[str, Field(pattern=_TIME)]

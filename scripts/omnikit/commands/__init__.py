@@ -1,0 +1,1 @@
+"""Command lines of the shell scripts: scripts/<name>.sh hands over to commands/<name>.py."""
