@@ -1,7 +1,9 @@
 # Thin front door: each target is one Invoke task (see: make help, or .venv/bin/invoke --list).
-# ENVIRONMENT chooses configs/environments/<name>.yaml; OPTIONS are handed on as they are.
+# ENVIRONMENT chooses configs/environments/<name>.yaml, RUNTIME where servers run (process, docker);
+# OPTIONS are handed on as they are.
 ENVIRONMENT ?= $(or $(OMNIKIT_ENVIRONMENT),local)
 OPTIONS ?=
+RUNTIME ?=
 PYTHON ?= python3
 VENV := .venv
 INVOKE := $(VENV)/bin/invoke
@@ -17,14 +19,14 @@ help: $(STAMP) ## show what there is
 	@$(INVOKE) --list
 
 deploy plan status stop restart logs smoke-test config: $(STAMP)
-	@$(INVOKE) $@ $(OPTIONS)
+	@$(INVOKE) $@ $(if $(RUNTIME),--set runtime=$(RUNTIME)) $(OPTIONS)
 
 test test-fast lint bench: $(DEV_STAMP)
 	@$(INVOKE) $@ $(OPTIONS)
 
 clean: ## stop what runs, then remove what was built or installed inside this folder
 	@for agent in build/*/scripts/host_agent.py; do \
-	  [ ! -e "$$agent" ] || $(PYTHON) "$$agent" stop >/dev/null || exit 1; \
+	  [ ! -e "$$agent" ] || $(PYTHON) "$$agent" stop --remove >/dev/null || exit 1; \
 	done
 	rm -rf -- build $(VENV)
 

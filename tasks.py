@@ -19,6 +19,7 @@ ROOT = Path(__file__).resolve().parent
 # Only long options: Invoke's own choice of short ones makes -h mean something else than help.
 task = partial(invoke_task, auto_shortflags=False)
 LISTS = ["config", "set"]
+HOSTS = [*LISTS, "host"]
 HELP = {
     "environment": "name in configs/environments, or a path (default: local)",
     "config": "site file with settings on top of the environment's (repeatable)",
@@ -26,6 +27,8 @@ HELP = {
     "json": "print the result as JSON",
     "dry-run": "show what would be done, do nothing",
     "instance": "only this instance, for example p0 (repeatable)",
+    "host": "only this host (repeatable)",
+    "replace": "also what this toolkit did not make",
 }
 
 
@@ -49,37 +52,34 @@ def _run(ctx: Context, *words: str) -> None:
 
 def _script(ctx: Context, name: str, *arguments: str, **options: Any) -> None:
     """Run scripts/<name> with the arguments and options that were given."""
-    words = [sys.executable, str(ROOT / "scripts" / name), *arguments]
+    runner = "bash" if name.endswith(".sh") else sys.executable
+    words = [runner, str(ROOT / "scripts" / name), *arguments]
     for key, value in options.items():
         flag = f"--{key.replace('_', '-')}"
         if isinstance(value, list):
             words += [f"{flag}={item}" for item in value]
         elif value is True:
             words.append(flag)
-        elif value not in (None, False):
+        elif value not in (None, False, ""):
             words.append(f"{flag}={value}")
     _run(ctx, *words)
+
+
+def _given(values: dict[str, Any]) -> dict[str, Any]:
+    """A task's options by their names, out of its local variables."""
+    return {name: value for name, value in values.items() if name != "c"}
 
 
 @task(iterable=LISTS, help=_help("dry-run", "json", keep="after a failed start, stop nothing"))
 def deploy(c, environment="", config=None, set=None, dry_run=False, keep=False, json=False):
     """Bring an environment to what its configuration says, and prove that it serves."""
-    _script(
-        c,
-        "deploy_environment.py",
-        environment=environment or None,
-        config=config,
-        set=set,
-        dry_run=dry_run,
-        keep=keep,
-        json=json,
-    )
+    _script(c, "deploy_environment.py", **_given(locals()))
 
 
 @task(iterable=LISTS, help=_help())
 def serve(c, environment="colocated", config=None, set=None):
     """Start one co-located server (PD not separated) and show how to ask it."""
-    _script(c, "deploy_environment.py", environment=environment, config=config, set=set)
+    _script(c, "deploy_environment.py", **_given(locals()))
 
 
 @task(
@@ -92,37 +92,19 @@ def serve(c, environment="colocated", config=None, set=None):
 )
 def plan(c, environment="", config=None, set=None, commands=False, files=False, json=False):
     """Show what a deploy would do before it does it, and what differs from what runs."""
-    _script(
-        c,
-        "show_plan.py",
-        environment=environment or None,
-        config=config,
-        set=set,
-        commands=commands,
-        files=files,
-        json=json,
-    )
+    _script(c, "show_plan.py", **_given(locals()))
 
 
 @task(iterable=LISTS, help=_help("json"))
 def status(c, environment="", config=None, set=None, json=False):
     """Show every server's state, and whether a completion comes through."""
-    _script(c, "show_status.py", environment=environment or None, config=config, set=set, json=json)
+    _script(c, "show_status.py", **_given(locals()))
 
 
 @task(iterable=[*LISTS, "instance"], help=_help("dry-run", "json", "instance"))
 def stop(c, environment="", config=None, set=None, instance=None, dry_run=False, json=False):
     """End exactly what was started, also while it is being started."""
-    _script(
-        c,
-        "stop_environment.py",
-        environment=environment or None,
-        config=config,
-        set=set,
-        instance=instance,
-        dry_run=dry_run,
-        json=json,
-    )
+    _script(c, "stop_environment.py", **_given(locals()))
 
 
 @task(iterable=LISTS, help=_help())
@@ -138,22 +120,13 @@ def restart(c, environment="", config=None, set=None):
 )
 def logs(c, environment="", config=None, set=None, instance=None, lines=50, follow=False):
     """Print the servers' logs, or follow them."""
-    _script(
-        c,
-        "show_logs.py",
-        environment=environment or None,
-        config=config,
-        set=set,
-        instance=instance,
-        lines=lines,
-        follow=follow,
-    )
+    _script(c, "show_logs.py", **_given(locals()))
 
 
 @task(iterable=LISTS, help=_help("json"))
 def smoke_test(c, environment="", config=None, set=None, json=False):
     """Send real requests through the entry and check the answers and the KV hand-over."""
-    _script(c, "smoke_test.py", environment=environment or None, config=config, set=set, json=json)
+    _script(c, "smoke_test.py", **_given(locals()))
 
 
 @task(
@@ -169,17 +142,7 @@ def config(
     c, environment="", config=None, set=None, origin=False, changed=False, schema=False, json=False
 ):
     """Show the merged settings and where each came from."""
-    _script(
-        c,
-        "show_config.py",
-        environment=environment or None,
-        config=config,
-        set=set,
-        origin=origin,
-        changed=changed,
-        schema=schema,
-        json=json,
-    )
+    _script(c, "show_config.py", **_given(locals()))
 
 
 @task(
@@ -193,69 +156,93 @@ def config(
 )
 def import_config(c, file, out="", force=False, dry_run=False, json=False):
     """Turn a file that a user brings into an environment file of ours, with comments."""
-    options = {"out": out or None, "force": force, "dry_run": dry_run, "json": json}
-    _script(c, "import_config.py", file, **options)
+    options = _given(locals())
+    _script(c, "import_config.py", options.pop("file"), **options)
 
 
 @task(iterable=LISTS, help=_help("dry-run", "json", out="folder to write to"))
 def export_ansible(c, environment="", config=None, set=None, out="", dry_run=False, json=False):
     """Write an inventory and a playbook for people who live in Ansible."""
-    _script(
-        c,
-        "export_ansible.py",
-        environment=environment or None,
-        config=config,
-        set=set,
-        out=out or None,
-        dry_run=dry_run,
-        json=json,
-    )
+    _script(c, "export_ansible.py", **_given(locals()))
 
 
 @task(iterable=LISTS, help=_help("dry-run", "json"))
 def gen_ranktable(c, environment="", config=None, set=None, dry_run=False, json=False):
     """Build all rank tables of an environment from what its hosts report now."""
-    _script(
-        c,
-        "build_ranktables.py",
-        environment=environment or None,
-        config=config,
-        set=set,
-        dry_run=dry_run,
-        json=json,
-    )
+    _script(c, "build_ranktables.py", **_given(locals()))
 
 
 @task(iterable=LISTS, help=_help("json", table="this cluster table instead of the kept one"))
 def check_ranktable(c, environment="", config=None, set=None, table="", json=False):
     """Check that the plan, the rank table and what the hosts report now agree."""
-    _script(
-        c,
-        "check_ranktable.py",
-        environment=environment or None,
-        config=config,
-        set=set,
-        table=table or None,
-        json=json,
-    )
+    _script(c, "check_ranktable.py", **_given(locals()))
+
+
+@task(
+    iterable=HOSTS,
+    help=_help(
+        "dry-run", "json", "host",
+        image="another than container.image",
+        export="pull it here and write it to this file",
+        from_archive="load it from this file instead of a registry",
+    ),
+)  # fmt: skip
+def pull_image(
+    c, image="", environment="", config=None, set=None, host=None, export="", from_archive="",
+    dry_run=False, json=False,
+):  # fmt: skip
+    """Have the container image on every host: pulled, or from an archive where no registry is."""
+    options = _given(locals())
+    _script(c, "pull_image.sh", *filter(None, [options.pop("image")]), **options)
+
+
+@task(iterable=HOSTS, help=_help("dry-run", "json", "host", "replace", image="IMAGE", name="NAME"))
+def start_container(
+    c, image="", name="", environment="", config=None, set=None, host=None, replace=False,
+    dry_run=False, json=False,
+):  # fmt: skip
+    """Start the containers of an environment, or one by IMAGE and NAME on this machine."""
+    options = _given(locals())
+    words = [options.pop("image"), options.pop("name")]
+    _script(c, "start_container.sh", *filter(None, words), **options)
+
+
+@task(iterable=HOSTS, help=_help("dry-run", "json", "host", "replace", name="NAME"))
+def stop_container(
+    c, name="", environment="", config=None, set=None, host=None, replace=False, dry_run=False,
+    json=False,
+):  # fmt: skip
+    """Stop the containers of an environment, or one by NAME here; what is in them stays."""
+    options = _given(locals())
+    _script(c, "stop_container.sh", *filter(None, [options.pop("name")]), **options)
+
+
+@task(iterable=HOSTS, help=_help("dry-run", "json", "host", "replace", name="NAME"))
+def remove_container(
+    c, name="", environment="", config=None, set=None, host=None, replace=False, dry_run=False,
+    json=False,
+):  # fmt: skip
+    """Stop and remove the containers of an environment, or one by NAME on this machine."""
+    options = _given(locals())
+    _script(c, "remove_container.sh", *filter(None, [options.pop("name")]), **options)
 
 
 @task(help={"dry-run": HELP["dry-run"], "json": HELP["json"]})
 def install_engine(c, dry_run=False, json=False):
     """Install the CPU engine (a real vLLM) into a virtual environment of its own."""
-    _script(c, "install_engine.py", dry_run=dry_run, json=json)
+    _script(c, "install_engine.py", **_given(locals()))
 
 
 @task(help={"dry-run": HELP["dry-run"], "json": HELP["json"], "out": "folder", "seed": "a number"})
 def make_tiny_model(c, out="build/models/tiny-qwen2", seed=0, dry_run=False, json=False):
     """Make the tiny model that the local environment serves."""
-    _script(c, "make_tiny_model.py", out=out, seed=str(seed), dry_run=dry_run, json=json)
+    _script(c, "make_tiny_model.py", **_given(locals()))
 
 
 @task(help={"dry-run": HELP["dry-run"], "json": HELP["json"]})
 def install_proxy(c, dry_run=False, json=False):
     """Install what the proxy needs: nginx with njs as root, else vllm-router."""
-    _script(c, "install_proxy.py", dry_run=dry_run, json=json)
+    _script(c, "install_proxy.py", **_given(locals()))
 
 
 @task()

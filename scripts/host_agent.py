@@ -54,7 +54,12 @@ def body(options: argparse.Namespace) -> int:
         actions = host_nodes.look(host)
         changes = host_unpack.differences(source, Path(host["work_dir"]))
         return _print(
-            {"actions": actions, "files": changes, "problems": host_nodes.problems(host, actions)}
+            {
+                "actions": actions,
+                "files": changes,
+                "problems": host_nodes.problems(host, actions),
+                "reasons": host_nodes.reasons(host, actions),
+            }
         )
     if options.verb == "facts":
         from omnikit import host_facts
@@ -71,7 +76,7 @@ def body(options: argparse.Namespace) -> int:
     with host_records.locked(work_dir / "host.lock", options.verb, wait_s=host["grace_s"]):
         if options.verb == "stop":
             only = set(options.only.split(",")) if options.only else None
-            done = host_nodes.stop(host, only)
+            done = host_nodes.stop(host, only, remove=options.remove)
         else:
             host_unpack.unpack(source, work_dir)
             done = host_nodes.up(host, kinds)
@@ -89,7 +94,7 @@ def _job(name: str) -> int:
 
     job = host_jobs.find(name)
     try:
-        parameters = json.loads(base64.b64decode(sys.stdin.read(), validate=True))
+        parameters = json.loads(base64.b64decode(sys.stdin.read().strip(), validate=True))
     except ValueError as error:
         raise InputError(f"the parameters cannot be read: {error}.", where="--job") from error
     return _print(job(parameters))
@@ -120,6 +125,7 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     )
     made.add_argument("--wait", action="store_true", help="up: and wait until they are ready")
     made.add_argument("--only", metavar="NODE,…", help="stop: only these nodes")
+    made.add_argument("--remove", action="store_true", help="stop: remove the containers as well")
     made.add_argument("--seconds", type=float, default=3.0, help="wait: how long at the most")
     os.umask(0o022)
     return cli.run_main(body, made, argv)

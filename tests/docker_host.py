@@ -5,6 +5,7 @@ The engine has its own socket and folders: it meets nothing of an engine that th
 
 from __future__ import annotations
 
+import io
 import os
 import shutil
 import signal
@@ -90,7 +91,10 @@ def docker_engine(folder: Path, *options: str) -> Iterator[DockerHost]:
             except subprocess.TimeoutExpired:
                 os.killpg(daemon.pid, signal.SIGKILL)
                 daemon.wait()
-        shutil.rmtree(folder, ignore_errors=True)
+        # dockerd leaves the network namespace that it made for its containers mounted.
+        for mount in (folder / "exec" / "netns").glob("*"):
+            subprocess.run(["umount", str(mount)], check=True)
+        shutil.rmtree(folder)
 
 
 def static_files(programs: Mapping[str, str]) -> dict[str, Path]:
@@ -109,17 +113,26 @@ def static_files(programs: Mapping[str, str]) -> dict[str, Path]:
 
 def make_small_image(host: DockerHost, tag: str = BASE_IMAGE) -> str:
     """An image of a few MB with bash, sleep, cat and sh, made of this machine's own files."""
+    archive = small_root(host.folder / "small.tar")
+    host.docker("import", str(archive), tag)
+    archive.unlink()
+    return tag
+
+
+def small_root(archive: Path) -> Path:
+    """The files of the small image, as an archive."""
     programs = {f"/bin/{name}": str(shutil.which(name)) for name in ("bash", "sleep", "cat")}
-    archive = host.folder / "small.tar"
     with tarfile.open(archive, "w", dereference=True) as made:
         for name, path in static_files(programs).items():
             made.add(path.resolve(), name.lstrip("/"))
         link = tarfile.TarInfo("bin/sh")
         link.type, link.linkname = tarfile.SYMTYPE, "bash"
         made.addfile(link)
-    host.docker("import", str(archive), tag)
-    archive.unlink()
-    return tag
+        users = b"root:x:0:0:root:/:/bin/bash\n"
+        passwd = tarfile.TarInfo("etc/passwd")
+        passwd.size = len(users)
+        made.addfile(passwd, io.BytesIO(users))
+    return archive
 
 
 @contextmanager

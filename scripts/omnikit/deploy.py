@@ -30,27 +30,31 @@ def deploy(config: Config, *, keep: bool, as_json: bool) -> int:
             progress.say(f"rank tables: {changed} of {len(made)} files changed")
         deployment = prepare(config, found.inputs, found.proxy, tables)
         deployment.write()
-        actions = _look(deployment)
+        actions, reasons = _look(deployment)
         changes = {name: what for name, what in actions.items() if what != "unchanged"}
         if changes:
             progress.say("to do: " + ", ".join(f"{what} {n}" for n, what in changes.items()))
+            for name, reason in reasons.items():
+                progress.say(f"{name}, because of its container: {reason}")
             _run(deployment, changes, progress, keep)
         checks = smoke_test.run(deployment.plan, config.settings)
     return _report(deployment, checks, changes, progress, as_json)
 
 
-def _look(deployment: Deployment) -> dict[str, str]:
-    """What each node needs. Raises InputError with everything that stands against it."""
+def _look(deployment: Deployment) -> tuple[dict[str, str], dict[str, str]]:
+    """What each node needs, and why. Raises InputError with all that stands against it."""
     outcome = fleet.play("look.yml", deployment.inventory, deployment.config.settings)
     fleet.raise_failures(outcome)
     actions: dict[str, str] = {}
+    reasons: dict[str, str] = {}
     problems = []
     for host, data in outcome.json("Compare with what runs").items():
         actions.update(data["actions"])
+        reasons.update(data["reasons"])
         problems += [f"{host}: {problem}" for problem in data["problems"]]
     if problems:
         raise InputError("nothing was changed, because:\n  " + "\n  ".join(problems))
-    return actions
+    return actions, reasons
 
 
 def _run(deployment: Deployment, changes: dict[str, str], progress: Progress, keep: bool) -> None:

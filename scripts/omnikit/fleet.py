@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Callable, Mapping, Optional
 
-from omnikit import run
+from omnikit import run, ssh_options
+from omnikit.config import read_secret
 from omnikit.errors import ActionError, InputError
 from omnikit.layers import PROJECT
 from omnikit.plan_types import Plan
@@ -54,23 +55,21 @@ def inventory(plan: Plan, settings: Settings, archives: Mapping[str, Path]) -> d
             entry["ansible_python_interpreter"] = sys.executable
         else:
             entry["ansible_python_interpreter"] = host.settings.python
-            entry.update(_ssh(host.settings))
+            entry.update(ssh_options.ansible_variables(host.name, host.settings, settings))
         hosts[host.name] = entry
     proxy: dict[str, Any] = {plan.proxy.host: {}} if plan.proxy else {}
     return {"all": {"hosts": hosts, "children": {"omnikit_proxy": {"hosts": proxy}}}}
 
 
-def _ssh(settings: Any) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    if settings.user:
-        found["ansible_user"] = settings.user
-    if settings.port:
-        found["ansible_port"] = settings.port
-    if settings.private_key:
-        found["ansible_ssh_private_key_file"] = str(Path(settings.private_key).expanduser())
-    if settings.jump:
-        found["ansible_ssh_common_args"] = f"-o ProxyJump={settings.jump}"
-    return found
+def _passwords(settings: Settings) -> dict[str, str]:
+    """The hosts' passwords as variables for Ansible: on no command line and in no file."""
+    return {
+        ssh_options.password_variable(settings, name): read_secret(
+            host.password, f"hosts.{name}.password"
+        )
+        for name, host in settings.hosts.items()
+        if host.password and host.connection == "ssh"
+    }
 
 
 def play(
@@ -122,6 +121,7 @@ def play(
         argv += ["--extra-vars", f"@{variables_file}"]
     argv.append(str(PLAYBOOKS / playbook))
     env = {"ANSIBLE_CONFIG": str(PLAYBOOKS / "ansible.cfg"), "PYTHONUNBUFFERED": "1"}
+    env.update(_passwords(settings))
     outcome.code = run.stream(argv, on_line, env=env)
     if outcome.code != 0 and not outcome.failures:
         said = "\n".join(outcome.other[-8:])

@@ -30,6 +30,9 @@ _PLACES: dict[str, tuple[Path, Callable[[Node, str], Node]]] = {
     "local_code_path": (("paths", "local_code_dir"), text),
     "http_proxy": (("fleet", "http_proxy"), text),
     "docker_image": (("container", "image"), text),
+    "prefix.prefill": (("container", "prefix", "prefill"), text),
+    "prefix.decode": (("container", "prefix", "decode"), text),
+    "prefix.proxy": (("container", "prefix", "proxy"), text),
     "prefill.max_model_len": (_args("prefill"), _length),
     "decode.max_model_len": (_args("decode"), _length),
     "decode.tensor_parallel": (("roles", "decode", "server", "tensor_parallel"), _size),
@@ -45,6 +48,9 @@ VARIABLES = {
     "HTTP_PROXY": "http_proxy",
     "DOCKER_IMAGE_ID": "docker_image",
     "docker_image": "docker_image",
+    "DOCKER_NAME_P": "prefix.prefill",
+    "DOCKER_NAME_D": "prefix.decode",
+    "DOCKER_NAME_C": "prefix.proxy",
     "DECODE_TENSOR_PARALLEL_SIZE": "decode.tensor_parallel",
 }
 

@@ -6,7 +6,7 @@ import hashlib
 import json
 from typing import Any, Mapping
 
-from omnikit import proxy, render
+from omnikit import container_plan, proxy, render
 from omnikit.plan_types import HostPlan, NodePlan, Plan, ProxyPlan, reachable
 from omnikit.schema import Settings
 
@@ -58,6 +58,8 @@ def host_files(
         "metrics": settings.metrics.model_dump(),
         "devices": sorted({device for node in plan.on_host(host.name) for device in node.devices}),
         "ranktable": settings.ranktable.model_dump(),
+        "containers": container_plan.host_specs(settings, plan, host),
+        "container_python": settings.container.python,
         "nodes": nodes,
     }
     files["host.json"] = json.dumps(data, indent=1, ensure_ascii=False) + "\n"
@@ -77,7 +79,7 @@ def _node(
     if node.role != "colocated":
         ports += [[node.address, server.kv_port] for server in node.servers]
     requires = [[f"{_model_path(node)}/config.json", "the model"]] if _model_path(node) else []
-    if node.command and node.command[0].startswith("/"):
+    if node.command and node.command[0].startswith("/") and not node.container:
         requires.append([node.command[0], "the engine"])
     if node.ray and node.servers:
         ports.append([node.address, node.ray_port])
@@ -86,6 +88,7 @@ def _node(
         "role": node.role,
         "log_dir": node.log_dir,
         "temp_dir": node.temp_dir,
+        "container": node.container,
         "memory_mib": settings.engine.memory_per_server_mib * len(node.servers),
         "ports": ports,
         "requires": requires,
@@ -166,6 +169,7 @@ def _proxy_node(
         "role": "proxy",
         "log_dir": plan.log_dir,
         "temp_dir": plan.run_dir,
+        "container": plan.container,
         "seed_dir": f"{host.work_dir}/bundle/{plan.name}",
         "memory_mib": 0,
         "ports": [[plan.listen_host, plan.port]],

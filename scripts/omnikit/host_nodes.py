@@ -14,8 +14,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Optional
 
-from omnikit import host_ports, run
-from omnikit.errors import ActionError
+from omnikit import host_container, host_pids, host_ports, run
+from omnikit.errors import ActionError, ToolkitError
 from omnikit.health import wait_until
 from omnikit.host_records import (
     Record,
@@ -43,12 +43,34 @@ def look(host: Host) -> dict[str, str]:
         elif record["phase"] == "failed" or record["digest"] != node["digest"]:
             found[node["name"]] = "restart"
         else:
-            found[node["name"]] = "unchanged"
+            found[node["name"]] = (
+                "restart" if _container_differs(_container(host, node)) else "unchanged"
+            )
     planned = {node["name"] for node in host["nodes"]}
     for name in recorded_nodes(_state_dir(host)):
         if name not in planned:
             found[name] = "remove"
     return found
+
+
+def reasons(host: Host, actions: dict[str, str]) -> dict[str, str]:
+    """Why a node is restarted, where its container is the reason."""
+    found = {}
+    for node in host["nodes"]:
+        spec = _container(host, node)
+        if spec and actions.get(node["name"]) == "restart" and _container_differs(spec):
+            found[node["name"]] = "; ".join(host_container.look(spec).differences)
+    return found
+
+
+def _container_differs(spec: Optional[host_container.Spec]) -> bool:
+    """Whether a node's container must be made anew."""
+    return spec is not None and host_container.look(spec).action in ("create", "recreate")
+
+
+def _container(host: Host, node: dict[str, Any]) -> Optional[host_container.Spec]:
+    """What the node's container is made of; None when it runs on the host itself."""
+    return host["containers"][node["container"]] if node.get("container") else None
 
 
 def _runs(record: Record) -> bool:
@@ -80,6 +102,7 @@ def problems(host: Host, actions: dict[str, str]) -> list[str]:
                 found.append(f"{what} is missing: there is no {path}.")
             elif not os.access(path, os.R_OK):
                 found.append(f"{what} cannot be read: {path}. What to do: check its rights")
+        found += _container_problems(host, node, actions)
     need = sum(n["memory_mib"] for n in starting if actions[n["name"]] == "start")
     left = host_ports.memory_available_mib()
     if left is not None and need > left:
@@ -89,6 +112,18 @@ def problems(host: Host, actions: dict[str, str]) -> list[str]:
             " engine.memory_per_server_mib"
         )
     return found
+
+
+def _container_problems(host: Host, node: dict[str, Any], actions: dict[str, str]) -> list[str]:
+    spec = _container(host, node)
+    if spec is None:
+        return []
+    try:
+        if _container_differs(spec):
+            return host_container.problems(spec)
+    except ToolkitError as error:
+        return [str(error)]
+    return []
 
 
 def _our_pids(host: Host) -> set[int]:
@@ -110,7 +145,9 @@ def up(host: Host, kinds: set[str]) -> dict[str, str]:
     roles = {node["name"]: node["role"] for node in host["nodes"]}
     for name, action in actions.items():
         if action == "remove":
+            container = (read_record(_state_dir(host), name) or {}).get("container")
             stop_node(host, name)
+            _remove_container(container)
             done[name] = "removed"
     for node in host["nodes"]:
         name = node["name"]
@@ -119,8 +156,11 @@ def up(host: Host, kinds: set[str]) -> dict[str, str]:
         if actions[name] == "unchanged":
             done[name] = "unchanged"
             continue
+        before = (read_record(_state_dir(host), name) or {}).get("container")
         if actions[name] == "restart":
             stop_node(host, name)
+        if before and before["name"] != node.get("container"):
+            _remove_container(before)
         remove_record(_state_dir(host), name)
         _start(host, node)
         done[name] = "restarted" if actions[name] == "restart" else "started"
@@ -132,10 +172,22 @@ def _start(host: Host, node: dict[str, Any]) -> None:
     launcher_log = Path(node["log_dir"]) / "launcher.log"
     launcher_log.parent.mkdir(parents=True, exist_ok=True)
     host_file = Path(host["work_dir"]) / "bundle" / "host.json"
-    launcher = str(scripts / "launch_servers.py")
-    argv = [sys.executable, launcher, "--host-file", str(host_file)]
-    with launcher_log.open("wb") as output:
-        child = run.start([*argv, "--node", node["name"]], output=output)
+    argv = [str(scripts / "launch_servers.py"), "--host-file", str(host_file)]
+    argv += ["--node", node["name"]]
+    spec = _container(host, node)
+    if spec is None:
+        recorded = _launch(host, node, [sys.executable, *argv], launcher_log)
+    else:
+        recorded = _launch_inside(host, node, spec, argv, launcher_log)
+    if not recorded:
+        said = launcher_log.read_text(errors="replace").strip()
+        raise ActionError(f"{node['name']} could not be started: {said}", where=str(launcher_log))
+
+
+def _launch(host: Host, node: dict[str, Any], argv: list[str], log: Path) -> bool:
+    """Start a node's supervisor on this host; True when it has written its record."""
+    with log.open("wb") as output:
+        child = run.start(argv, output=output)
 
     def recorded() -> bool:
         record = read_record(_state_dir(host), node["name"])
@@ -144,8 +196,28 @@ def _start(host: Host, node: dict[str, Any]) -> None:
     wait_until(lambda: recorded() or child.poll() is not None, host["grace_s"], 0.02)
     if not recorded():
         run.end_group(child.pid, signal.SIGKILL)
-        said = launcher_log.read_text(errors="replace").strip()
-        raise ActionError(f"{node['name']} could not be started: {said}", where=str(launcher_log))
+    return recorded()
+
+
+def _launch_inside(
+    host: Host, node: dict[str, Any], spec: host_container.Spec, argv: list[str], log: Path
+) -> bool:
+    """Start a node's supervisor in its container; True when it has written its record."""
+    host_container.ensure({"spec": {**spec, "grace_s": 0}})  # nothing of the node runs any more
+    log.write_bytes(b"")
+    run.run(host_container.exec_words(spec, [host["container_python"], *argv], str(log)))
+
+    def recorded() -> bool:
+        return read_record(_state_dir(host), node["name"]) is not None
+
+    # It says something only when it cannot start.
+    wait_until(lambda: recorded() or log.stat().st_size > 0, host["grace_s"], 0.02)
+    return recorded()
+
+
+def _remove_container(container: Optional[host_container.Spec]) -> None:
+    if container:
+        host_container.remove({"spec": {**container, "grace_s": 0}})
 
 
 def stop_node(host: Host, name: str) -> bool:
@@ -188,16 +260,23 @@ def _role(host: Host, name: str) -> Optional[str]:
 
 def _ask_to_end(record: Optional[Record]) -> bool:
     """SIGTERM to a node's supervisor; False when there is none."""
-    if record is None or not alive(record["supervisor"]):
+    pid = host_pids.pid_here(record["supervisor"]) if record else None
+    if record is None or pid is None or not alive(record["supervisor"]):
         return False
-    os.kill(int(record["supervisor"]["pid"]), signal.SIGTERM)
+    _signal(pid, signal.SIGTERM)
     return True
 
 
-def stop(host: Host, only: Optional[set[str]] = None) -> dict[str, str]:
-    """End all recorded nodes (or only some): stopped, or forgotten when only a record was left."""
+def stop(host: Host, only: Optional[set[str]] = None, remove: bool = False) -> dict[str, str]:
+    """End all recorded nodes (or only some): stopped, or forgotten when only a record was left.
+
+    Their containers are stopped, and with remove taken away.
+    """
     done = {}
     names = [n for n in recorded_nodes(_state_dir(host)) if only is None or n in only]
+    containers: dict[str, Any] = {
+        n: (read_record(_state_dir(host), n) or {}).get("container") for n in names
+    }
     # The proxy goes first: clients get a refused connection rather than half an answer.
     names.sort(key=lambda n: _role(host, n) != "proxy")
     proxies = [n for n in names if _role(host, n) == "proxy"]
@@ -208,6 +287,12 @@ def stop(host: Host, only: Optional[set[str]] = None) -> dict[str, str]:
     for name in names[len(proxies) :]:
         ran = stop_node(host, name)
         done[name] = "stopped" if ran or name in asked else "forgotten"
+    # Their servers have ended: what keeps the containers running needs no time.
+    ended = [{**containers[n], "grace_s": 0} for n in names if containers[n]]
+    if remove:
+        ended += [{**spec, "grace_s": 0} for spec in host.get("containers", {}).values()]
+    for spec in ended:
+        (host_container.remove if remove else host_container.stop)({"spec": spec})
     temp_dir = Path(host["temp_dir"])
     if temp_dir.is_dir() and not any(temp_dir.iterdir()):
         temp_dir.rmdir()

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Optional
 
 from omnikit.health import metric, request, wait_until
+from omnikit.host_pids import pid_here
 from omnikit.host_records import Record, alive, boot_id, read_record
 
 Host = dict[str, Any]
@@ -85,7 +86,7 @@ def _observe_server(
         "state": state,
         "address": spec["address"],
         "port": spec["port"],
-        "pid": entry["process"]["pid"] if entry and running else None,
+        "pid": pid_here(entry["process"]) if entry and running else None,
         "uptime_s": round(time.time() - entry["started_at"], 1) if entry and running else None,
         "healthy_at": entry["healthy_at"] if entry else None,
         "exit": entry["exit"] if entry else None,

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Iterator, Optional
 
+from omnikit import host_pids
 from omnikit.errors import ActionError
 from omnikit.health import wait_until
 
@@ -24,43 +25,19 @@ def boot_id() -> str:
     return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
 
 
-def start_ticks(pid: int) -> Optional[int]:
-    """When a process started, in clock ticks since boot; None when it is gone or a zombie."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except (OSError, ValueError):
-        return None
-    return None if fields[0] in "ZX" else int(fields[19])
-
-
 def identity(pid: int) -> Record:
     """What tells this process from any other that ever has its pid."""
-    return {"pid": pid, "start_ticks": start_ticks(pid), "boot_id": boot_id()}
+    return {
+        "pid": pid,
+        "pid_ns": host_pids.namespace(),
+        "start_ticks": host_pids.start_ticks(pid),
+        "boot_id": boot_id(),
+    }
 
 
 def alive(who: Optional[Record]) -> bool:
     """Whether exactly the recorded process still runs."""
-    return bool(
-        who
-        and who.get("boot_id") == boot_id()
-        and who.get("start_ticks") is not None
-        and start_ticks(int(who["pid"])) == who["start_ticks"]
-    )
-
-
-def session_members(session: int) -> list[int]:
-    """Pids of all live processes of a session that we made."""
-    members = []
-    for entry in (path.name for path in Path("/proc").iterdir()):
-        if entry.isdigit():
-            try:
-                text = Path(f"/proc/{entry}/stat").read_text()
-            except OSError:
-                continue
-            fields = text.rpartition(")")[2].split()
-            if int(fields[3]) == session and fields[0] not in "ZX":
-                members.append(int(entry))
-    return members
+    return bool(who and who.get("boot_id") == boot_id() and host_pids.pid_here(who) is not None)
 
 
 def survivors(who: Optional[Record]) -> list[int]:
@@ -71,10 +48,7 @@ def survivors(who: Optional[Record]) -> list[int]:
     """
     if not who or who.get("boot_id") != boot_id():
         return []
-    leader = int(who["pid"])
-    if start_ticks(leader) not in (None, who.get("start_ticks")):
-        return []
-    return session_members(leader)
+    return host_pids.session_here(who)
 
 
 def write_atomically(path: Path, text: str, mode: int = 0o644) -> None:

@@ -11,6 +11,7 @@ from omnikit import engine_install
 from omnikit.config import Config
 from omnikit.layers import shown_path
 from omnikit.plan_types import Plan
+from omnikit.proxy import places
 from omnikit.topology import resolve_path
 
 Say = Callable[[str], None]
@@ -44,6 +45,8 @@ def _proxy_software(config: Config, plan: Plan) -> dict[str, Any]:
 
     settings = config.settings.proxy
     kind = settings.kind
+    if config.settings.runtime == "docker":
+        return _proxy_in_image(config)
     venv = str(_local(settings.venv)) if settings.venv else None
     if is_local(plan) and kind in ("auto", "nginx-njs"):
         nginx = proxy_install.find(settings.nginx, settings.modules_dir)
@@ -54,18 +57,29 @@ def _proxy_software(config: Config, plan: Plan) -> dict[str, Any]:
     return {"kind": "nginx-njs" if kind == "auto" else kind, "venv": venv}
 
 
+def _proxy_in_image(config: Config) -> dict[str, Any]:
+    """The proxy of the image: Debian's places, which our own images have, unless settings say."""
+    settings = config.settings.proxy
+    if settings.kind == "omni-nginx":
+        return {"kind": "omni-nginx"}
+    if settings.kind == "vllm-router":
+        return {"kind": "vllm-router", "venv": settings.venv}
+    return {
+        "kind": "nginx-njs",
+        "nginx": settings.nginx or places.NGINX_PLACES[0],
+        "modules_dir": settings.modules_dir or places.MODULE_PLACES[0],
+    }
+
+
 def ensure(config: Config, plan: Plan, tell: Say) -> Found:
     """Install engine and proxy and make the model where they are missing; say what is done."""
     if config.settings.runtime == "docker":
-        raise config.error(
-            "containers are planned and rendered, but not yet started by this release.",
-            "runtime",
-            todo="use --set runtime=process where the engine is installed on the hosts",
-        )
+        _ensure_image(config, plan, tell)
     if is_local(plan):
-        _ensure_engine(config, tell)
+        if config.settings.runtime == "process":
+            _ensure_engine(config, tell)
         _ensure_model(config, tell)
-        if plan.proxy is not None:
+        if plan.proxy is not None and config.settings.runtime == "process":
             _ensure_proxy(config, tell)
     return look(config, plan)
 
@@ -78,7 +92,7 @@ def missing(config: Config, plan: Plan) -> list[str]:
 
     settings = config.settings
     steps = []
-    if settings.engine.venv and settings.engine.requirements:
+    if settings.engine.venv and settings.engine.requirements and settings.runtime == "process":
         venv, pins = _local(settings.engine.venv), _local(settings.engine.requirements)
         if engine_install.check(venv, pins).state != "ready":
             steps.append(f"install the engine into {venv} ({shown_path(pins)})")
@@ -88,6 +102,7 @@ def missing(config: Config, plan: Plan) -> list[str]:
             steps.append(f"make the model {path}")
     if (
         plan.proxy is not None
+        and settings.runtime == "process"
         and proxy_install.find(settings.proxy.nginx, settings.proxy.modules_dir) is None
     ):
         steps.append("install the proxy: nginx with njs (as root), else vllm-router")
@@ -100,8 +115,8 @@ def _local(path: str) -> Path:
 
 def _engine_hash(config: Config) -> str:
     requirements = config.settings.engine.requirements
-    if not requirements:
-        return ""
+    if not requirements or config.settings.runtime == "docker":
+        return ""  # an image that changed is a difference of the container
     return hashlib.sha256(_local(requirements).read_bytes()).hexdigest()
 
 
@@ -121,6 +136,31 @@ def _engine_options(config: Config) -> engine_install.Options:
         torch_index=engine.torch_index,
         disk_mib=engine.install_disk_mib,
     )
+
+
+def _ensure_image(config: Config, plan: Plan, tell: Say) -> None:
+    """Bring the containers' image to every host: built here, or pulled."""
+    if not config.settings.container.image:
+        raise config.error(
+            "no image is set, the servers run in containers.",
+            "container",
+            "image",
+            todo="name one: --set container.image=REPOSITORY:TAG; or --set runtime=process",
+        )
+    if config.settings.container.build and is_local(plan):
+        from omnikit import image_build
+
+        image_build.ensure(config, tell)
+        return
+    from omnikit import image_pull, jobs
+
+    given = {**image_pull.parameters(config, config.settings.container.image), "if_missing": True}
+    hosts = dict.fromkeys((host.name for host in plan.hosts), given)
+    at_once = config.settings.image.at_once
+    done = jobs.run(plan, config.settings, "pull", hosts, at_once=at_once)
+    for host, result in jobs.results(done).items():
+        if result["changed"]:
+            tell(f"{host}: {image_pull.line(result)}")
 
 
 def _ensure_engine(config: Config, tell: Say) -> None:

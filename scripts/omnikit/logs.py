@@ -6,11 +6,12 @@ import shlex
 from functools import partial
 from typing import Sequence
 
-from omnikit import run
+from omnikit import run, ssh_options
 from omnikit.config import Config
 from omnikit.errors import ActionError, InputError
 from omnikit.layers import PROJECT
 from omnikit.plan_types import HostPlan, Plan
+from omnikit.schema import Settings
 from omnikit.topology import make_plan
 
 
@@ -33,26 +34,15 @@ def sources(plan: Plan) -> list[tuple[str, str, HostPlan]]:
     return found
 
 
-def tail_command(path: str, host: HostPlan, lines: int, follow: bool) -> list[str]:
+def tail_command(
+    path: str, host: HostPlan, lines: int, follow: bool, settings: Settings
+) -> list[str]:
     """The command that prints a log, here or over SSH."""
     words = ["tail", "-n", str(lines), *(["-F"] if follow else []), "--", path]
     if host.settings.connection == "local":
         return words
-    return [*ssh_command(host), " ".join(shlex.quote(word) for word in words)]
-
-
-def ssh_command(host: HostPlan) -> list[str]:
-    """ssh to a host, with host keys checked and no questions asked."""
-    settings = host.settings
-    words = ["ssh", "-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=yes"]
-    if settings.port:
-        words += ["-p", str(settings.port)]
-    if settings.private_key:
-        words += ["-i", settings.private_key]
-    if settings.jump:
-        words += ["-J", settings.jump]
-    target = f"{settings.user}@{host.address}" if settings.user else host.address
-    return [*words, "--", target]
+    ssh = ["ssh", "-o", "BatchMode=yes", *ssh_options.words(host.settings, settings)]
+    return [*ssh, "--", ssh_options.target(host.settings), shlex.join(words)]
 
 
 def show(config: Config, names: Sequence[str], lines: int, follow: bool) -> int:
@@ -72,7 +62,8 @@ def show(config: Config, names: Sequence[str], lines: int, follow: bool) -> int:
     def on_line(index: int, line: str) -> None:
         print(line if alone else f"{chosen[index][0]} | {line}", flush=True)
 
-    commands = [tail_command(path, host, lines, follow) for _, path, host in chosen]
+    settings = config.settings
+    commands = [tail_command(path, host, lines, follow, settings) for _, path, host in chosen]
     if follow:
         codes = run.stream_all(commands, on_line, cwd=PROJECT)
     else:

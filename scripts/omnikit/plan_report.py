@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Mapping
 
-from omnikit import host_nodes, local_setup, ranktables, run
+from omnikit import container_plan, containers, host_nodes, local_setup, ranktables, run
 from omnikit.config import Config
 from omnikit.deployment import ARCHIVE, Deployment, prepare
 from omnikit.log import table
@@ -29,7 +29,7 @@ def show(config: Config, *, as_json: bool, commands: bool = False, contents: boo
     for step in local_setup.missing(config, plan):
         print(f"before that: {step}")
     if commands:
-        print(_commands(plan))
+        print(_commands(config, plan))
     if contents:
         for host, files in deployment.files.items():
             for name, text in sorted(files.items()):
@@ -156,6 +156,12 @@ def _as_text(deployment: Deployment, changes: Mapping[str, Any]) -> str:
     text += [
         f"{name}: no longer planned, a deploy would {what} it" for name, what in actions.items()
     ]
+    if deployment.config.settings.runtime == "docker":
+        names = [node.container for node in plan.nodes]
+        names += [plan.proxy.container] if plan.proxy else []
+        text.append(
+            f"in containers of {deployment.config.settings.container.image}: {', '.join(names)}"
+        )
     text.append("rendered files:")
     for host in plan.hosts:
         differing = changes[host.name]["files"]
@@ -177,8 +183,11 @@ def _span(numbers: Any) -> str:
     return ",".join(f"{a}" if a == b else f"{a}-{b}" for a, b in parts)
 
 
-def _commands(plan: Plan) -> str:
+def _commands(config: Config, plan: Plan) -> str:
     lines = ["commands:"]
+    for host in plan.hosts:
+        for spec in container_plan.host_specs(config.settings, plan, host).values():
+            lines.append(f"  {spec['name']} on {host.name}: {containers.command(spec)}")
     for node in plan.nodes:
         for server in node.servers:
             line = run.show(node.argv(server), node.environment(server))

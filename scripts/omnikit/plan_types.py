@@ -28,6 +28,7 @@ class NodePlan:
 
     server_offset: devices of the same instance on the hosts before this one. ray: what runs its
     part of a Ray cluster, if any; ray_wait: what returns once that cluster is complete.
+    container: the name of the one that it runs in, "" where it runs on the host itself.
     """
 
     name: str
@@ -48,6 +49,7 @@ class NodePlan:
     ray_port: int
     log_dir: str
     temp_dir: str
+    container: str
     command: tuple[str, ...]
     env: dict[str, str]
     files: dict[str, Any]
@@ -77,6 +79,7 @@ class ProxyPlan:
     decode: tuple[tuple[str, int], ...]
     log_dir: str
     run_dir: str
+    container: str
 
 
 @dataclass(frozen=True)

@@ -18,11 +18,11 @@ from pathlib import Path
 from omnikit import host_ports, proxy, run
 from omnikit.errors import ActionError, InputError
 from omnikit.health import wait_until
+from omnikit.host_pids import session_members
 from omnikit.host_records import (
     Record,
     alive,
     identity,
-    session_members,
     survivors,
     write_atomically,
 )

@@ -19,7 +19,8 @@ from typing import Any, Optional
 
 from omnikit import run
 from omnikit.health import request, wait_until
-from omnikit.host_records import Record, identity, session_members, write_record
+from omnikit.host_pids import session_members
+from omnikit.host_records import Record, identity, write_record
 
 _SIGNALS = {signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
 _STARTING, _READY, _FAILED, _STOPPED = "starting", "ready", "failed", "stopped"
@@ -45,6 +46,7 @@ class Supervisor:
             "role": self.node["role"],
             "digest": self.node["digest"],
             "temp_dir": self.node["temp_dir"],
+            "container": self._container(),
             "phase": _STARTING,
             "supervisor": identity(os.getpid()),
             "started_at": time.time(),
@@ -62,6 +64,11 @@ class Supervisor:
             return self._watch()
         finally:
             shutil.rmtree(temp_dir, ignore_errors=True)
+
+    def _container(self) -> Optional[dict[str, Any]]:
+        """What it takes to find and end the container that this runs in."""
+        spec = self.host.get("containers", {}).get(self.node.get("container"))
+        return {key: spec[key] for key in ("name", "engine", "owner", "grace_s")} if spec else None
 
     def _write(self) -> None:
         write_record(self.state_dir, self.record)

@@ -15,6 +15,7 @@ from typing import Any, Optional
 from omnikit import plan_checks
 from omnikit.arguments import check_references, fill
 from omnikit.config import Config
+from omnikit.container_plan import container_name
 from omnikit.layers import PROJECT
 from omnikit.node_commands import SERVER_FACTS, NodeCommands
 from omnikit.plan_types import HostPlan, NodePlan, Plan, ProxyPlan, ServerPlan
@@ -25,6 +26,7 @@ from omnikit.topology_checks import (
     check_names,
     check_shape,
 )
+from omnikit.topology_facts import endpoints, engine_places, rank_table, server, server_facts
 from omnikit.topology_members import Group, Member, groups
 from omnikit.topology_ports import GroupPorts, NodePorts, Ports
 
@@ -126,17 +128,19 @@ class _Planner:
     def _shared_facts(self) -> dict[str, Any]:
         prefill_count = len(self.settings.topology.prefill)
         decode = [m for group in self.groups if group.role == "decode" for m in group.members]
-        venv = self.settings.engine.venv
-        home = self._path(venv, "engine", "venv") if venv else ""
+        home, python = engine_places(self.settings, self._path)
         return {
             "model_path": self.model_path,
             "served_model_name": self.settings.model.served_name,
             "engine_venv": home,
-            "engine_python": f"{home}/bin/python" if home else "python3",
+            "engine_python": python,
             "kv_parallel_size": prefill_count + 1,
             "prefill_count": prefill_count,
             "decode_ips": ",".join(map(self._address, decode)),
         }
+
+    def _container(self, role: str, node: str) -> str:
+        return container_name(self.settings, self.config.environment, role, node)
 
     def _group_facts(self, group: Group, ports: GroupPorts) -> dict[str, Any]:
         kv_rank = len(self.settings.topology.prefill) if group.role == "decode" else group.index
@@ -160,7 +164,7 @@ class _Planner:
             "interface": self.settings.hosts[m.host].interface or HOST_INTERFACE,
             "bundle_dir": f"{host.work_dir}/bundle/{m.name}",
             "ranktable_dir": f"{host.work_dir}/bundle/ranktable",
-            "rank_table": _rank_table(host.address, m, len(group.members)),
+            "rank_table": rank_table(host.address, m, len(group.members)),
             "host_ip": host.address,
             "node_rank": m.node_rank,
             "tp_size": m.tensor_parallel,
@@ -183,8 +187,8 @@ class _Planner:
         group_facts: dict[str, Any],
     ) -> NodePlan:
         facts = {**group_facts, **self._node_facts(m, host, group, ports)}
-        plans = [_server(m, k, ports) for k in range(max(1, m.server_count))]
-        per_server = [_server_facts(plan, m.offset) for plan in plans]
+        plans = [server(m, k, ports) for k in range(max(1, m.server_count))]
+        per_server = [server_facts(plan, m.offset) for plan in plans]
         commands = self._commands(m, facts)
         command, env = commands.shared(facts, per_server)
         own = commands.own(facts, per_server)
@@ -207,6 +211,7 @@ class _Planner:
             ray_port=group_ports.ray,
             log_dir=facts["log_dir"],
             temp_dir=facts["temp_dir"],
+            container=self._container(m.role, m.name),
             command=command if m.server_count else (),
             env=env,
             files=commands.files(facts),
@@ -231,8 +236,10 @@ class _Planner:
         ray = self.settings.ray
         devices = sum(len(member.devices) for member in group.members)
         script = f"{facts['work_dir']}/scripts/wait_for_ray.py"
+        docker = self.settings.runtime == "docker"
         return (
-            *("python3", script, "--address", f"{facts['master_ip']}:{facts['ray_port']}"),
+            *(self.settings.container.python if docker else "python3", script),
+            *("--address", f"{facts['master_ip']}:{facts['ray_port']}"),
             *("--nodes", str(len(group.members)), "--resource", ray.resource),
             *("--amount", str(devices), "--deadline", f"{ray.deadline_s:g}"),
         )
@@ -258,40 +265,9 @@ class _Planner:
             address=host.address,
             listen_host=self.settings.proxy.listen_host,
             port=ports.proxy(host.address),
-            prefill=_endpoints(nodes, "prefill"),
-            decode=_endpoints(nodes, "decode") or _endpoints(nodes, "colocated"),
+            prefill=endpoints(nodes, "prefill"),
+            decode=endpoints(nodes, "decode") or endpoints(nodes, "colocated"),
             log_dir=self._log_dir(PROXY_NAME),
             run_dir=f"{host.temp_dir}/{PROXY_NAME}",
+            container=self._container("proxy", PROXY_NAME),
         )
-
-
-def _server(m: Member, k: int, ports: NodePorts) -> dict[str, Any]:
-    """The k-th API server of a node, without its command."""
-    tp = m.tensor_parallel
-    decode = m.role == "decode"
-    return {
-        "name": m.name if m.server_count < 2 else f"{m.name}.{k}",
-        "local_rank": k,
-        "dp_rank": m.server_offset + k if decode else 0,
-        "devices": m.devices[k * tp : (k + 1) * tp] if decode else m.devices,
-        "api_port": ports.api + k,
-        "kv_port": ports.kv + k,
-    }
-
-
-def _server_facts(plan: dict[str, Any], offset: int) -> dict[str, Any]:
-    made = {name: plan[name] for name in ("local_rank", "dp_rank", "api_port", "kv_port")}
-    made["offset_rank"] = plan["local_rank"] + offset
-    devices = ",".join(map(str, plan["devices"]))
-    return {**made, "server_name": plan["name"], "server_devices": devices}
-
-
-def _rank_table(address: str, m: Member, hosts: int) -> str:
-    """File name of the rank table of a node's own instance."""
-    if hosts > 1:
-        return "local_ranktable_merge.json"
-    return f"local_ranktable_{address}_{''.join(map(str, m.devices))}.json"
-
-
-def _endpoints(nodes: list[NodePlan], role: str) -> tuple[tuple[str, int], ...]:
-    return tuple((n.address, s.api_port) for n in nodes if n.role == role for s in n.servers)

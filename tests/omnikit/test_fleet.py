@@ -37,6 +37,39 @@ def test_ssh_hosts_carry_their_access() -> None:
     assert list(made["all"]["children"]["omnikit_proxy"]["hosts"]) == ["p0"]
 
 
+def test_a_password_reaches_ansible_by_a_variable_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text("s3cret 'x'\n")
+    given = f"hosts.p1={{address: 192.0.2.77, password: {{file: {secret}}}}}"
+    loaded = config.load("2p1d", assignments=[given], environ={})
+    made = fleet.inventory(make_plan(loaded), loaded.settings, {})
+    host = made["all"]["hosts"]["p1"]
+    assert "s3cret" not in json.dumps(made)
+    # What ansible-playbook makes of it, without a host: print it on this machine.
+    for other in made["all"]["hosts"].values():
+        other.update(ansible_connection="local", ansible_python_interpreter=sys.executable)
+    playbook = tmp_path / "play.yml"
+    playbook.write_text(
+        "- hosts: p1\n  gather_facts: false\n  tasks:\n"
+        "    - name: Show\n      ansible.builtin.debug: {msg: '{{ ansible_password }}'}\n"
+    )
+    inventory_file = tmp_path / "inventory.json"
+    inventory_file.write_text(json.dumps(made))
+    monkeypatch.setattr(fleet, "PLAYBOOKS", _playbooks_with(tmp_path))
+    done = fleet.play("play.yml", inventory_file, loaded.settings)
+    assert done.results["Show"]["p1"]["msg"] == "s3cret 'x'"
+    assert host["ansible_password"].startswith("{{ lookup(")
+
+
+def _playbooks_with(folder: Path) -> Path:
+    """The folder of a test's own playbook, with the toolkit's settings of Ansible."""
+    for path in (fleet.PLAYBOOKS / "ansible.cfg", fleet.PLAYBOOKS / "callback_plugins"):
+        (folder / path.name).symlink_to(path)
+    return folder
+
+
 def outcome(event: str, **fields) -> fleet.Outcome:
     base = {"event": event, "host": "h1", "task": "Start", "stdout": "", "stderr": "", "msg": ""}
     made = fleet.Outcome(code=2)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -33,13 +34,19 @@ def test_2p1d_follows_the_template_convention() -> None:
 
 
 def test_2p1d_is_what_our_own_environment_says() -> None:
-    """The file holds the conventions that are our defaults: only names and logins differ."""
+    """The file holds the conventions that are our defaults: only names and logins differ.
+
+    The containers carry the environment's name.
+    """
     ours, brought = make_plan(config.load("2p1d", environ={})), planned(TWO_P)
     for mine, theirs in zip(ours.nodes, brought.nodes):
         mine_offset = int(mine.address.rpartition(".")[2]) - 11
         assert theirs.address == f"192.0.2.{11 + mine_offset}"
-        assert mine == theirs
-    assert (ours.proxy, len(ours.nodes)) == (brought.proxy, len(brought.nodes))
+        assert theirs.container == f"omnikit_{brought.environment}_{theirs.name}"
+        assert mine == replace(theirs, container=mine.container)
+    assert ours.proxy is not None and brought.proxy is not None
+    assert ours.proxy == replace(brought.proxy, container=ours.proxy.container)
+    assert len(ours.nodes) == len(brought.nodes)
 
 
 def test_4p1d_is_ordered_by_kv_rank_with_variables_from_every_level() -> None:
@@ -113,6 +120,7 @@ def test_settings_of_the_playbook_may_stand_in_the_inventory(tmp_path: Path) -> 
     more = (
         "    MODEL_PATH: /data/m\n    LOG_PATH: '{{ base_log }}/x'\n    base_log: /l\n"
         "    MODEL_LEN_MAX_PREFILL: '31000'\n    DOCKER_IMAGE_ID: r:t\n"
+        "    DOCKER_NAME_P: their_prefill\n"
         "    DECODE_TENSOR_PARALLEL_SIZE: 2\n    global_port_base"
     )
     path = edited(tmp_path, TWO_P, ("    global_port_base", more))
@@ -120,6 +128,7 @@ def test_settings_of_the_playbook_may_stand_in_the_inventory(tmp_path: Path) -> 
     assert (settings.model.path, settings.paths.log_dir) == ("/data/m", "/l/x")
     assert settings.container.image == "r:t"
     plan = planned(path)
+    assert plan.nodes[0].container == "their_prefill_p0"  # as their playbook calls it
     assert "31000" in plan.nodes[0].command
     assert plan.nodes[2].tensor_parallel == 2
     assert len(plan.nodes[2].servers) == 8

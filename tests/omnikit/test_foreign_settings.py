@@ -43,5 +43,8 @@ def test_an_empty_value_says_nothing(value: Any) -> None:
     assert made.settings == {}
 
 
+PREFIXES = {"prefix.prefill", "prefix.decode", "prefix.proxy"}
+
+
 def test_the_playbooks_names_mean_the_same_settings() -> None:
-    assert set(VARIABLES.values()) <= {*SERVICES, *LENGTHS, "decode.tensor_parallel"}
+    assert set(VARIABLES.values()) <= {*SERVICES, *LENGTHS, *PREFIXES, "decode.tensor_parallel"}

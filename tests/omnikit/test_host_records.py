@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from omnikit import host_records
+from omnikit import host_pids, host_records
 from omnikit.errors import ActionError
 from omnikit.health import wait_until
 
@@ -34,7 +34,7 @@ def test_a_dead_or_zombie_process_is_not_alive() -> None:
     who = host_records.identity(process.pid)
     assert wait_until(lambda: not host_records.alive(who), 10, 0.02)  # a zombie by now
     process.wait()
-    assert host_records.start_ticks(process.pid) is None
+    assert host_pids.start_ticks(process.pid) is None
 
 
 def test_files_appear_whole_with_their_mode_and_nothing_beside_them(tmp_path: Path) -> None:

@@ -14,6 +14,10 @@ def plan_of(environment: str, *assignments: str):
     return make_plan(config.load(environment, assignments=assignments, environ={}))
 
 
+def settings_of(environment: str):
+    return config.load(environment, environ={}).settings
+
+
 def test_every_server_and_the_proxy_have_a_log() -> None:
     names = [name for name, _, _ in logs.sources(plan_of("2p1d"))]
     assert names[:3] == ["p0", "p1", "d0.0"]
@@ -22,12 +26,19 @@ def test_every_server_and_the_proxy_have_a_log() -> None:
 
 def test_here_tail_is_called_directly() -> None:
     host = plan_of("colocated").hosts[0]
-    assert logs.tail_command("/l/a b", host, 9, True) == ["tail", "-n", "9", "-F", "--", "/l/a b"]
+    assert logs.tail_command("/l/a b", host, 9, True, settings_of("colocated")) == [
+        "tail",
+        "-n",
+        "9",
+        "-F",
+        "--",
+        "/l/a b",
+    ]
 
 
 def test_over_ssh_the_remote_shell_gets_quoted_words_and_keys_are_checked() -> None:
     host = plan_of("2p1d", "hosts.p0={address: 192.0.2.11, user: ops, port: 2222}").hosts[0]
-    words = logs.tail_command("/l/a b; rm -rf x", host, 9, False)
+    words = logs.tail_command("/l/a b; rm -rf x", host, 9, False, settings_of("2p1d"))
     assert words[:1] == ["ssh"] and "StrictHostKeyChecking=yes" in words
     assert words[-2] == "ops@192.0.2.11" and "2222" in words
     assert shlex.split(words[-1])[-1] == "/l/a b; rm -rf x"

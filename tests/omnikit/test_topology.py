@@ -161,7 +161,7 @@ def test_paths_are_below_the_project_here_and_absolute_over_ssh(tmp_path: Path) 
     for setting in settings_:
         for path in ("relative/x", "~/x"):
             with pytest.raises(InputError, match="behind SSH needs an absolute path") as caught:
-                plan(tmp_path, FLEET, [f"{setting}={path}"])
+                plan(tmp_path, FLEET, ["runtime=process", f"{setting}={path}"])
             assert caught.value.where == f"--set {setting}"
 
 

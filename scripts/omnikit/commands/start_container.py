@@ -1,0 +1,63 @@
+"""Start the engine's container, as the install guide does, or all containers of an environment.
+
+start_container.sh IMAGE NAME works on this machine, with the flags of configs/defaults.yaml,
+section container. Without IMAGE and NAME it starts what an environment plans, on all its hosts.
+It looks first: a container that is as wanted is left alone, one that was made differently is made
+anew and the difference named; one of somebody else is never touched without --replace.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from typing import Optional, Sequence
+
+from omnikit import cli
+from omnikit.config_options import add_config_options, load_config
+from omnikit.errors import InputError
+
+
+def body(options: argparse.Namespace) -> int:
+    """Start by name, or what is planned."""
+    from omnikit import containers, host_container
+    from omnikit.log import say
+
+    if options.image and not options.name:
+        raise InputError("IMAGE and NAME belong together.", todo="start_container.sh IMAGE NAME")
+    if options.image:
+        # By hand it is the guide's container, whatever environment is the default.
+        options.environment = options.environment or containers.GUIDE_ENVIRONMENT
+        spec = containers.by_hand(load_config(options), options.image, options.name)
+        if options.dry_run:
+            what = containers.what_differs(spec, options.replace)
+            say(f"{options.name}: {what}" if what else f"{options.name}: not looked at")
+            print(containers.command(spec))
+            return 0
+        found = [host_container.ensure({"spec": spec, "replace": options.replace})]
+    else:
+        config = load_config(options)
+        if options.dry_run:
+            print("\n".join(containers.commands(containers.specs(config, options.host))))
+            return 0
+        found = containers.do_planned(config, "container", options.host, replace=options.replace)
+    print(json.dumps(found, indent=1) if options.json else containers.as_text(found))
+    return 0
+
+
+def main(argv: Optional[Sequence[str]] = None) -> int:
+    """Command line: see the module's docstring."""
+    made = cli.parser(__doc__ or "", example="scripts/start_container.sh omniinfer:202506272026 p0")
+    made.prog = "start_container.sh"
+    made.add_argument("image", nargs="?", metavar="IMAGE", help="name or id of an image here")
+    made.add_argument("name", nargs="?", metavar="NAME", help="the container's name")
+    add_config_options(made)
+    made.add_argument("--host", action="append", default=[], help="only this host (repeatable)")
+    made.add_argument("--replace", action="store_true", help="also replace another's container")
+    made.add_argument("--dry-run", action="store_true", help="print the commands, change nothing")
+    made.add_argument("--json", action="store_true", help="print the result as JSON")
+    return cli.run_main(body, made, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
