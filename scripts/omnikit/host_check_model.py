@@ -1,0 +1,195 @@
+"""Checks of a model's folder: configuration, code, tokenizer, and every shard whole.
+
+A truncated shard can load as garbage, so each file's header is held against the file's size. The
+weights themselves are not read.
+Standard library only: this module runs on the hosts.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import struct
+from pathlib import Path
+from typing import Any, Optional
+
+from omnikit.errors import ToolkitError
+from omnikit.host_check_base import Group, some
+
+_INDEX = "model.safetensors.index.json"
+_TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "tiktoken.model")
+_OTHER_WEIGHTS = ("*.bin", "*.pt", "*.pth", "*.gguf")
+# Of files of these kinds the manifest has name and size; of a README it has nothing.
+_KINDS = (".safetensors", ".json", ".py", ".model", ".txt", ".jinja", ".tiktoken", ".bin", ".pt")
+_LONGEST_HEADER = 100_000_000  # as the library itself limits it
+_LFS = b"version https://git-lfs"
+_AGAIN = "copy or download the model again, and compare with its source: "
+
+
+def look(group: Group) -> None:
+    """All checks of the model's folder."""
+    path = group.given["paths"].get("model")
+    if not path:
+        return
+    title = "model folder"
+    try:
+        group.answers(path)
+    except ToolkitError as error:
+        group.error("model.folder", title, error, needed=path)
+        return
+    folder = Path(path)
+    if not folder.is_dir() or not any(folder.iterdir()):
+        made = group.given["model_generated"]
+        found = f"{path} is not there" if not folder.exists() else f"{path} is empty or no folder"
+        group.add(
+            *("model.folder", title, bool(made)),
+            found=found + ("; the toolkit makes it" if made else ""),
+            needed="a folder with config.json and weights",
+            todo=f"mkdir -p {folder.parent}, then copy the model there: rsync -a SOURCE/ {path}/",
+        )
+        return
+    _folder(group, folder)
+    _weights(group, folder)
+    group.facts["manifest_sha256"] = manifest(folder)
+
+
+def _folder(group: Group, folder: Path) -> None:
+    problems = []
+    config, problem = read_json(folder / "config.json")
+    if problem:
+        problems.append(problem)
+    elif not config.get("model_type"):
+        problems.append("config.json has no model_type")
+    code = sorted(set(code_files(config)))
+    problems += [
+        f"no {name}, which config.json names" for name in code if not (folder / name).is_file()
+    ]
+    if not any((folder / name).is_file() for name in _TOKENIZERS):
+        problems.append(f"no tokenizer ({', '.join(_TOKENIZERS)})")
+    group.add(
+        *("model.folder", "model folder", not problems),
+        found="; ".join(problems) or f"{config.get('model_type')} at {folder}",
+        needed="config.json, the code it names, a tokenizer",
+        todo=f"{_AGAIN}ls -l {folder}",
+    )
+
+
+def read_json(path: Path) -> tuple[dict[str, Any], Optional[str]]:
+    """A JSON object of a file, and what is wrong with it."""
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}, f"no {path.name}"
+    except OSError as error:
+        return {}, f"{path.name} cannot be read: {error.strerror}"
+    except ValueError as error:
+        return {}, f"{path.name} is no JSON: {error}"
+    return (data, None) if isinstance(data, dict) else ({}, f"{path.name} is no JSON object")
+
+
+def code_files(config: dict[str, Any]) -> list[str]:
+    """The Python files of the folder that a configuration wants (auto_map)."""
+    found = []
+    for value in (config.get("auto_map") or {}).values():
+        for name in value if isinstance(value, list) else [value]:
+            # "repository--module.Class" takes the code from elsewhere
+            if isinstance(name, str) and "--" not in name and "." in name:
+                found.append(f"{name.rpartition('.')[0]}.py")
+    return found
+
+
+def _weights(group: Group, folder: Path) -> None:
+    title, problems, shards, tensors = "weights whole", [], 0, 0
+    if (folder / _INDEX).is_file():
+        index, problem = read_json(folder / _INDEX)
+        wanted = index.get("weight_map")
+        if problem or not isinstance(wanted, dict) or not wanted:
+            problems.append(problem or f"{_INDEX} has no weight_map")
+            wanted = {}
+    else:
+        wanted = {}
+        files = sorted(path.name for path in folder.glob("*.safetensors"))
+        if not files:
+            others = sorted(p.name for kind in _OTHER_WEIGHTS for p in folder.glob(kind))
+            if others:
+                group.unknown(
+                    *("model.weights", title),
+                    f"the weights are no safetensors ({some(others, 3)}): not looked into",
+                )
+                return
+            problems.append("no *.safetensors")
+        sharded = [name for name in files if "-of-" in name]
+        if sharded:
+            problems.append(f"no {_INDEX}, though there is {sharded[0]}")
+        wanted = {f"*{number}": name for number, name in enumerate(files)}
+    by_file: dict[str, list[str]] = {}
+    for tensor, name in wanted.items():
+        by_file.setdefault(str(name), []).append(tensor)
+    for name, names in sorted(by_file.items()):
+        there, problem = header(folder / name)
+        shards, tensors = shards + 1, tensors + len(there)
+        absent = [t for t in names if t not in there and not t.startswith("*")]
+        if problem:
+            problems.append(problem)
+        elif absent:
+            problems.append(f"{name} lacks {len(absent)} tensors of the index, such as {absent[0]}")
+    group.add(
+        *("model.weights", title, not problems),
+        found=some(problems, 5, "; ")
+        if problems
+        else f"{shards} files, {tensors} tensors, sizes as their headers say",
+        needed="every file of the index, each as long as its header says",
+        todo=f"{_AGAIN}rsync -a --checksum SOURCE/ {folder}/ (or sha256sum {folder}/*)",
+    )
+
+
+def header(path: Path) -> tuple[dict[str, Any], Optional[str]]:
+    """The tensors of a safetensors file, and what is wrong with it.
+
+    Such a file is: 8 bytes with the header's length, the header (JSON), the data, nothing else.
+    """
+    try:
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            first = file.read(len(_LFS))
+            if first == _LFS:
+                return {}, f"{path.name} is a pointer of Git LFS, not the weights (git lfs pull)"
+            if len(first) < 8:
+                return {}, f"{path.name} is cut off: it has {size} bytes"
+            (length,) = struct.unpack("<Q", first[:8])
+            if length > _LONGEST_HEADER:
+                return {}, f"{path.name} is no safetensors file"
+            file.seek(8)
+            text = file.read(length)
+    except FileNotFoundError:
+        return {}, f"{path.name} is missing"
+    except OSError as error:
+        return {}, f"{path.name} cannot be read: {error.strerror}"
+    if len(text) < length:
+        return {}, f"{path.name} is cut off: {size} bytes, its header alone has {8 + length}"
+    try:
+        tensors = json.loads(text)
+        tensors.pop("__metadata__", None)
+        end = max((tensor["data_offsets"][1] for tensor in tensors.values()), default=0)
+    except (ValueError, AttributeError, KeyError, TypeError, IndexError):
+        return {}, f"{path.name} has a header that cannot be read"
+    if size != 8 + length + end:
+        return tensors, f"{path.name} has {size} bytes, its header says {8 + length + end}"
+    return tensors, None
+
+
+def manifest(folder: Path) -> str:
+    """A hash over names and sizes of the model's files, and the contents of index and config.
+
+    Equal folders have equal hashes; the weights themselves are not read.
+    """
+    made = hashlib.sha256()
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder)
+        hidden = any(part.startswith(".") for part in name.parts)
+        if hidden or path.suffix not in _KINDS or not path.is_file():
+            continue
+        made.update(f"{name}\0{path.stat().st_size}\n".encode())
+        if str(name) in (_INDEX, "config.json"):
+            made.update(path.read_bytes())
+    return made.hexdigest()
