@@ -28,6 +28,7 @@ HELP = {
     "dry-run": "show what would be done, do nothing",
     "instance": "only this instance, for example p0 (repeatable)",
     "host": "only this host (repeatable)",
+    "yes": "do not ask before something that runs is replaced",
     "replace": "also what this toolkit did not make",
 }
 
@@ -70,8 +71,19 @@ def _given(values: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in values.items() if name != "c"}
 
 
-@task(iterable=LISTS, help=_help("dry-run", "json", keep="after a failed start, stop nothing"))
-def deploy(c, environment="", config=None, set=None, dry_run=False, keep=False, json=False):
+@task(
+    iterable=LISTS,
+    help=_help(
+        "dry-run", "json", "yes",
+        keep="after a failed start, stop nothing",
+        tags="only these steps, for example ranktable,run_server",
+        skip_tags="all but these steps",
+    ),
+)  # fmt: skip
+def deploy(
+    c, environment="", config=None, set=None, tags="", skip_tags="", dry_run=False, keep=False,
+    yes=False, json=False,
+):  # fmt: skip
     """Bring an environment to what its configuration says, and prove that it serves."""
     _script(c, "deploy_environment.py", **_given(locals()))
 
@@ -96,6 +108,30 @@ def plan(c, environment="", config=None, set=None, commands=False, files=False, 
 
 
 @task(iterable=LISTS, help=_help("json"))
+def releases(c, environment="", config=None, set=None, json=False):
+    """Show the deployments that ended well, the newest first."""
+    _script(c, "show_releases.py", **_given(locals()))
+
+
+@task(
+    iterable=LISTS,
+    help=_help("dry-run", "json", "yes", to="number of a release", keep="stop nothing on failure"),
+)
+def rollback(
+    c, environment="", config=None, set=None, to="", dry_run=False, keep=False, yes=False,
+    json=False,
+):  # fmt: skip
+    """Go back to an earlier release, by default the one before the present."""
+    _script(c, "rollback_environment.py", **_given(locals()))
+
+
+@task(iterable=LISTS, help=_help("dry-run", "json"))
+def unlock(c, environment="", config=None, set=None, dry_run=False, json=False):
+    """Break the locks that a deployment of somebody else left on the hosts."""
+    _script(c, "unlock_hosts.py", **_given(locals()))
+
+
+@task(iterable=LISTS, help=_help("json"))
 def status(c, environment="", config=None, set=None, json=False):
     """Show every server's state, and whether a completion comes through."""
     _script(c, "show_status.py", **_given(locals()))
@@ -111,7 +147,7 @@ def stop(c, environment="", config=None, set=None, instance=None, dry_run=False,
 def restart(c, environment="", config=None, set=None):
     """Stop, then deploy."""
     stop(c, environment, config, set)
-    deploy(c, environment, config, set)
+    deploy(c, environment, config, set, yes=True)
 
 
 @task(
@@ -164,6 +200,12 @@ def import_config(c, file, out="", force=False, dry_run=False, json=False):
 def export_ansible(c, environment="", config=None, set=None, out="", dry_run=False, json=False):
     """Write an inventory and a playbook for people who live in Ansible."""
     _script(c, "export_ansible.py", **_given(locals()))
+
+
+@task(iterable=HOSTS, help=_help("json", "host", all="also what is well, in full"))
+def check_env(c, environment="", config=None, set=None, host=None, all=False, json=False):
+    """Check all hosts side by side before anything starts, and say how to mend what is wrong."""
+    _script(c, "check_env.py", **_given(locals()))
 
 
 @task(iterable=LISTS, help=_help("dry-run", "json"))

@@ -3,7 +3,8 @@
 
 Runs on the control host. Sets up what a local environment needs (engine, model, proxy), starts or
 restarts only what differs, waits until every server is ready, and ends with real requests. When a
-start fails, what this run started is stopped again (unless --keep) and the cause is shown.
+start fails, what this run started is stopped again, what it ended is started again (unless --keep),
+and the cause is shown. Steps: run_docker, sync_code, pip_install, ranktable, run_server, run_proxy.
 """
 
 from __future__ import annotations
@@ -18,14 +19,16 @@ from omnikit.config_options import add_config_options, load_config
 
 def body(options: argparse.Namespace) -> int:
     """Deploy, or with --dry-run show what would be done."""
-    from omnikit import deploy
+    from omnikit import deploy, deploy_steps
 
+    steps = deploy_steps.choose(options.tags, options.skip_tags)
     config = load_config(options)
     if options.dry_run:
         from omnikit import plan_report
 
         return plan_report.show(config, as_json=False, commands=False)
-    return deploy.deploy(config, keep=options.keep, as_json=options.json)
+    wanted = deploy.Options(steps, options.keep, options.yes, options.json)
+    return deploy.deploy(config, wanted)
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:
@@ -35,6 +38,9 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     )
     add_config_options(made)
     made.add_argument("--dry-run", action="store_true", help="show what would be done, do nothing")
+    made.add_argument("--tags", default="", metavar="STEP,…", help="only these steps")
+    made.add_argument("--skip-tags", default="", metavar="STEP,…", help="all but these steps")
+    made.add_argument("--yes", action="store_true", help="replace what runs without asking")
     made.add_argument("--keep", action="store_true", help="after a failed start, stop nothing")
     made.add_argument("--json", action="store_true", help="print the result as JSON")
     return cli.run_main(body, made, argv)

@@ -11,6 +11,7 @@ import argparse
 import base64
 import json
 import os
+import shutil
 import sys
 import zipfile
 from pathlib import Path
@@ -20,6 +21,9 @@ from omnikit import cli
 from omnikit.errors import InputError
 
 NOT_YET = 3
+# The archive of the last deployment that ended well, beside the one that came in last.
+GOOD = "good.pyz"
+VERBS = (*("look", "lock", "containers", "up", "wait", "status", "stop", "finish", "facts", "job"),)
 
 
 def read_host(source: Path) -> dict[str, Any]:
@@ -45,20 +49,25 @@ def body(options: argparse.Namespace) -> int:
     """One verb."""
     if options.verb == "job":
         return _job(options.job)
-    from omnikit import host_nodes, host_observe, host_records, host_unpack
+    from omnikit import host_lock, host_look, host_nodes, host_observe, host_records, host_unpack
 
     source = options.host_file or _own_source()
     host = read_host(source)
     kinds = set(options.roles.split(","))
+    if options.verb == "finish":
+        return _finish(options, host, source)
+    only = set(options.only.split(",")) if options.only else None
     if options.verb == "look":
-        actions = host_nodes.look(host)
+        actions = host_look.look(host, only)
         changes = host_unpack.differences(source, Path(host["work_dir"]))
         return _print(
             {
                 "actions": actions,
                 "files": changes,
-                "problems": host_nodes.problems(host, actions),
-                "reasons": host_nodes.reasons(host, actions),
+                "problems": host_look.problems(host, actions),
+                "reasons": host_look.reasons(host, actions),
+                "replaces": host_look.replaces(host, actions),
+                "images": host_look.images(host),
             }
         )
     if options.verb == "facts":
@@ -69,23 +78,43 @@ def body(options: argparse.Namespace) -> int:
         names = [node["name"] for node in host["nodes"]]
         return _print({"nodes": [host_observe.observe(host, name) for name in names]})
     if options.verb == "wait":
-        verdict, nodes = host_observe.wait(host, kinds, options.seconds)
+        verdict, nodes = host_observe.wait(host, kinds, options.seconds, only)
         _print({"verdict": verdict, "nodes": nodes})
         return {"ready": 0, "failed": 1}.get(verdict, NOT_YET)
     work_dir = Path(host["work_dir"])
+    if options.owner:
+        host_lock.take(work_dir, options.owner, options.what)
+    if options.verb == "lock":
+        return _print({"changed": False})
     with host_records.locked(work_dir / "host.lock", options.verb, wait_s=host["grace_s"]):
         if options.verb == "stop":
-            only = set(options.only.split(",")) if options.only else None
             done = host_nodes.stop(host, only, remove=options.remove)
         else:
             host_unpack.unpack(source, work_dir)
-            done = host_nodes.up(host, kinds)
+            if options.verb == "containers":
+                done = host_nodes.containers_up(host, only)
+            else:
+                done = host_nodes.up(host, kinds, only)
     result = {"done": done, "changed": any(what != "unchanged" for what in done.values())}
     if not options.wait:
         return _print(result)
-    verdict, nodes = host_observe.wait(host, kinds, host["deadline_s"])
+    verdict, nodes = host_observe.wait(host, kinds, host["deadline_s"], only)
     _print({**result, "verdict": verdict, "nodes": nodes})
     return 0 if verdict == "ready" else 1
+
+
+def _finish(options: argparse.Namespace, host: dict[str, Any], source: Path) -> int:
+    """The end of a deployment: a line in the audit, the good archive kept, the lock given up."""
+    from omnikit import host_lock
+
+    work_dir = Path(host["work_dir"])
+    host_lock.audit(work_dir, options.owner, options.what, options.result)
+    if options.result == "ok" and zipfile.is_zipfile(source):
+        beside = work_dir / f".{GOOD}.new"
+        shutil.copyfile(source, beside)
+        beside.replace(work_dir / GOOD)
+    host_lock.release(work_dir, options.owner)
+    return _print({"changed": False})
 
 
 def _job(name: str) -> int:
@@ -114,7 +143,7 @@ def _print(result: dict[str, Any]) -> int:
 def main(argv: Optional[Sequence[str]] = None) -> int:
     """Command line: see the module's docstring."""
     made = cli.parser(__doc__ or "", example="python3 /data/omnikit/scripts/host_agent.py status")
-    made.add_argument("verb", choices=["look", "up", "wait", "status", "stop", "facts", "job"])
+    made.add_argument("verb", choices=VERBS)
     made.add_argument("--job", default="", metavar="NAME", help="job: which one; see host_jobs.py")
     made.add_argument("--host-file", type=Path, metavar="FILE", help="archive or host.json")
     made.add_argument(
@@ -124,7 +153,10 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
         help="up and wait: only nodes of these roles",
     )
     made.add_argument("--wait", action="store_true", help="up: and wait until they are ready")
-    made.add_argument("--only", metavar="NODE,…", help="stop: only these nodes")
+    made.add_argument("--only", metavar="NODE,…", help="only these nodes")
+    made.add_argument("--owner", default="", help="who holds the host's lock meanwhile")
+    made.add_argument("--what", default="", help="what for")
+    made.add_argument("--result", default="ok", help="finish: how it ended")
     made.add_argument("--remove", action="store_true", help="stop: remove the containers as well")
     made.add_argument("--seconds", type=float, default=3.0, help="wait: how long at the most")
     os.umask(0o022)

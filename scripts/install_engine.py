@@ -11,11 +11,14 @@ import argparse
 import json
 import sys
 from pathlib import Path
-from typing import Optional, Sequence
+from typing import TYPE_CHECKING, Optional, Sequence
 
 from omnikit import cli
 from omnikit.config_options import add_config_options, load_config
 from omnikit.log import say
+
+if TYPE_CHECKING:
+    from omnikit.engine_install import Options
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:
@@ -31,6 +34,12 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
         metavar="URL",
         help="asked when the plain index has no CPU build of torch (setting engine.torch_index)",
     )
+    made.add_argument(
+        "--standalone",
+        action="store_true",
+        help="read no configuration, which needs no third-party package; needs --venv and"
+        " --requirements (for images)",
+    )
     made.add_argument("--dry-run", action="store_true", help="print the commands, do nothing")
     made.add_argument("--json", action="store_true", help="print the result as JSON")
     add_config_options(made)
@@ -39,24 +48,8 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
 
 def _body(given: argparse.Namespace) -> int:
     from omnikit import engine_install
-    from omnikit.errors import InputError
-    from omnikit.topology import resolve_path
 
-    config = load_config(given)
-    engine = config.settings.engine
-    places = {}
-    for name in ("venv", "requirements"):
-        place = getattr(given, name)
-        if place is None:
-            if getattr(engine, name) is None:
-                raise InputError(f"engine.{name} is not set, and there is no --{name}.")
-            place = Path(resolve_path(getattr(engine, name), True))
-        places[name] = place.absolute()
-    options = engine_install.Options(
-        python=given.python or engine.python,
-        torch_index=given.torch_index or engine.torch_index,
-        disk_mib=engine.install_disk_mib,
-    )
+    places, options = _standalone(given) if given.standalone else _configured(given)
     commands: list[str] = []
     if given.dry_run:
         found, commands = engine_install.describe(**places, options=options)
@@ -77,6 +70,41 @@ def _body(given: argparse.Namespace) -> int:
     else:
         print("\n".join([*commands, f"{places['venv']}: {result}"]))
     return 0
+
+
+def _standalone(given: argparse.Namespace) -> tuple[dict[str, Path], Options]:
+    """Places and options out of the command line alone."""
+    from omnikit.engine_install import Options
+    from omnikit.errors import InputError
+
+    if not given.venv or not given.requirements:
+        raise InputError("--standalone needs --venv and --requirements.")
+    if given.environment or given.config or given.set:
+        raise InputError("--standalone reads no configuration; leave the one or the other out.")
+    places = {"venv": given.venv.absolute(), "requirements": given.requirements.absolute()}
+    return places, Options(python=given.python, torch_index=given.torch_index, disk_mib=0)
+
+
+def _configured(given: argparse.Namespace) -> tuple[dict[str, Path], Options]:
+    """Places and options out of the configuration; what the command line says goes first."""
+    from omnikit.engine_install import Options
+    from omnikit.errors import InputError
+    from omnikit.topology import resolve_path
+
+    engine = load_config(given).settings.engine
+    places = {}
+    for name in ("venv", "requirements"):
+        place = getattr(given, name)
+        if place is None:
+            if getattr(engine, name) is None:
+                raise InputError(f"engine.{name} is not set, and there is no --{name}.")
+            place = Path(resolve_path(getattr(engine, name), True))
+        places[name] = place.absolute()
+    return places, Options(
+        python=given.python or engine.python,
+        torch_index=given.torch_index or engine.torch_index,
+        disk_mib=engine.install_disk_mib,
+    )
 
 
 if __name__ == "__main__":

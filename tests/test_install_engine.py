@@ -59,6 +59,31 @@ def test_pins_that_cannot_be_read_are_an_input_error(
     assert not (tmp_path / "e").exists()
 
 
+def test_standalone_reads_no_configuration(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    supported: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("OMNIKIT_ENVIRONMENT", "none-such")
+    pins = tmp_path / "pins.txt"
+    pins.write_text("pip==26.3\ntorch==2.13.0+cpu\n")
+    words = ["--standalone", "--dry-run", "--python", supported, "--venv", str(tmp_path / "e")]
+    assert install_engine.main([*words, "--requirements", str(pins)]) == 0
+    said = capsys.readouterr().out
+    assert "torch==2.13.0+cpu" in said and "--index-url" not in said
+    assert install_engine.main([*words[2:], "--requirements", str(pins)]) == 2
+    assert "none-such" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("more", [[], ["--requirements", "x", "--set", "engine.python=y"]])
+def test_standalone_wants_all_by_options(
+    more: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert install_engine.main(["--standalone", "--venv", str(tmp_path / "e"), *more]) == 2
+    assert "--standalone" in capsys.readouterr().err
+
+
 @pytest.fixture
 def supported(tmp_path: Path) -> str:
     """A program that answers as a supported Python does; a dry run asks no more of it."""

@@ -97,6 +97,14 @@ def load(
     return Config(name, settings, merged, defaults)
 
 
+def load_merged(path: Path) -> Config:
+    """A file that holds a whole merged configuration, and nothing on top of it."""
+    defaults = layers.defaults()
+    merged = layers.merged([defaults, layers.read_file(path, layers.ENVIRONMENT)])
+    settings: Settings = validate(Settings, merged)
+    return Config(_name(path.name, str(path)), settings, merged, defaults)
+
+
 def _chosen(environment: Optional[str], variables: Mapping[str, str]) -> tuple[str, str]:
     """The environment that was asked for, if any, and by what."""
     if environment or not variables.get("OMNIKIT_ENVIRONMENT"):

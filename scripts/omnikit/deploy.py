@@ -1,82 +1,219 @@
-"""The deployment of an environment, step by step: look, start, wait, prove."""
+"""The deployment of an environment, step by step: look, ask, start, wait, prove, keep."""
 
 from __future__ import annotations
 
 import json
-from typing import Any
+import time
+from dataclasses import dataclass
+from typing import Any, Optional, Sequence
 
-from omnikit import causes, fleet, host_records, local_setup, ranktables, smoke_test
+from omnikit import (
+    ask,
+    causes,
+    fleet,
+    host_records,
+    local_setup,
+    ranktables,
+    releases,
+    smoke_test,
+    who,
+)
 from omnikit.config import Config
+from omnikit.deploy_failure import undo
+from omnikit.deploy_steps import STEPS
 from omnikit.deployment import Deployment, control_folder, prepare
 from omnikit.errors import ActionError, InputError, ToolkitError
 from omnikit.log import say, table
+from omnikit.plan_types import Plan
 from omnikit.progress import Progress
+from omnikit.timeline import Timeline
 from omnikit.topology import make_plan
 
-_START_TASKS = ("Start the servers", "Start the proxy")
+
+@dataclass(frozen=True)
+class Options:
+    """steps: see deploy_steps. keep: after a failure stop nothing. yes: replace without asking."""
+
+    steps: frozenset[str] = frozenset(STEPS)
+    keep: bool = False
+    yes: bool = False
+    as_json: bool = False
 
 
-def deploy(config: Config, *, keep: bool, as_json: bool) -> int:
+@dataclass
+class _Look:
+    """What the hosts say before anything is done, by node name."""
+
+    actions: dict[str, str]
+    reasons: dict[str, str]
+    replaces: list[str]
+    images: dict[str, str]
+
+    @property
+    def changes(self) -> dict[str, str]:
+        return {name: what for name, what in self.actions.items() if what != "unchanged"}
+
+
+def deploy(config: Config, options: Options) -> int:
     """Deploy and report. Raises InputError before anything changed, ActionError after a failure."""
-    progress = Progress()
     plan = make_plan(config)
+    progress = _progress(config.environment, "deploy", options)
     lock = control_folder(config.environment) / "lock"
     with host_records.locked(lock, f"deploy of {config.environment}"):
+        deployment = _prepare(config, plan, options, progress)
+        return carry_out(deployment, options, progress)
+
+
+def _progress(environment: str, what: str, options: Options) -> Progress:
+    stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
+    file = control_folder(environment) / "timelines" / f"{stamp}.jsonl"
+    progress = Progress(timeline=Timeline(file))
+    progress.timeline.write("command", what=what, owner=who.am_i(), steps=sorted(options.steps))
+    return progress
+
+
+def _prepare(config: Config, plan: Plan, options: Options, progress: Progress) -> Deployment:
+    with progress.timeline.step("set up"):
         found = local_setup.ensure(config, plan, progress.say)
-        tables: dict[str, dict[str, str]] = {}
-        if ranktables.needed(config, plan):
+    tables: dict[str, dict[str, str]] = {}
+    if ranktables.needed(config, plan) and "ranktable" in options.steps:
+        with progress.timeline.step("rank tables"):
             tables, made = ranktables.ensure(config, plan)
-            changed = sum(what != "unchanged" for what in made.values())
-            progress.say(f"rank tables: {changed} of {len(made)} files changed")
-        deployment = prepare(config, found.inputs, found.proxy, tables)
-        deployment.write()
-        actions, reasons = _look(deployment)
-        changes = {name: what for name, what in actions.items() if what != "unchanged"}
-        if changes:
-            progress.say("to do: " + ", ".join(f"{what} {n}" for n, what in changes.items()))
-            for name, reason in reasons.items():
-                progress.say(f"{name}, because of its container: {reason}")
-            _run(deployment, changes, progress, keep)
-        checks = smoke_test.run(deployment.plan, config.settings)
-    return _report(deployment, checks, changes, progress, as_json)
+        changed = sum(what != "unchanged" for what in made.values())
+        progress.say(f"rank tables: {changed} of {len(made)} files changed")
+    elif ranktables.needed(config, plan):
+        tables = ranktables.remembered(plan.environment)
+    return prepare(config, found.inputs, found.proxy, tables)
 
 
-def _look(deployment: Deployment) -> tuple[dict[str, str], dict[str, str]]:
+def rollback(config: Config, number: Optional[int], options: Options) -> int:
+    """Bring an environment back to a release, by default the one before the present."""
+    release = releases.find(config.environment, number)
+    deployment = releases.restored(release, config)
+    progress = _progress(config.environment, "rollback", options)
+    lock = control_folder(config.environment) / "lock"
+    with host_records.locked(lock, f"rollback of {config.environment}"):
+        progress.say(f"going back to release {release.number} of {release.about['time']}")
+        return carry_out(deployment, options, progress, f"rollback to {release.number}")
+
+
+def carry_out(deployment: Deployment, options: Options, progress: Progress, note: str = "") -> int:
+    """Bring the hosts to a deployment that is ready to act on. The environment is locked.
+
+    note: said of the release that this becomes.
+    """
+    deployment.write()
+    found = _look(deployment, options, progress)
+    changes = found.changes
+    if changes:
+        progress.say("to do: " + ", ".join(f"{what} {n}" for n, what in changes.items()))
+        for name, reason in found.reasons.items():
+            progress.say(f"{name}: {reason}")
+        if found.replaces:
+            ask.confirm(
+                f"{', '.join(found.replaces)} would be ended and started anew.", options.yes
+            )
+        _change(deployment, found, options, progress)
+    if not options.steps & {"run_server", "run_proxy"}:
+        progress.say("done: " + ", ".join(step for step in STEPS if step in options.steps))
+        return 0
+    checks: list[smoke_test.Check] = []
+    if "run_proxy" in options.steps or deployment.plan.proxy is None:
+        with progress.timeline.step("real requests"):
+            checks = smoke_test.run(deployment.plan, deployment.config.settings)
+    code = _report(deployment, checks, changes, progress, options)
+    if changes and checks:
+        releases.record(deployment, changes, images=found.images, source={}, note=note)
+    return code
+
+
+def _look(deployment: Deployment, options: Options, progress: Progress) -> _Look:
     """What each node needs, and why. Raises InputError with all that stands against it."""
-    outcome = fleet.play("look.yml", deployment.inventory, deployment.config.settings)
+    outcome = fleet.play(
+        "look.yml",
+        deployment.inventory,
+        deployment.config.settings,
+        progress.timeline.on_event,
+    )
     fleet.raise_failures(outcome)
-    actions: dict[str, str] = {}
-    reasons: dict[str, str] = {}
+    found = _Look({}, {}, [], {})
     problems = []
     for host, data in outcome.json("Compare with what runs").items():
-        actions.update(data["actions"])
-        reasons.update(data["reasons"])
+        found.actions.update(data["actions"])
+        found.reasons.update(data["reasons"])
+        found.replaces += data["replaces"]
+        found.images.update(data["images"])
         problems += [f"{host}: {problem}" for problem in data["problems"]]
     if problems:
         raise InputError("nothing was changed, because:\n  " + "\n  ".join(problems))
-    return actions, reasons
+    return _of_steps(found, deployment.plan, options)
 
 
-def _run(deployment: Deployment, changes: dict[str, str], progress: Progress, keep: bool) -> None:
-    """Start and wait; on failure or interrupt stop what this run may have started."""
-    settings = deployment.config.settings
+def _of_steps(found: _Look, plan: Plan, options: Options) -> _Look:
+    """Only what the chosen steps would touch."""
+    proxy = plan.proxy.name if plan.proxy else None
+    if "run_docker" in options.steps:
+        return found
+
+    def kept(name: str) -> bool:
+        return ("run_proxy" if name == proxy else "run_server") in options.steps
+
+    return _Look(
+        {name: what for name, what in found.actions.items() if kept(name)},
+        {name: why for name, why in found.reasons.items() if kept(name)},
+        [name for name in found.replaces if kept(name)],
+        found.images,
+    )
+
+
+def _change(deployment: Deployment, found: _Look, options: Options, progress: Progress) -> None:
+    """Do the steps, which lock the hosts; a failure is undone, if so wanted, and written down."""
+    names = {
+        "omnikit_owner": who.am_i(),
+        "omnikit_what": f"deploy of {deployment.plan.environment}",
+    }
     try:
-        outcome = fleet.play("run_server.yml", deployment.inventory, settings, progress.on_event)
-        if outcome.failures:
-            raise _failure(deployment, outcome, progress)
+        _steps(deployment, options, progress, names)
     except (ToolkitError, KeyboardInterrupt) as error:
-        if keep:
-            say("kept as it is, because of --keep; end it with: make stop")
-            raise
-        progress.say("stopping what this run started")
-        only = ",".join(name for name, what in changes.items() if what != "remove")
-        stopped = fleet.play(
-            "stop_server.yml", deployment.inventory, settings, variables={"omnikit_only": only}
-        )
-        if stopped.failures:
-            left = "some of what was started could not be stopped; try: make stop"
-            raise ActionError(f"{error}\n{left}") from error
+        try:
+            if options.keep or deployment.config.settings.deploy.on_failure == "keep":
+                say("kept as it is; end it with: make stop")
+            else:
+                undo(deployment, found.changes, found.replaces, error, progress)
+        finally:
+            names["omnikit_result"] = "interrupted" if str(error) == "" else "failed"
+            _play("finish.yml", deployment, progress, names)
         raise
+
+
+def _steps(
+    deployment: Deployment, options: Options, progress: Progress, names: dict[str, str]
+) -> None:
+    if "run_docker" in options.steps and deployment.config.settings.runtime == "docker":
+        _play("run_docker.yml", deployment, progress, names)
+    tags = [step for step in ("run_server", "run_proxy") if step in options.steps]
+    if tags:
+        _play("run_server.yml", deployment, progress, names, tags)
+
+
+def _play(
+    playbook: str,
+    deployment: Deployment,
+    progress: Progress,
+    variables: dict[str, str],
+    tags: Sequence[str] = (),
+) -> None:
+    settings = deployment.config.settings
+    outcome = fleet.play(
+        playbook,
+        deployment.inventory,
+        settings,
+        progress.on_event,
+        variables,
+        tags=tags,
+    )
+    if outcome.failures:
+        raise _failure(deployment, outcome, progress)
 
 
 def _failure(deployment: Deployment, outcome: fleet.Outcome, progress: Progress) -> ToolkitError:
@@ -96,7 +233,7 @@ def _report(
     checks: list[smoke_test.Check],
     changes: dict[str, str],
     progress: Progress,
-    as_json: bool,
+    options: Options,
 ) -> int:
     plan, settings = deployment.plan, deployment.config.settings
     passed = all(check.passed for check in checks)
@@ -106,18 +243,25 @@ def _report(
         "changed": changes,
         "ready": passed,
         "checks": [check.as_dict() for check in checks],
+        "timeline": str(progress.timeline.file),
     }
-    if as_json:
+    if options.as_json:
         print(json.dumps(result, indent=1))
+    if changes and len(plan.hosts) > 1:
+        say(progress.timeline.as_text())
     rows = [["ok" if c.passed else "FAILED", c.name, c.found] for c in checks]
-    say(table(rows, ["", "check", "found"]))
+    if rows:
+        say(table(rows, ["", "check", "found"]))
     if not passed:
         raise ActionError(
             "the servers are up but do not serve as they should, see the checks above.",
             todo="look at: invoke status, invoke logs",
         )
+    if not checks:
+        progress.say("the servers are ready; the proxy was not asked for")
+        return 0
     progress.say(f"{plan.environment} is ready" + ("" if changes else ": nothing to change"))
-    if not as_json:
+    if not options.as_json:
         proxy = f", proxy: {deployment.proxy_kind}" if deployment.proxy_kind else ""
         print(f"serving {plan.served_name} at {smoke_test.base_url(plan)}{proxy}\ntry it:")
         print(f"  {smoke_test.curl_line(plan, settings)}")

@@ -27,12 +27,12 @@ __all__ = ["CACHE", "Options", "Status", "check", "describe", "install"]
 @dataclass(frozen=True)
 class Options:
     """python: interpreter for a new environment, None: the best found. torch_index: asked when the
-    plain index has no CPU build of torch. disk_mib: what the engine takes. progress_s: seconds
-    between two lines of progress.
+    plain index has no CPU build of torch, None: no other is. disk_mib: what the engine takes.
+    progress_s: seconds between two lines of progress.
     """
 
     python: Optional[str]
-    torch_index: str
+    torch_index: Optional[str]
     disk_mib: int
     progress_s: float = 5.0
 

@@ -19,10 +19,14 @@ _MIB = 1024 * 1024
 
 
 class Progress:
-    """Prints at most one line every interval_s seconds, with the time since it was made."""
+    """Prints at most one line every interval_s seconds, with the time since it was made.
 
-    def __init__(self, say: Say, interval_s: float) -> None:
+    Each line begins with what is being made.
+    """
+
+    def __init__(self, say: Say, interval_s: float, name: str = "engine") -> None:
         self._say = say
+        self._name = name
         self._interval_s = interval_s
         self._began = time.monotonic()
         self._shown = 0.0
@@ -39,7 +43,12 @@ class Progress:
         """A new step: always said."""
         self._doing = what
         self._shown = time.monotonic()
-        self._say(f"engine: {what} ({self.elapsed:.0f} s)")
+        self._say(f"{self._name}: {what} ({self.elapsed:.0f} s)")
+
+    def doing(self, what: str) -> None:
+        """What a step is at: said when some time has passed since the last line."""
+        self._doing = what
+        self._show()
 
     def heard(self, line: str) -> None:
         """A line of pip's output: kept for an error message, and shown in short now and then."""
@@ -84,4 +93,4 @@ class Progress:
             return
         self._shown = time.monotonic()
         extra = f", {count()}" if count else ""
-        self._say(f"engine: {self._doing}{extra} ({self.elapsed:.0f} s)")
+        self._say(f"{self._name}: {self._doing}{extra} ({self.elapsed:.0f} s)")

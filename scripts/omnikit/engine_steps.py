@@ -51,7 +51,9 @@ class Step:
     otherwise: Optional[tuple[str, ...]] = None
 
 
-def pip_steps(venv: Path, pins_file: Path, pins: Mapping[str, str], torch_index: str) -> list[Step]:
+def pip_steps(
+    venv: Path, pins_file: Path, pins: Mapping[str, str], torch_index: Optional[str]
+) -> list[Step]:
     """The pip commands in order.
 
     First pip itself: small, so a missing network shows at once. Then torch, whose CPU build
@@ -66,7 +68,7 @@ def pip_steps(venv: Path, pins_file: Path, pins: Mapping[str, str], torch_index:
     bar = _progress_bar(pins.get("pip", "0"))
     if "torch" in pins:
         words = (*pip, *_INSTALL, *bar, f"torch=={pins['torch']}")
-        other = (*words, "--index-url", torch_index)
+        other = (*words, "--index-url", torch_index) if torch_index else None
         steps.append(Step(f"fetching torch {pins['torch']}", words, other))
     words = (*pip, *_INSTALL, *bar, "-r", str(pins_file))
     steps.append(Step(f"fetching and installing {len(pins)} packages", words))

@@ -6,7 +6,7 @@ import json
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Callable, Mapping, Optional
+from typing import Any, Callable, Mapping, Optional, Sequence
 
 from omnikit import run, ssh_options
 from omnikit.config import read_secret
@@ -79,6 +79,7 @@ def play(
     on_event: Optional[Callable[[Event], None]] = None,
     variables: Optional[Mapping[str, str]] = None,
     variables_file: Optional[Path] = None,
+    tags: Sequence[str] = (),
 ) -> Outcome:
     """Run a playbook of scripts/fleet and collect its events; on_event sees each as it comes.
 
@@ -117,6 +118,8 @@ def play(
     ]
     if variables:
         argv += ["--extra-vars", json.dumps(dict(variables))]
+    if tags:
+        argv += ["--tags", ",".join(tags)]
     if variables_file:
         argv += ["--extra-vars", f"@{variables_file}"]
     argv.append(str(PLAYBOOKS / playbook))

@@ -1,4 +1,4 @@
-"""Look at, start and stop the nodes of this host.
+"""Start and stop the nodes of this host.
 
 host is the data of host.json (written by omnikit.host_file on the control host).
 Standard library only: this module runs on the hosts.
@@ -14,9 +14,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Optional
 
-from omnikit import host_container, host_pids, host_ports, run
-from omnikit.errors import ActionError, ToolkitError
+from omnikit import host_container, host_pids, run
+from omnikit.errors import ActionError
 from omnikit.health import wait_until
+from omnikit.host_look import Host, container_differs, container_of, look, runs, state_dir
 from omnikit.host_records import (
     Record,
     alive,
@@ -26,142 +27,51 @@ from omnikit.host_records import (
     survivors,
 )
 
-Host = dict[str, Any]
 
+def containers_up(host: Host, only: Optional[set[str]] = None) -> dict[str, str]:
+    """Bring the nodes' containers to what is planned: what was done, by container.
 
-def _state_dir(host: Host) -> Path:
-    return Path(host["work_dir"]) / "state"
-
-
-def look(host: Host) -> dict[str, str]:
-    """What up would do to each node: start, restart, unchanged or remove. Changes nothing."""
-    found = {}
+    A node whose container must be made anew is stopped first.
+    """
+    done = {}
     for node in host["nodes"]:
-        record = read_record(_state_dir(host), node["name"])
-        if record is None or not _runs(record):
-            found[node["name"]] = "start"
-        elif record["phase"] == "failed" or record["digest"] != node["digest"]:
-            found[node["name"]] = "restart"
-        else:
-            found[node["name"]] = (
-                "restart" if _container_differs(_container(host, node)) else "unchanged"
-            )
-    planned = {node["name"] for node in host["nodes"]}
-    for name in recorded_nodes(_state_dir(host)):
-        if name not in planned:
-            found[name] = "remove"
-    return found
+        spec = container_of(host, node)
+        if spec is None or (only is not None and node["name"] not in only):
+            continue
+        if container_differs(spec):
+            stop_node(host, node["name"])
+        result = host_container.ensure({"spec": {**spec, "grace_s": 0}})
+        done[spec["name"]] = result["action"]
+    return done
 
 
-def reasons(host: Host, actions: dict[str, str]) -> dict[str, str]:
-    """Why a node is restarted, where its container is the reason."""
-    found = {}
-    for node in host["nodes"]:
-        spec = _container(host, node)
-        if spec and actions.get(node["name"]) == "restart" and _container_differs(spec):
-            found[node["name"]] = "; ".join(host_container.look(spec).differences)
-    return found
-
-
-def _container_differs(spec: Optional[host_container.Spec]) -> bool:
-    """Whether a node's container must be made anew."""
-    return spec is not None and host_container.look(spec).action in ("create", "recreate")
-
-
-def _container(host: Host, node: dict[str, Any]) -> Optional[host_container.Spec]:
-    """What the node's container is made of; None when it runs on the host itself."""
-    return host["containers"][node["container"]] if node.get("container") else None
-
-
-def _runs(record: Record) -> bool:
-    """Whether anything of a record still lives."""
-    return alive(record["supervisor"]) or any(survivors(s["process"]) for s in record["servers"])
-
-
-def problems(host: Host, actions: dict[str, str]) -> list[str]:
-    """Why the nodes that would be started cannot be. Changes nothing."""
-    found = []
-    starting = [n for n in host["nodes"] if actions.get(n["name"]) in ("start", "restart")]
-    if sys.version_info < (3, 9):  # noqa: UP036 (the host's Python, whatever it is)
-        found.append(
-            f"Python {sys.version.split()[0]} runs here, 3.9 or newer is needed."
-            f" What to do: install one and set hosts.{host['host']}.python"
-        )
-    ours = _our_pids(host)
-    for node in starting:
-        for address, port in node["ports"]:
-            if host_ports.is_taken(address, port):
-                owner = host_ports.owner(port)
-                if not any(f"pid {pid} " in owner for pid in ours):
-                    found.append(
-                        f"port {port}, planned for {node['name']}, is taken by {owner}."
-                        " What to do: end that process, or plan another port (make plan)"
-                    )
-        for path, what in node["requires"]:
-            if not Path(path).exists():
-                found.append(f"{what} is missing: there is no {path}.")
-            elif not os.access(path, os.R_OK):
-                found.append(f"{what} cannot be read: {path}. What to do: check its rights")
-        found += _container_problems(host, node, actions)
-    need = sum(n["memory_mib"] for n in starting if actions[n["name"]] == "start")
-    left = host_ports.memory_available_mib()
-    if left is not None and need > left:
-        found.append(
-            f"the servers to start need about {need} MiB of memory, {left} MiB are available."
-            " What to do: end other programs, plan fewer servers, or correct"
-            " engine.memory_per_server_mib"
-        )
-    return found
-
-
-def _container_problems(host: Host, node: dict[str, Any], actions: dict[str, str]) -> list[str]:
-    spec = _container(host, node)
-    if spec is None:
-        return []
-    try:
-        if _container_differs(spec):
-            return host_container.problems(spec)
-    except ToolkitError as error:
-        return [str(error)]
-    return []
-
-
-def _our_pids(host: Host) -> set[int]:
-    pids: set[int] = set()
-    for name in recorded_nodes(_state_dir(host)):
-        record = read_record(_state_dir(host), name)
-        for server in record["servers"] if record else []:
-            pids.update(survivors(server["process"]))
-    return pids
-
-
-def up(host: Host, kinds: set[str]) -> dict[str, str]:
+def up(host: Host, kinds: set[str], only: Optional[set[str]] = None) -> dict[str, str]:
     """Bring the nodes whose role is in kinds to what is planned; returns what was done to each.
 
     unchanged, started, restarted (something differed) or removed (no longer planned).
     """
     done = {}
-    actions = look(host)
+    actions = look(host, only)
     roles = {node["name"]: node["role"] for node in host["nodes"]}
     for name, action in actions.items():
         if action == "remove":
-            container = (read_record(_state_dir(host), name) or {}).get("container")
+            container = (read_record(state_dir(host), name) or {}).get("container")
             stop_node(host, name)
             _remove_container(container)
             done[name] = "removed"
     for node in host["nodes"]:
         name = node["name"]
-        if roles[name] not in kinds:
+        if roles[name] not in kinds or name not in actions:
             continue
         if actions[name] == "unchanged":
             done[name] = "unchanged"
             continue
-        before = (read_record(_state_dir(host), name) or {}).get("container")
+        before = (read_record(state_dir(host), name) or {}).get("container")
         if actions[name] == "restart":
             stop_node(host, name)
         if before and before["name"] != node.get("container"):
             _remove_container(before)
-        remove_record(_state_dir(host), name)
+        remove_record(state_dir(host), name)
         _start(host, node)
         done[name] = "restarted" if actions[name] == "restart" else "started"
     return done
@@ -174,7 +84,7 @@ def _start(host: Host, node: dict[str, Any]) -> None:
     host_file = Path(host["work_dir"]) / "bundle" / "host.json"
     argv = [str(scripts / "launch_servers.py"), "--host-file", str(host_file)]
     argv += ["--node", node["name"]]
-    spec = _container(host, node)
+    spec = container_of(host, node)
     if spec is None:
         recorded = _launch(host, node, [sys.executable, *argv], launcher_log)
     else:
@@ -190,7 +100,7 @@ def _launch(host: Host, node: dict[str, Any], argv: list[str], log: Path) -> boo
         child = run.start(argv, output=output)
 
     def recorded() -> bool:
-        record = read_record(_state_dir(host), node["name"])
+        record = read_record(state_dir(host), node["name"])
         return bool(record and record["supervisor"]["pid"] == child.pid)
 
     wait_until(lambda: recorded() or child.poll() is not None, host["grace_s"], 0.02)
@@ -208,7 +118,7 @@ def _launch_inside(
     run.run(host_container.exec_words(spec, [host["container_python"], *argv], str(log)))
 
     def recorded() -> bool:
-        return read_record(_state_dir(host), node["name"]) is not None
+        return read_record(state_dir(host), node["name"]) is not None
 
     # It says something only when it cannot start.
     wait_until(lambda: recorded() or log.stat().st_size > 0, host["grace_s"], 0.02)
@@ -222,22 +132,22 @@ def _remove_container(container: Optional[host_container.Spec]) -> None:
 
 def stop_node(host: Host, name: str) -> bool:
     """End what a record names, nothing else, and forget it; False when nothing ran any more."""
-    record = read_record(_state_dir(host), name)
+    record = read_record(state_dir(host), name)
     if record is None:
         return False
-    ran = _runs(record)
+    ran = runs(record)
     if _ask_to_end(record):
         # The supervisor itself takes up to two grace periods.
         supervisor = record["supervisor"]
         wait_until(lambda: not alive(supervisor), 2 * host["grace_s"] + 5, 0.05)
-    final: Record = read_record(_state_dir(host), name) or record
+    final: Record = read_record(state_dir(host), name) or record
     for number in (signal.SIGTERM, signal.SIGKILL):
         for server in final["servers"]:
             for pid in survivors(server["process"]):
                 _signal(pid, number)
-        if wait_until(lambda: not _runs(final), host["grace_s"], 0.05):
+        if wait_until(lambda: not runs(final), host["grace_s"], 0.05):
             break
-    if _runs(final):
+    if runs(final):
         raise ActionError(
             f"{name} could not be ended: a process of it does not react to SIGKILL.",
             todo="see what it waits for: ps -o pid,stat,wchan:30,args -p "
@@ -245,7 +155,7 @@ def stop_node(host: Host, name: str) -> bool:
         )
     if "temp_dir" in final:
         shutil.rmtree(final["temp_dir"], ignore_errors=True)
-    remove_record(_state_dir(host), name)
+    remove_record(state_dir(host), name)
     return ran
 
 
@@ -255,7 +165,7 @@ def _signal(pid: int, number: int) -> None:
 
 
 def _role(host: Host, name: str) -> Optional[str]:
-    return (read_record(_state_dir(host), name) or {}).get("role")
+    return (read_record(state_dir(host), name) or {}).get("role")
 
 
 def _ask_to_end(record: Optional[Record]) -> bool:
@@ -273,9 +183,9 @@ def stop(host: Host, only: Optional[set[str]] = None, remove: bool = False) -> d
     Their containers are stopped, and with remove taken away.
     """
     done = {}
-    names = [n for n in recorded_nodes(_state_dir(host)) if only is None or n in only]
+    names = [n for n in recorded_nodes(state_dir(host)) if only is None or n in only]
     containers: dict[str, Any] = {
-        n: (read_record(_state_dir(host), n) or {}).get("container") for n in names
+        n: (read_record(state_dir(host), n) or {}).get("container") for n in names
     }
     # The proxy goes first: clients get a refused connection rather than half an answer.
     names.sort(key=lambda n: _role(host, n) != "proxy")
@@ -283,7 +193,7 @@ def stop(host: Host, only: Optional[set[str]] = None, remove: bool = False) -> d
     for name in proxies:
         done[name] = "stopped" if stop_node(host, name) else "forgotten"
     # All others end side by side.
-    asked = {n for n in names if _ask_to_end(read_record(_state_dir(host), n))}
+    asked = {n for n in names if _ask_to_end(read_record(state_dir(host), n))}
     for name in names[len(proxies) :]:
         ran = stop_node(host, name)
         done[name] = "stopped" if ran or name in asked else "forgotten"

@@ -21,9 +21,15 @@ def _state_dir(host: Host) -> Path:
     return Path(host["work_dir"]) / "state"
 
 
-def wait(host: Host, kinds: set[str], seconds: float) -> tuple[str, list[dict[str, Any]]]:
+def wait(
+    host: Host, kinds: set[str], seconds: float, only: Optional[set[str]] = None
+) -> tuple[str, list[dict[str, Any]]]:
     """Wait up to some seconds for the nodes of some roles: ready, starting or failed."""
-    names = [n["name"] for n in host["nodes"] if n["role"] in kinds]
+    names = [
+        node["name"]
+        for node in host["nodes"]
+        if node["role"] in kinds and (only is None or node["name"] in only)
+    ]
 
     def settled() -> bool:
         states = _states(host, names)

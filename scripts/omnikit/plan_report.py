@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Mapping
 
-from omnikit import container_plan, containers, host_nodes, local_setup, ranktables, run
+from omnikit import container_plan, containers, host_look, local_setup, ranktables, run
 from omnikit.config import Config
 from omnikit.deployment import ARCHIVE, Deployment, prepare
 from omnikit.log import table
@@ -43,7 +43,7 @@ def _changes(deployment: Deployment, host: HostPlan) -> dict[str, Any]:
     files = deployment.files[host.name]
     if host.settings.connection == "local":
         data = json.loads(files["host.json"])
-        actions = host_nodes.look(data)
+        actions = host_look.look(data)
         return {"nodes": actions, "files": _file_changes(files, _local_files(host))}
     sent = _sent_files(deployment, host)
     changes = _file_changes(files, sent)

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 import time
-from typing import Any
+from typing import Any, Optional
 
 from omnikit.log import say
+from omnikit.timeline import Timeline
 
 
 class Progress:
     """Turns the fleet's events into lines for a person, and remembers the nodes' last states."""
 
-    def __init__(self, quiet_s: float = 10.0) -> None:
+    def __init__(self, quiet_s: float = 10.0, timeline: Optional[Timeline] = None) -> None:
+        self.timeline = timeline or Timeline()
         self.began = time.monotonic()
         self.quiet_s = quiet_s
         self.spoke = 0.0
@@ -23,9 +25,11 @@ class Progress:
         """One line with the time since the command began."""
         self.spoke = time.monotonic()
         say(f"[{self.spoke - self.began:6.1f} s] {message}")
+        self.timeline.write("said", text=message)
 
     def on_event(self, event: dict[str, Any]) -> None:
         """An event of fleet.play."""
+        self.timeline.on_event(event)
         kind = event["event"]
         if kind in ("failed", "unreachable"):
             said = event.get("msg", "").strip().splitlines()

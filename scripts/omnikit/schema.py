@@ -197,6 +197,11 @@ class Ranktable(Strict):
     interval_s: Seconds
 
 
+class Deploy(Strict):
+    on_failure: Literal["rollback", "keep"]
+    keep_releases: Count
+
+
 class Readiness(Strict):
     deadline_s: Seconds
     poll_interval_s: Seconds
@@ -251,6 +256,7 @@ class Settings(Strict):
     ray: Ray
     proxy: Proxy
     ranktable: Ranktable
+    deploy: Deploy
     readiness: Readiness
     stop: Stop
     smoke_test: SmokeTest

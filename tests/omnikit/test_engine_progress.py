@@ -59,3 +59,11 @@ def test_a_silent_step_is_still_seen_to_move() -> None:
     with progress.watched(lambda: "3 of 9 packages there"):
         assert heard.wait(10)
     assert said[0] == "engine: installing (0 s)"
+
+
+def test_each_line_begins_with_what_is_being_made() -> None:
+    said: list[str] = []
+    progress = Progress(said.append, interval_s=0, name="control")
+    progress.step("building")
+    progress.doing("copying")
+    assert [line.rsplit(" (", 1)[0] for line in said] == ["control: building", "control: copying"]

@@ -23,7 +23,7 @@ from host_cases import (
     record_of,
     write,
 )
-from omnikit import host_nodes, host_observe
+from omnikit import host_look, host_nodes, host_observe
 from omnikit.errors import ActionError
 from omnikit.health import wait_until
 from omnikit.host_records import alive, recorded_nodes, write_record
@@ -77,7 +77,7 @@ def test_only_what_differs_is_restarted_and_what_is_gone_is_removed(tmp_path: Pa
         nodes[1]["digest"] = "another"
         host["nodes"] = nodes[:2]
         write(host)
-        assert host_nodes.look(host) == {"p0": "unchanged", "p1": "restart", "d0": "remove"}
+        assert host_look.look(host) == {"p0": "unchanged", "p1": "restart", "d0": "remove"}
         done = host_nodes.up(host, ALL)
         assert done == {"d0": "removed", "p0": "unchanged", "p1": "restarted"}
         assert record_of(host, "p0") == kept
@@ -92,7 +92,7 @@ def test_one_that_dies_while_starting_ends_the_others_and_is_named(tmp_path: Pat
         servers = {s["name"]: s for s in nodes[0]["servers"]}
         assert servers["d0.1"]["exit"] == 7
         assert "the stand-in ends as told" in servers["d0.1"]["tail"]
-        assert wait_until(lambda: host_nodes.look(host) == {"d0": "start"}, 10, 0.02)
+        assert wait_until(lambda: host_look.look(host) == {"d0": "start"}, 10, 0.02)
         assert not processes(record_of(host, "d0"))
 
 
@@ -106,7 +106,7 @@ def test_a_death_after_ready_is_shown_and_nothing_is_restarted(tmp_path: Path) -
         assert seen["state"] == "failed"
         assert [s["state"] for s in seen["servers"]] == ["ready", "failed"]
         assert seen["servers"][1]["exit"] == -9
-        assert host_nodes.look(host) == {"d0": "restart"}
+        assert host_look.look(host) == {"d0": "restart"}
 
 
 def test_the_deadline_is_kept_and_said(tmp_path: Path) -> None:
@@ -217,7 +217,7 @@ def test_a_record_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     (tmp_path / "state").mkdir()
     (tmp_path / "state" / "p0.json").write_text("{half")
     with pytest.raises(ActionError, match=r"p0\.json"):
-        host_nodes.look(host)
+        host_look.look(host)
 
 
 def test_problems_name_the_owner_of_a_port_but_not_ourselves(tmp_path: Path) -> None:
@@ -225,15 +225,15 @@ def test_problems_name_the_owner_of_a_port_but_not_ourselves(tmp_path: Path) -> 
     with running(a_host(tmp_path, node)) as host:
         ready(host)
         node["digest"] = "another"
-        assert host_nodes.problems(host, host_nodes.look(host)) == []
+        assert host_look.problems(host, host_look.look(host)) == []
         other = a_node(tmp_path, "p1", "")
         other["ports"] = node["ports"]
-        found = host_nodes.problems({**host, "nodes": [other]}, {"p1": "start"})
+        found = host_look.problems({**host, "nodes": [other]}, {"p1": "start"})
         assert found == []  # our own p0 holds it and is known
     port = node["ports"][0][1]
     with somebody_else(port) as foreign:
-        assert wait_until(lambda: bool(host_nodes.problems(host, {"p0": "start"})), 10, 0.05)
-        text = host_nodes.problems(host, {"p0": "start"})[0]
+        assert wait_until(lambda: bool(host_look.problems(host, {"p0": "start"})), 10, 0.05)
+        text = host_look.problems(host, {"p0": "start"})[0]
         assert f"port {port}" in text and f"pid {foreign.pid}" in text and "stand_in" in text
 
 
@@ -242,7 +242,7 @@ def test_problems_of_memory_and_files(tmp_path: Path) -> None:
     node["memory_mib"] = 10**9
     node["requires"] = [[str(tmp_path / "config.json"), "the model"]]
     host = a_host(tmp_path, node)
-    text = "\n".join(host_nodes.problems(host, host_nodes.look(host)))
+    text = "\n".join(host_look.problems(host, host_look.look(host)))
     assert "the model is missing" in text and "MiB of memory" in text
 
 

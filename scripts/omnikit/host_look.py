@@ -1,0 +1,161 @@
+"""What the nodes of this host need, why, and what stands against it. Changes nothing.
+
+host is the data of host.json (written by omnikit.host_file on the control host).
+Standard library only: this module runs on the hosts.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Any, Optional
+
+from omnikit import host_container, host_engine, host_image_look, host_ports
+from omnikit.errors import ToolkitError
+from omnikit.host_records import Record, alive, read_record, recorded_nodes, survivors
+
+Host = dict[str, Any]
+
+
+def state_dir(host: Host) -> Path:
+    """Where the host keeps its records."""
+    return Path(host["work_dir"]) / "state"
+
+
+def look(host: Host, only: Optional[set[str]] = None) -> dict[str, str]:
+    """What up would do to each node: start, restart, unchanged or remove. Changes nothing.
+
+    only: these nodes; None: all.
+    """
+    found = {}
+    for node in host["nodes"]:
+        if only is not None and node["name"] not in only:
+            continue
+        record = read_record(state_dir(host), node["name"])
+        if record is None or not runs(record):
+            found[node["name"]] = "start"
+        elif record["phase"] == "failed" or record["digest"] != node["digest"]:
+            found[node["name"]] = "restart"
+        else:
+            found[node["name"]] = (
+                "restart" if container_differs(container_of(host, node)) else "unchanged"
+            )
+    planned = {node["name"] for node in host["nodes"]}
+    for name in recorded_nodes(state_dir(host)):
+        if name not in planned and (only is None or name in only):
+            found[name] = "remove"
+    return found
+
+
+def reasons(host: Host, actions: dict[str, str]) -> dict[str, str]:
+    """Why a node is restarted."""
+    found = {}
+    for node in host["nodes"]:
+        if actions.get(node["name"]) != "restart":
+            continue
+        spec = container_of(host, node)
+        record = read_record(state_dir(host), node["name"]) or {}
+        if spec and container_differs(spec):
+            differences = host_container.look(spec).differences
+            found[node["name"]] = "its container differs: " + "; ".join(differences)
+        elif record.get("digest") != node["digest"]:
+            found[node["name"]] = "its settings, files, engine or model differ"
+        else:
+            found[node["name"]] = "a server of it has failed"
+    return found
+
+
+def images(host: Host) -> dict[str, str]:
+    """The ids of the images that the containers are made of, by name; of those that are here."""
+    found = {}
+    for spec in host.get("containers", {}).values():
+        if spec["image"] not in found:
+            image = host_image_look.find(host_engine.find(spec["engine"]), spec["image"])
+            found[spec["image"]] = image.id if image else ""
+    return {name: id_ for name, id_ in found.items() if id_}
+
+
+def replaces(host: Host, actions: dict[str, str]) -> list[str]:
+    """Nodes that serve now and would be restarted or removed."""
+    found = []
+    for name, action in actions.items():
+        record = read_record(state_dir(host), name)
+        if action not in ("restart", "remove") or record is None or record["phase"] != "ready":
+            continue
+        if all(survivors(server["process"]) for server in record["servers"]):
+            found.append(name)
+    return found
+
+
+def container_differs(spec: Optional[host_container.Spec]) -> bool:
+    """Whether a node's container must be made anew."""
+    return spec is not None and host_container.look(spec).action in ("create", "recreate")
+
+
+def container_of(host: Host, node: dict[str, Any]) -> Optional[host_container.Spec]:
+    """What the node's container is made of; None when it runs on the host itself."""
+    return host["containers"][node["container"]] if node.get("container") else None
+
+
+def runs(record: Record) -> bool:
+    """Whether anything of a record still lives."""
+    return alive(record["supervisor"]) or any(survivors(s["process"]) for s in record["servers"])
+
+
+def problems(host: Host, actions: dict[str, str]) -> list[str]:
+    """Why the nodes that would be started cannot be. Changes nothing."""
+    found = []
+    starting = [n for n in host["nodes"] if actions.get(n["name"]) in ("start", "restart")]
+    if sys.version_info < (3, 9):  # noqa: UP036 (the host's Python, whatever it is)
+        found.append(
+            f"Python {sys.version.split()[0]} runs here, 3.9 or newer is needed."
+            f" What to do: install one and set hosts.{host['host']}.python"
+        )
+    ours = our_pids(host)
+    for node in starting:
+        for address, port in node["ports"]:
+            if host_ports.is_taken(address, port):
+                owner = host_ports.owner(port)
+                if not any(f"pid {pid} " in owner for pid in ours):
+                    found.append(
+                        f"port {port}, planned for {node['name']}, is taken by {owner}."
+                        " What to do: end that process, or plan another port (make plan)"
+                    )
+        for path, what in node["requires"]:
+            if not Path(path).exists():
+                found.append(f"{what} is missing: there is no {path}.")
+            elif not os.access(path, os.R_OK):
+                found.append(f"{what} cannot be read: {path}. What to do: check its rights")
+        found += _container_problems(host, node, actions)
+    need = sum(n["memory_mib"] for n in starting if actions[n["name"]] == "start")
+    left = host_ports.memory_available_mib()
+    if left is not None and need > left:
+        found.append(
+            f"the servers to start need about {need} MiB of memory, {left} MiB are available."
+            " What to do: end other programs, plan fewer servers, or correct"
+            " engine.memory_per_server_mib"
+        )
+    return found
+
+
+def _container_problems(host: Host, node: dict[str, Any], actions: dict[str, str]) -> list[str]:
+    spec = container_of(host, node)
+    if spec is None:
+        return []
+    try:
+        if container_differs(spec):
+            return host_container.problems(spec)
+    except ToolkitError as error:
+        return [str(error)]
+    return []
+
+
+def our_pids(host: Host) -> set[int]:
+    """Every live process of what the records name."""
+    pids: set[int] = set()
+    for name in recorded_nodes(state_dir(host)):
+        record = read_record(state_dir(host), name)
+        for server in record["servers"] if record else []:
+            pids.update(survivors(server["process"]))
+    return pids

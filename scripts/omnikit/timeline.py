@@ -1,0 +1,103 @@
+"""What a command did, when, on which host: kept as JSON lines, summed up as a table."""
+
+from __future__ import annotations
+
+import json
+import time
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Iterator, Optional
+
+from omnikit.log import table
+
+HERE = "here"
+
+
+@dataclass(frozen=True)
+class Span:
+    """A step on a host (HERE: this machine). start, end: seconds since the epoch."""
+
+    step: str
+    host: str
+    start: float
+    end: float
+    result: str
+
+    @property
+    def seconds(self) -> float:
+        """How long it took."""
+        return self.end - self.start
+
+
+class Timeline:
+    """Collects spans; with a file, each is also appended there as one JSON line."""
+
+    def __init__(self, file: Optional[Path] = None) -> None:
+        self.file = file
+        self.spans: list[Span] = []
+        self._began: dict[str, float] = {}
+        if file is not None:
+            file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+
+    def write(self, kind: str, **fields: Any) -> None:
+        """Append a line to the file: what kind of entry, when, and its fields."""
+        if self.file is None:
+            return
+        with self.file.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"kind": kind, "time": time.time(), **fields}) + "\n")
+
+    def add(self, span: Span) -> None:
+        """A step that has ended."""
+        self.spans.append(span)
+        self.write("span", **asdict(span))
+
+    @contextmanager
+    def step(self, name: str, host: str = HERE) -> Iterator[None]:
+        """Measure what is done inside."""
+        start = time.time()
+        try:
+            yield
+        except BaseException:
+            self.add(Span(name, host, start, time.time(), "failed"))
+            raise
+        self.add(Span(name, host, start, time.time(), "ok"))
+
+    def on_event(self, event: dict[str, Any]) -> None:
+        """An event of fleet.play: a task began, or ended on a host."""
+        if "time" not in event:
+            return
+        if event["event"] == "task":
+            self._began[event["task"]] = event["time"]
+        elif event["event"] in ("ok", "failed", "unreachable"):
+            start = self._began.get(event["task"], event["time"])
+            result = event["event"]
+            if result == "ok" and event.get("changed"):
+                result = "changed"
+            self.add(Span(event["task"], event["host"], start, event["time"], result))
+
+    def as_text(self) -> str:
+        """Steps as rows, hosts as columns, seconds in the cells; several of one step are added."""
+        hosts = list(dict.fromkeys(span.host for span in self.spans))
+        steps = list(dict.fromkeys(span.step for span in self.spans))
+        cells: dict[tuple[str, str], float] = {}
+        for span in self.spans:
+            key = (span.step, span.host)
+            cells[key] = cells.get(key, 0.0) + span.seconds
+
+        def cell(step: str, host: str) -> str:
+            return f"{cells[step, host]:.1f}" if (step, host) in cells else "-"
+
+        rows = [[step, *(cell(step, host) for host in hosts)] for step in steps]
+        return table(rows, ["seconds", *hosts])
+
+
+def read(path: Path) -> list[Span]:
+    """The spans of a file that write made. Raises OSError, ValueError."""
+    found = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        entry = json.loads(line)
+        if entry.pop("kind") == "span":
+            entry.pop("time")
+            found.append(Span(**entry))
+    return found

@@ -1,0 +1,93 @@
+"""Releases: kept whole, without secrets, and what comes back is what was deployed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from omnikit import config, releases
+from omnikit.deployment import Deployment, prepare
+from omnikit.errors import InputError
+from settings_file import write
+
+SINGLE = """
+profile: {engine: cpu, model: tiny-qwen2}
+hosts: {local: {address: 127.0.0.1, connection: local}}
+topology: {colocated: [{hosts: [local]}]}
+"""
+
+
+@pytest.fixture(autouse=True)
+def apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Releases in a folder of the test's own, not among a developer's."""
+    monkeypatch.setattr(releases, "control_folder", lambda name: tmp_path / "control" / name)
+
+
+def deployed(tmp_path: Path, **more: str) -> Deployment:
+    assignments = [f"{key.replace('__', '.')}={value}" for key, value in more.items()]
+    loaded = config.load(str(write(tmp_path, SINGLE)), assignments=assignments, environ={})
+    return prepare(loaded, {}, {}, {})
+
+
+def keep(deployment: Deployment, note: str = "") -> releases.Release:
+    return releases.record(deployment, {"s0": "start"}, images={}, source={}, note=note)
+
+
+def test_what_comes_back_is_what_was_deployed(tmp_path: Path) -> None:
+    first = deployed(tmp_path, ports__api_base="9300", server__env__A="1")
+    release = keep(first)
+    now = deployed(tmp_path).config
+    back = releases.restored(release, now)
+    assert back.files == first.files
+    assert back.plan == first.plan
+    assert back.config.settings == first.config.settings
+
+
+def test_numbers_go_on_and_the_oldest_go(tmp_path: Path) -> None:
+    for _ in range(4):
+        keep(deployed(tmp_path, deploy__keep_releases="3"))
+    name = deployed(tmp_path).plan.environment
+    assert [release.number for release in releases.all_of(name)] == [2, 3, 4]
+    assert releases.find(name, None).number == 3
+    assert releases.find(name, 2).number == 2
+    with pytest.raises(InputError, match="no release 9, found: 2, 3, 4"):
+        releases.find(name, 9)
+
+
+def test_there_is_nothing_to_go_back_to_after_one(tmp_path: Path) -> None:
+    keep(deployed(tmp_path))
+    with pytest.raises(InputError, match="no earlier release"):
+        releases.find(deployed(tmp_path).plan.environment, None)
+
+
+def test_nobody_else_reads_a_release_and_no_secret_is_in_it(tmp_path: Path) -> None:
+    path = Path(__file__).parents[1] / "foreign" / "omni_infer_deployment.yml"
+    text = path.read_text()
+    assert "password:" in text
+    brought = tmp_path / path.name
+    brought.write_text(text)
+    loaded = config.load(files=[str(brought)], environ={})
+    secrets = [h.password for h in loaded.settings.hosts.values() if h.password]
+    assert secrets
+    made = keep(prepare(loaded, {}, {"kind": "omni-nginx"}, {}))
+    for file in made.folder.iterdir():
+        assert file.stat().st_mode & 0o077 == 0
+        for secret in secrets:
+            assert config.read_secret(secret, "x") not in file.read_text()
+    back = releases.restored(made, loaded)
+    assert [h.password for h in back.config.settings.hosts.values() if h.password] == secrets
+
+
+def test_a_release_says_who_and_what(tmp_path: Path) -> None:
+    made = releases.record(
+        deployed(tmp_path),
+        {"s0": "restart"},
+        images={"repo:tag": "0123456789abcdef"},
+        source={"revision": "abc", "dirty": True},
+    )
+    about = json.loads((made.folder / "about.json").read_text())
+    assert "@" in about["owner"]
+    shown = releases.as_text([made])
+    for part in ("repo:tag (0123456789ab)", "abc (dirty)", "restart s0"):
+        assert part in shown
