@@ -238,6 +238,26 @@ def pull_image(
     _script(c, "pull_image.sh", *filter(None, [options.pop("image")]), **options)
 
 
+@task(
+    iterable=[*LISTS, "build_arg"],
+    help=_help(
+        "dry-run", "json",
+        name="cpu-engine, omni-infer, control or a folder (default: container.build)",
+        tag="the image's name (default: container.image)",
+        base="the image to start from",
+        wheels="omni-infer: the folder with its wheels",
+        build_arg="NAME=VALUE for the Dockerfile (repeatable)",
+    ),
+)  # fmt: skip
+def build_image(
+    c, name="", environment="", config=None, set=None, tag="", base="", wheels="", build_arg=None,
+    dry_run=False, json=False,
+):  # fmt: skip
+    """Build a container image on this machine when its inputs changed."""
+    options = _given(locals())
+    _script(c, "build_image.py", *filter(None, [options.pop("name")]), **options)
+
+
 @task(iterable=HOSTS, help=_help("dry-run", "json", "host", "replace", image="IMAGE", name="NAME"))
 def start_container(
     c, image="", name="", environment="", config=None, set=None, host=None, replace=False,

@@ -5,8 +5,8 @@ set -euo pipefail
 usage() {
   cat <<'USAGE'
 usage: lint_all.sh
-Check format and style (ruff), types (mypy), shell (shellcheck), YAML (yamllint) and playbooks
-(ansible-lint, on Python 3.10 and newer). Exit status 1 when anything was found.
+Check format and style (ruff), types (mypy), shell (shellcheck), Dockerfiles (hadolint), YAML
+(yamllint) and playbooks (ansible-lint, on Python 3.11). Exit status 1 when anything was found.
 example: scripts/lint_all.sh
 USAGE
 }
@@ -41,6 +41,7 @@ main() {
   check 'ruff check' "$bin/ruff" check .
   check 'mypy' "$bin/mypy"
   check 'shellcheck' "$bin/shellcheck" "${shell_files[@]}"
+  check 'hadolint' "$bin/hadolint" --config docker/.hadolint.yaml docker/*/Dockerfile
   check 'yamllint' "$bin/yamllint" --strict configs scripts/fleet .yamllint.yaml
   if [ -x "$bin/ansible-lint" ]; then
     check 'ansible-lint' "$bin/ansible-lint" --offline --profile production \

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import socket
 from pathlib import Path
 from typing import Any, Callable
@@ -149,11 +148,3 @@ def listener() -> socket.socket:
     made.bind(("127.0.0.1", 0))
     made.listen()
     return made
-
-
-def only_on_path(folder: Path, *programs: str) -> str:
-    """A PATH with these of the stand-ins and nothing else of them."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for name in programs:
-        (folder / name).symlink_to(FAKE / name)
-    return f"{folder}{os.pathsep}{os.environ['PATH']}"

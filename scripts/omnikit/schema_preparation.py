@@ -55,6 +55,7 @@ class Container(Strict):
     python: Program
     build: Optional[PathText]
     build_base: Optional[ImageName]
+    build_args: Dict[EnvName, EnvValue]
     grace_s: Seconds
 
 
