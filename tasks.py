@@ -125,6 +125,32 @@ def rollback(
     _script(c, "rollback_environment.py", **_given(locals()))
 
 
+@task(iterable=LISTS, help=_help("dry-run", "json", "yes", logs="remove the logs as well"))
+def clean_up(
+    c, environment="", config=None, set=None, logs=False, yes=False, dry_run=False, json=False
+):
+    """Remove from the hosts what deployments left: servers, containers, files."""
+    _script(c, "clean_hosts.py", **_given(locals()))
+
+
+@task(iterable=LISTS, help=_help("yes"))
+def run_docker(c, environment="", config=None, set=None, yes=False):
+    """The deployment's step run_docker alone: the image and the containers."""
+    _script(c, "deploy_environment.py", tags="run_docker", **_given(locals()))
+
+
+@task(iterable=LISTS, help=_help("yes"))
+def run_server(c, environment="", config=None, set=None, yes=False):
+    """The deployment's step run_server alone: the servers, not the proxy."""
+    _script(c, "deploy_environment.py", tags="run_server", **_given(locals()))
+
+
+@task(iterable=LISTS, help=_help("yes"))
+def run_proxy(c, environment="", config=None, set=None, yes=False):
+    """The deployment's step run_proxy alone, with real requests at its end."""
+    _script(c, "deploy_environment.py", tags="run_proxy", **_given(locals()))
+
+
 @task(iterable=LISTS, help=_help("dry-run", "json"))
 def unlock(c, environment="", config=None, set=None, dry_run=False, json=False):
     """Break the locks that a deployment of somebody else left on the hosts."""

@@ -23,7 +23,7 @@ from omnikit.errors import InputError
 NOT_YET = 3
 # The archive of the last deployment that ended well, beside the one that came in last.
 GOOD = "good.pyz"
-VERBS = (*("look", "lock", "containers", "up", "wait", "status", "stop", "finish", "facts", "job"),)
+VERBS = (*("look", "lock", "containers", "up", "wait", "status", "stop", "finish", "facts", "clean", "job"),)
 
 
 def read_host(source: Path) -> dict[str, Any]:
@@ -70,6 +70,10 @@ def body(options: argparse.Namespace) -> int:
                 "images": host_look.images(host),
             }
         )
+    if options.verb == "clean":
+        from omnikit import host_clean
+
+        return _print(host_clean.clean({"work_dir": host["work_dir"]}))
     if options.verb == "facts":
         from omnikit import host_facts
 

@@ -57,7 +57,8 @@ def test_our_own_reader_understands_the_written_inventory(tmp_path: Path) -> Non
     )
     assert tags.returncode == 0, tags.stderr
     found = set(re.findall(r"[a-z_]+", " ".join(re.findall(r"TASK TAGS: \[(.*)\]", tags.stdout))))
-    assert {"ranktable", "run_server", "run_proxy", "stop_server"} <= found
+    assert {"run_docker", "ranktable", "run_server", "run_proxy"} <= found
+    assert {"stop_server", "clean_up"} <= found
 
 
 def playbook(folder: Path, *words: str) -> tuple[int, str]:

@@ -33,8 +33,9 @@ def files(deployment: Deployment, out: Path) -> dict[str, bytes]:
         f"# written from environment {deployment.plan.environment}: write it again, not by hand\n"
     )
     inventory = _inventory(deployment, archives)
+    docker = deployment.config.settings.runtime == "docker"
     made[INVENTORY] = (title + yaml.safe_dump(inventory, sort_keys=False)).encode()
-    made[PLAYBOOK] = (title + yaml.safe_dump(_playbook(), sort_keys=False)).encode()
+    made[PLAYBOOK] = (title + yaml.safe_dump(_playbook(docker), sort_keys=False)).encode()
     config = (fleet.PLAYBOOKS / "ansible.cfg").read_text(encoding="utf-8")
     # Plain Ansible output for people; the toolkit's own events are for the toolkit.
     kept = [
@@ -79,8 +80,8 @@ def _documented(node: NodePlan) -> dict[str, Any]:
     return made
 
 
-def _playbook() -> list[dict[str, Any]]:
-    """Our playbooks in the order of a deployment; stop_server only when it is asked for."""
+def _playbook(docker: bool) -> list[dict[str, Any]]:
+    """Our playbooks in the order of a deployment; what ends something only when asked for."""
 
     def play(name: str, playbook: str, *tags: str) -> dict[str, Any]:
         path = str(fleet.PLAYBOOKS / playbook)
@@ -90,12 +91,12 @@ def _playbook() -> list[dict[str, Any]]:
         play(
             "Ship what a deployment needs and look",
             "look.yml",
-            "ranktable",
-            "run_server",
-            "run_proxy",
+            *("run_docker", "ranktable", "run_server", "run_proxy"),
         ),
+        *([play("Run the containers", "run_docker.yml")] if docker else []),
         play("Run the servers and the proxy", "run_server.yml"),
         play("Stop what was started", "stop_server.yml", "stop_server", "never"),
+        play("Remove what was deployed", "clean_up.yml", "clean_up", "never"),
     ]
 
 

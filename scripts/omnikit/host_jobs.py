@@ -23,6 +23,7 @@ _JOBS = {
     "container": ("host_container", "ensure"),
     "stop-container": ("host_container", "stop"),
     "remove-container": ("host_container", "remove"),
+    "clean": ("host_clean", "clean"),
     "unlock": ("host_lock", "unlock"),
     "source": ("host_source", "fetch"),
     "build": ("host_source", "build"),
