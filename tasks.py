@@ -100,9 +100,12 @@ def serve(c, environment="colocated", config=None, set=None):
         "json",
         commands="print every command in full",
         files="print every rendered file in full",
+        live="ask every host now, over SSH too",
     ),
 )
-def plan(c, environment="", config=None, set=None, commands=False, files=False, json=False):
+def plan(
+    c, environment="", config=None, set=None, commands=False, files=False, live=False, json=False
+):
     """Show what a deploy would do before it does it, and what differs from what runs."""
     _script(c, "show_plan.py", **_given(locals()))
 
@@ -157,8 +160,8 @@ def unlock(c, environment="", config=None, set=None, dry_run=False, json=False):
     _script(c, "unlock_hosts.py", **_given(locals()))
 
 
-@task(iterable=LISTS, help=_help("json"))
-def status(c, environment="", config=None, set=None, json=False):
+@task(iterable=LISTS, help=_help("json", watch="again and again, until Ctrl-C"))
+def status(c, environment="", config=None, set=None, watch=False, json=False):
     """Show every server's state, and whether a completion comes through."""
     _script(c, "show_status.py", **_given(locals()))
 
@@ -282,6 +285,35 @@ def build_image(
     """Build a container image on this machine when its inputs changed."""
     options = _given(locals())
     _script(c, "build_image.py", *filter(None, [options.pop("name")]), **options)
+
+
+SOURCE = {"dir": "folder of omni-infer's source", "in_container": "do it in this container"}
+
+
+@task(iterable=HOSTS, help=_help("dry-run", "json", "host", **SOURCE))
+def build_wheels(
+    c, environment="", config=None, set=None, host=None, dir="", in_container="", dry_run=False,
+    json=False,
+):  # fmt: skip
+    """Fetch omni-infer and vLLM and build their wheels."""
+    _script(c, "build_from_source.sh", only=["fetch", "build"], **_given(locals()))
+
+
+@task(iterable=HOSTS, help=_help("dry-run", "json", "host", **SOURCE))
+def install_wheels(
+    c, environment="", config=None, set=None, host=None, dir="", in_container="", dry_run=False,
+    json=False,
+):  # fmt: skip
+    """Install the built wheels in place of the packages that are there."""
+    _script(c, "build_from_source.sh", only=["install"], **_given(locals()))
+
+
+@task(iterable=HOSTS, help=_help("json", "host", in_container=SOURCE["in_container"]))
+def check_packages(
+    c, environment="", config=None, set=None, host=None, in_container="", json=False
+):
+    """Check that omni_infer, vllm and omni_placement are installed, and in which version."""
+    _script(c, "build_from_source.sh", only=["check"], **_given(locals()))
 
 
 @task(iterable=HOSTS, help=_help("dry-run", "json", "host", "replace", image="IMAGE", name="NAME"))

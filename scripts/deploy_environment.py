@@ -26,7 +26,7 @@ def body(options: argparse.Namespace) -> int:
     if options.dry_run:
         from omnikit import plan_report
 
-        return plan_report.show(config, as_json=False, commands=False)
+        return plan_report.show(config, as_json=False, asked=True)
     wanted = deploy.Options(steps, options.keep, options.yes, options.json)
     return deploy.deploy(config, wanted)
 

@@ -23,7 +23,10 @@ from omnikit.errors import InputError
 NOT_YET = 3
 # The archive of the last deployment that ended well, beside the one that came in last.
 GOOD = "good.pyz"
-VERBS = (*("look", "lock", "containers", "up", "wait", "status", "stop", "finish", "facts", "clean", "job"),)
+VERBS = (
+    *("look", "lock", "containers", "up", "wait", "status", "stop"),
+    *("finish", "facts", "clean", "job"),
+)
 
 
 def read_host(source: Path) -> dict[str, Any]:

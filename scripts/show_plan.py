@@ -2,7 +2,7 @@
 """Show what a deploy would do before it does it: instances, hosts, devices, ports, ranks, files.
 
 Runs on the control host, changes nothing. For this machine it also says what differs from what
-runs now; other hosts are compared with what was last sent to them.
+runs now; other hosts are compared with what was last sent to them, or asked with --live.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ def body(options: argparse.Namespace) -> int:
         as_json=options.json,
         commands=options.commands,
         contents=options.files,
+        asked=options.live,
     )
 
 
@@ -33,6 +34,7 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     add_config_options(made)
     made.add_argument("--commands", action="store_true", help="print every command in full")
     made.add_argument("--files", action="store_true", help="print every rendered file in full")
+    made.add_argument("--live", action="store_true", help="ask every host now, over SSH too")
     made.add_argument("--json", action="store_true", help="print the plan as JSON")
     return cli.run_main(body, made, argv)
 

@@ -106,7 +106,7 @@ def test_a_killed_server_is_seen_and_mended_alone(deployed: Deployment) -> None:
     assert status.returncode == 1 and "p1 failed" in status.stdout
     done = deployed.run("deploy_environment.py")
     assert done.returncode == 0, done.stderr
-    assert "to do: restart p1\n" in done.stderr
+    assert "to do: start p1\n" in done.stderr
     after = deployed.pids()
     assert after["p1"] != before["p1"]
     assert {n: p for n, p in after.items() if n != "p1"} == {

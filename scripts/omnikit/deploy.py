@@ -12,6 +12,7 @@ from omnikit import (
     causes,
     fleet,
     host_records,
+    live,
     local_setup,
     ranktables,
     releases,
@@ -22,7 +23,7 @@ from omnikit.config import Config
 from omnikit.deploy_failure import undo
 from omnikit.deploy_steps import STEPS
 from omnikit.deployment import Deployment, control_folder, prepare
-from omnikit.errors import ActionError, InputError, ToolkitError
+from omnikit.errors import ActionError, ToolkitError
 from omnikit.log import say, table
 from omnikit.plan_types import Plan
 from omnikit.progress import Progress
@@ -38,20 +39,6 @@ class Options:
     keep: bool = False
     yes: bool = False
     as_json: bool = False
-
-
-@dataclass
-class _Look:
-    """What the hosts say before anything is done, by node name."""
-
-    actions: dict[str, str]
-    reasons: dict[str, str]
-    replaces: list[str]
-    images: dict[str, str]
-
-    @property
-    def changes(self) -> dict[str, str]:
-        return {name: what for name, what in self.actions.items() if what != "unchanged"}
 
 
 def deploy(config: Config, options: Options) -> int:
@@ -103,7 +90,10 @@ def carry_out(deployment: Deployment, options: Options, progress: Progress, note
     note: said of the release that this becomes.
     """
     deployment.write()
-    found = _look(deployment, options, progress)
+    found = live.of_steps(
+        live.look(deployment, progress.timeline.on_event), deployment.plan, options.steps
+    )
+    found.refuse_problems()
     changes = found.changes
     if changes:
         progress.say("to do: " + ", ".join(f"{what} {n}" for n, what in changes.items()))
@@ -127,46 +117,7 @@ def carry_out(deployment: Deployment, options: Options, progress: Progress, note
     return code
 
 
-def _look(deployment: Deployment, options: Options, progress: Progress) -> _Look:
-    """What each node needs, and why. Raises InputError with all that stands against it."""
-    outcome = fleet.play(
-        "look.yml",
-        deployment.inventory,
-        deployment.config.settings,
-        progress.timeline.on_event,
-    )
-    fleet.raise_failures(outcome)
-    found = _Look({}, {}, [], {})
-    problems = []
-    for host, data in outcome.json("Compare with what runs").items():
-        found.actions.update(data["actions"])
-        found.reasons.update(data["reasons"])
-        found.replaces += data["replaces"]
-        found.images.update(data["images"])
-        problems += [f"{host}: {problem}" for problem in data["problems"]]
-    if problems:
-        raise InputError("nothing was changed, because:\n  " + "\n  ".join(problems))
-    return _of_steps(found, deployment.plan, options)
-
-
-def _of_steps(found: _Look, plan: Plan, options: Options) -> _Look:
-    """Only what the chosen steps would touch."""
-    proxy = plan.proxy.name if plan.proxy else None
-    if "run_docker" in options.steps:
-        return found
-
-    def kept(name: str) -> bool:
-        return ("run_proxy" if name == proxy else "run_server") in options.steps
-
-    return _Look(
-        {name: what for name, what in found.actions.items() if kept(name)},
-        {name: why for name, why in found.reasons.items() if kept(name)},
-        [name for name in found.replaces if kept(name)],
-        found.images,
-    )
-
-
-def _change(deployment: Deployment, found: _Look, options: Options, progress: Progress) -> None:
+def _change(deployment: Deployment, found: live.Look, options: Options, progress: Progress) -> None:
     """Do the steps, which lock the hosts; a failure is undone, if so wanted, and written down."""
     names = {
         "omnikit_owner": who.am_i(),

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Mapping
 
-from omnikit import container_plan, containers, host_look, local_setup, ranktables, run
+from omnikit import container_plan, containers, host_look, live, local_setup, ranktables, run
 from omnikit.config import Config
 from omnikit.deployment import ARCHIVE, Deployment, prepare
 from omnikit.log import table
@@ -15,19 +15,36 @@ from omnikit.plan_types import HostPlan, Plan
 from omnikit.topology import make_plan
 
 
-def show(config: Config, *, as_json: bool, commands: bool = False, contents: bool = False) -> int:
-    """Print the plan of a configuration."""
+def show(
+    config: Config,
+    *,
+    as_json: bool,
+    commands: bool = False,
+    contents: bool = False,
+    asked: bool = False,
+) -> int:
+    """Print the plan of a configuration. asked: every host is asked now, those over SSH too."""
     plan = make_plan(config)
     found = local_setup.look(config, plan)
     tables = ranktables.remembered(plan.environment) if ranktables.needed(config, plan) else {}
     deployment = prepare(config, found.inputs, found.proxy, tables)
-    changes = {host.name: _changes(deployment, host) for host in plan.hosts}
+    if asked:
+        deployment.write()
+        seen = live.look(deployment)
+        changes = _seen(seen)
+    else:
+        changes = {host.name: _changes(deployment, host) for host in plan.hosts}
     if as_json:
         print(json.dumps(_as_data(deployment, changes), indent=1))
         return 0
     print(_as_text(deployment, changes))
     for step in local_setup.missing(config, plan):
         print(f"before that: {step}")
+    if asked:
+        for name, reason in seen.reasons.items():
+            print(f"{name}, why: {reason}")
+        for problem in seen.problems:
+            print(f"in the way: {problem}")
     if commands:
         print(_commands(config, plan))
     if contents:
@@ -35,6 +52,18 @@ def show(config: Config, *, as_json: bool, commands: bool = False, contents: boo
             for name, text in sorted(files.items()):
                 print(f"\n--- {host}: {name}\n{text}", end="")
     return 0
+
+
+def _seen(seen: live.Look) -> dict[str, Any]:
+    """What the hosts said, in the form of _changes."""
+    below = len("bundle/")
+    return {
+        host: {
+            "nodes": nodes,
+            "files": {name[below:]: what for name, what in seen.files[host].items()},
+        }
+        for host, nodes in seen.hosts.items()
+    }
 
 
 def _changes(deployment: Deployment, host: HostPlan) -> dict[str, Any]:

@@ -231,6 +231,7 @@ class Fleet(Strict):
     forks: Count
     http_proxy: Optional[Url]
     connect_timeout_s: Seconds
+    watch_s: Seconds
     log_tail_lines: Count
 
 

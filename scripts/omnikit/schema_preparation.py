@@ -80,6 +80,9 @@ class Source(Strict):
     packages: Annotated[List[Name], Field(min_length=1)]
     optional: List[Name]
     attempts: Count
+    delay_s: Seconds
+    stall_s: Seconds
+    at_once: Count
     free_mib: Mebibytes
 
 

@@ -1,0 +1,122 @@
+"""Build omni-infer and vLLM from source and install them: fetch, build, install, check.
+
+Runs on the control host, or on any host by hand. Alone: on this machine. With --environment: on its
+hosts. With --in-container: in that container of each. The folder is omni-infer's source
+(paths.code_dir; here paths.local_code_dir if it is set), vLLM's goes into infer_engines/vllm below
+it; where from, which versions and for which Python are settings (section source). A clone with
+changes of its own is left alone. Each step may run alone, and again: what is current stays.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from typing import TYPE_CHECKING, Any, Optional, Sequence
+
+from omnikit import cli
+from omnikit.config_options import add_config_options, load_config
+
+if TYPE_CHECKING:
+    from omnikit.config import Config
+    from omnikit.plan_types import Plan
+
+_STEPS = ("fetch", "build", "install", "check")
+
+
+def body(options: argparse.Namespace) -> int:
+    """Do the steps in order; the first that fails is the last."""
+    from omnikit import jobs, source_build
+
+    config = load_config(options)
+    plan, hosts = _where(options, config)
+    steps = [step for step in source_build.STEPS if not options.only or step in options.only]
+    given = source_build.parameters(
+        config, plan, hosts, steps, folder=options.dir, container=options.in_container
+    )
+    if options.dry_run:
+        _show(steps, given, options.json)
+        return 0
+    report: dict[str, Any] = {}
+    try:
+        for step in steps:
+            done = source_build.do(config, plan, step, given)
+            report[step] = {
+                "hosts": {host: d.result for host, d in done.items() if d.result is not None},
+                "errors": {host: str(d.error) for host, d in done.items() if d.error is not None},
+            }
+            text = source_build.report(step, done)
+            if text and not options.json:
+                print(text, flush=True)
+            jobs.results(done)
+            if step == "check":
+                source_build.check_found(done)
+    finally:
+        if options.json:
+            print(json.dumps(report, indent=1))
+    return 0
+
+
+def _where(options: argparse.Namespace, config: Config) -> tuple[Optional[Plan], list[str]]:
+    """The plan, None when only this machine is meant, and the hosts' names."""
+    from omnikit import image_pull, source_build, topology
+
+    environment = options.environment or os.environ.get("OMNIKIT_ENVIRONMENT")
+    if not (environment or options.config or options.host):
+        return None, [source_build.HERE]
+    plan = topology.make_plan(config)
+    return plan, image_pull.chosen(plan, options.host)
+
+
+def _show(steps: Sequence[str], given: dict[str, dict[str, Any]], as_json: bool) -> None:
+    from omnikit import source_build
+    from omnikit.log import say
+
+    lines = {
+        host: {step: source_build.commands(step, one) for step in steps}
+        for host, one in given.items()
+    }
+    if as_json:
+        print(json.dumps({"commands": lines}, indent=1))
+        return
+    say("what may run, in this order; what is there and current is left alone")
+    for host, by_step in lines.items():
+        for step, commands in by_step.items():
+            print(f"{host}: {step}")
+            for line in commands:
+                print(f"  {line}")
+
+
+def main(argv: Optional[Sequence[str]] = None) -> int:
+    """Command line: see the module's docstring."""
+    made = cli.parser(__doc__ or "", example="scripts/build_from_source.sh --dir ~/omniinfer")
+    made.prog = "build_from_source.sh"
+    add_config_options(made)
+    made.add_argument(
+        "--only",
+        action="append",
+        default=[],
+        choices=_STEPS,
+        help="only this step (may be repeated; the order stays)",
+    )
+    made.add_argument(
+        *("--host", "-H"),
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="only on this host of the environment (may be repeated)",
+    )
+    made.add_argument("--dir", metavar="DIR", help="omni-infer's source (default: paths.code_dir)")
+    made.add_argument(
+        "--in-container",
+        metavar="NAME",
+        help="do it in this running container; DIR is then a path in it",
+    )
+    made.add_argument("--dry-run", action="store_true", help="show the commands, run nothing")
+    made.add_argument("--json", action="store_true", help="print the result as JSON")
+    return cli.run_main(body, made, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
