@@ -33,6 +33,13 @@ find_python() {
   return 1
 }
 
+link_omni_cli() { # link_omni_cli VENV ROOT: omni-infer's command, in the virtual environment
+  local line
+  line=$(printf 'exec %q %q "$@"' "$(cd "$1" && pwd)/bin/python" "$2/scripts/omni_cli.py")
+  printf '#!/usr/bin/env bash\n%s\n' "$line" >"$1/bin/omni_cli"
+  chmod 755 "$1/bin/omni_cli"
+}
+
 main() {
   local extras='' dir=.venv python root log
   while [ $# -gt 0 ]; do
@@ -66,6 +73,7 @@ main() {
     die "the toolkit's dependencies could not be installed (whole log: $log)." \
       "check that the package index is reachable, then run this again"
   fi
+  link_omni_cli "$dir" "$root"
 }
 
 main "$@"

@@ -23,7 +23,7 @@ from omnikit.config import Config
 from omnikit.deploy_failure import undo
 from omnikit.deploy_steps import STEPS
 from omnikit.deployment import Deployment, control_folder, prepare
-from omnikit.errors import ActionError, ToolkitError
+from omnikit.errors import ActionError, InputError, ToolkitError
 from omnikit.log import say, table
 from omnikit.plan_types import Plan
 from omnikit.progress import Progress
@@ -39,6 +39,13 @@ class Options:
     keep: bool = False
     yes: bool = False
     as_json: bool = False
+
+
+_LOCK_TASK = "Take the lock"
+
+
+class _Locked(InputError):
+    """Somebody else changes a host: nothing was done."""
 
 
 def deploy(config: Config, options: Options) -> int:
@@ -125,6 +132,10 @@ def _change(deployment: Deployment, found: live.Look, options: Options, progress
     }
     try:
         _steps(deployment, options, progress, names)
+    except _Locked:
+        # Nothing was done; what other hosts gave us goes back.
+        _play("finish.yml", deployment, progress, {**names, "omnikit_result": "refused"})
+        raise
     except (ToolkitError, KeyboardInterrupt) as error:
         try:
             if options.keep or deployment.config.settings.deploy.on_failure == "keep":
@@ -163,6 +174,11 @@ def _play(
         variables,
         tags=tags,
     )
+    if any(event["task"] == _LOCK_TASK for event in outcome.failures):
+        try:
+            fleet.raise_failures(outcome)
+        except InputError as error:
+            raise _Locked(error.what, where=error.where, todo=error.todo) from error
     if outcome.failures:
         raise _failure(deployment, outcome, progress)
 

@@ -1,0 +1,74 @@
+#!/usr/bin/env python3
+"""omni-infer's one-click commands, with the same file: serve, status, stop.
+
+omni_cli serve FILE deploys what omni_infer_deployment.yml describes and proves that it serves;
+omni_cli status asks for one completion; omni_cli stop ends what serve started. Other tasks take the
+same file too: invoke plan --config FILE.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Optional, Sequence
+
+from omnikit import cli
+from omnikit.errors import InputError
+
+DEFAULT_FILE = "omni_infer_deployment.yml"
+
+
+def body(options: argparse.Namespace) -> int:
+    """One of the three verbs."""
+    from omnikit import config as configuration
+
+    file = Path(options.file)
+    if not file.is_file():
+        raise InputError("there is no such file.", where=str(file), todo="name it, or cd to it")
+    config = configuration.load(str(file.absolute()), (), options.set)
+    if options.verb == "serve":
+        from omnikit import deploy
+
+        return deploy.deploy(config, deploy.Options(yes=options.yes))
+    if options.verb == "status":
+        from omnikit import status
+
+        found = status.collect(config)
+        print(status.as_text(found))
+        return 0 if found["ok"] else 1
+    from omnikit import stop
+
+    done = stop.stop(config, set())
+    print("\n".join(f"{name}: {what}" for name, what in done.items()) or "nothing to stop")
+    return 0
+
+
+def main(argv: Optional[Sequence[str]] = None) -> int:
+    """Command line: see the module's docstring."""
+    made = cli.parser(__doc__ or "", example=f"omni_cli serve {DEFAULT_FILE}")
+    made.prog = "omni_cli"
+    verbs = made.add_subparsers(dest="verb", required=True, metavar="serve|status|stop")
+    for name, text in (
+        ("serve", "deploy, and prove that it serves"),
+        ("status", "show every server's state and ask for one completion"),
+        ("stop", "end what was started"),
+    ):
+        verb = verbs.add_parser(name, help=text, description=text, allow_abbrev=False)
+        if name == "serve":
+            verb.add_argument("file", metavar="FILE", help="omni_infer_deployment.yml")
+            verb.add_argument("--yes", action="store_true", help="replace what runs without asking")
+        else:
+            verb.add_argument(
+                "--config",
+                dest="file",
+                default=DEFAULT_FILE,
+                metavar="FILE",
+                help=f"default: {DEFAULT_FILE}",
+            )
+        verb.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="setting")
+    return cli.run_main(body, made, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,103 @@
+"""A server process with the engine's endpoints, answers and metrics, for deployments in breadth.
+
+It stands in for vLLM where there are more servers than this machine could run engines; the
+deployments of real engines have tests of their own. Called like the engine: options that it does
+not know are ignored. STAND_IN_DELAY_S: seconds until it is ready. STAND_IN_FAILS: it dies instead,
+with that text as its last words.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+READY_AT = time.monotonic() + float(os.environ.get("STAND_IN_DELAY_S", "0"))
+
+
+def option(name: str, default: str) -> str:
+    words = sys.argv[1:]
+    return words[words.index(name) + 1] if name in words else default
+
+
+MODEL = option("--served-model-name", "tiny")
+COUNTS = {"external_kv_transfer": 0, "local_compute": 0}
+LOCK = threading.Lock()
+
+
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, *_: object) -> None:
+        """The log is for what the server itself says."""
+
+    def do_GET(self) -> None:
+        if self.path == "/health":
+            self.answer(200 if time.monotonic() >= READY_AT else 503, b"")
+        elif self.path == "/v1/models":
+            self.answer(200, json.dumps({"data": [{"id": MODEL}]}).encode())
+        elif self.path == "/metrics":
+            self.answer(200, self.metrics())
+        else:
+            self.answer(404, b"")
+
+    def metrics(self) -> bytes:
+        lines = ["vllm:num_requests_running 0.0", "vllm:num_requests_waiting 0.0"]
+        lines += ["vllm:kv_cache_usage_perc 0.0", "vllm:gpu_cache_usage_perc 0.0"]
+        with LOCK:
+            for source, count in COUNTS.items():
+                name = "vllm:prompt_tokens_by_source_total"
+                lines.append(f'{name}{{source="{source}"}} {count}.0')
+        return ("\n".join(lines) + "\n").encode()
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers.get("Content-Length", 0))))
+        chat = self.path.endswith("/chat/completions")
+        prompt = body["messages"][-1]["content"] if chat else body["prompt"]
+        tokens = len(prompt)
+        handed = (body.get("kv_transfer_params") or {}).get("remote_engine_id")
+        with LOCK:
+            COUNTS["external_kv_transfer" if handed else "local_compute"] += tokens
+        count = int(body.get("max_tokens", 1))
+        made: dict[str, Any] = {
+            "model": MODEL,
+            "usage": {"prompt_tokens": tokens, "completion_tokens": count},
+            "kv_transfer_params": {"remote_engine_id": f"pid {os.getpid()}"},
+        }
+        if body.get("stream"):
+            self.stream(count, made)
+        elif chat:
+            made["choices"] = [{"message": {"role": "assistant", "content": "x" * count}}]
+            self.answer(200, json.dumps(made).encode())
+        else:
+            made["choices"] = [{"text": "x" * count, "finish_reason": "length"}]
+            self.answer(200, json.dumps(made).encode())
+
+    def stream(self, count: int, made: dict[str, Any]) -> None:
+        chunks = [{"choices": [{"text": "x"}], "usage": None} for _ in range(count)]
+        chunks.append({"choices": [], "usage": made["usage"]})  # type: ignore[typeddict-item]
+        text = "".join(f"data: {json.dumps(chunk)}\n\n" for chunk in chunks)
+        self.answer(200, (text + "data: [DONE]\n\n").encode(), "text/event-stream")
+
+    def answer(self, status: int, data: bytes, kind: str = "application/json") -> None:
+        self.send_response(status)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+
+def main() -> None:
+    print(f"the stand-in serves {MODEL}", flush=True)
+    if os.environ.get("STAND_IN_FAILS"):
+        sys.exit(os.environ["STAND_IN_FAILS"])
+    address = (option("--host", "0.0.0.0"), int(option("--port", "8000")))
+    ThreadingHTTPServer(address, Handler).serve_forever()
+
+
+if __name__ == "__main__":
+    main()
