@@ -231,6 +231,23 @@ def export_ansible(c, environment="", config=None, set=None, out="", dry_run=Fal
     _script(c, "export_ansible.py", **_given(locals()))
 
 
+@task(
+    iterable=HOSTS,
+    help=_help(
+        "dry-run", "json", "host", "yes",
+        password_file="file whose first line is the hosts' password",
+        agent="ask for no password: a key that works is there",
+        fingerprints='file with the expected host keys, "HOST SHA256:…" each',
+    ),
+)  # fmt: skip
+def setup_keys(
+    c, environment="", config=None, set=None, host=None, password_file="", agent=False,
+    fingerprints="", yes=False, dry_run=False, json=False,
+):  # fmt: skip
+    """Log in to every host by key from now on: make it, record host keys, spread it, prove it."""
+    _script(c, "setup_keys.sh", **_given(locals()))
+
+
 @task(iterable=HOSTS, help=_help("json", "host", all="also what is well, in full"))
 def check_env(c, environment="", config=None, set=None, host=None, all=False, json=False):
     """Check all hosts side by side before anything starts, and say how to mend what is wrong."""
