@@ -17,7 +17,9 @@ from typing import Iterator, Mapping, Optional
 
 from docker_host import wait_for
 
-FAKE_NPU = Path(__file__).with_name("fake_npu")
+TESTS = Path(__file__).parent
+# Where a host has what stands in for servers and NPU tools.
+STAND_INS = "/opt/omnikit-tests"
 
 # Runs as process 1 of a host. Arguments: name, address with prefix, gateway, its folder.
 _BOOT = r"""
@@ -97,7 +99,8 @@ class Fleet:
     folder: Path
     network: str
     hosts: dict[str, FleetHost] = field(default_factory=dict)
-    bridge: str = ""
+    hub: Optional[subprocess.Popen[bytes]] = None  # holds the namespace with the bridge
+    uplink: str = ""
 
     @property
     def key(self) -> Path:
@@ -144,10 +147,36 @@ class Fleet:
 
     def link(self, name: str, up: bool) -> None:
         """Take a host off the network, or put it on it again."""
-        _sh("ip", "link", "set", self._wire(self.hosts[name]), "up" if up else "down")
+        self._in_hub("ip", "link", "set", self._wire(self.hosts[name]), "up" if up else "down")
 
     def _wire(self, host: FleetHost) -> str:
-        return f"{self.bridge}n{list(self.hosts).index(host.name)}"
+        return f"n{list(self.hosts).index(host.name)}"
+
+    def _in_hub(self, *words: str) -> None:
+        assert self.hub is not None
+        _sh("nsenter", "--target", str(self.hub.pid), "--net", *words)
+
+    def connect(self) -> None:
+        """Make the bridge between the hosts, in a namespace that no firewall of this machine
+        reaches, and a line from it to this machine."""
+        mine = Path("/proc/self/ns/net").readlink()
+        self.hub = subprocess.Popen(["unshare", "--net", "sleep", "infinity"])
+        place = Path(f"/proc/{self.hub.pid}/ns/net")
+        wait_for(lambda: place.readlink() != mine, "the network between the hosts", 20)
+        self._in_hub("ip", "link", "add", "br0", "type", "bridge")
+        self._in_hub("ip", "link", "set", "br0", "up")
+        peer = ("type", "veth", "peer", "up0", "netns", str(self.hub.pid))
+        _sh("ip", "link", "add", self.uplink, *peer)
+        self._in_hub("ip", "link", "set", "up0", "master", "br0", "up")
+        _sh("ip", "address", "add", f"{self.network}.254/24", "dev", self.uplink)
+        _sh("ip", "link", "set", self.uplink, "up")
+
+    def disconnect(self) -> None:
+        """Take the bridge away, and the line with it."""
+        if self.hub is not None:
+            self.hub.kill()
+            self.hub.wait()
+            wait_for(lambda: not Path(f"/sys/class/net/{self.uplink}").exists(), "the line goes")
 
     def _boot(self, host: FleetHost) -> None:
         go = host.folder / "go"
@@ -167,8 +196,12 @@ class Fleet:
             lambda: Path(f"/proc/{host.pid}/ns/net").readlink() != mine, "its network is apart", 20
         )
         wire = self._wire(host)
-        _sh("ip", "link", "add", wire, "type", "veth", "peer", "eth0", "netns", str(host.pid))
-        _sh("ip", "link", "set", wire, "master", self.bridge, "up")
+        # Made here, where both namespaces can be named, then moved.
+        made = f"{self.uplink}{wire}"
+        assert self.hub is not None
+        _sh("ip", "link", "add", made, "type", "veth", "peer", "eth0", "netns", str(host.pid))
+        _sh("ip", "link", "set", made, "name", wire, "netns", str(self.hub.pid))
+        self._in_hub("ip", "link", "set", wire, "master", "br0", "up")
         with go.open("w") as gate:
             gate.write("go\n")
 
@@ -177,7 +210,10 @@ class Fleet:
 
         def up() -> bool:
             assert host.unshare is not None and host.unshare.poll() is None, self.boot_log(host)
-            return subprocess.run(probe, capture_output=True, timeout=10).returncode == 0
+            try:
+                return subprocess.run(probe, capture_output=True, timeout=1).returncode == 0
+            except subprocess.TimeoutExpired:  # this machine still knows its old line's address
+                return False
 
         wait_for(up, f"{host.name} answers", 30)
 
@@ -206,14 +242,12 @@ def ssh_fleet(
     """
     number = os.getpid() % 200 + 20
     fleet = Fleet(folder, f"10.{number}.{len(list(Path('/sys/class/net').iterdir())) % 250}")
-    fleet.bridge = f"of{number}x{fleet.network.rpartition('.')[2]}"
+    fleet.uplink = f"of{number}x{fleet.network.rpartition('.')[2]}"
     folder.mkdir(parents=True, exist_ok=True)
     _sh("mount", "-t", "tmpfs", "-o", "mode=755", "omnikit-fleet", str(folder))
     try:
         _make_keys(fleet, names)
-        _sh("ip", "link", "add", fleet.bridge, "type", "bridge")
-        _sh("ip", "link", "set", fleet.bridge, "up")
-        _sh("ip", "address", "add", f"{fleet.network}.254/24", "dev", fleet.bridge)
+        fleet.connect()
         for host in fleet.hosts.values():
             own = (variables or {}).get(host.name, {})
             _furnish(fleet, host, password, authorized, npu, own)
@@ -224,7 +258,7 @@ def ssh_fleet(
     finally:
         for host in fleet.hosts.values():
             fleet.stop(host.name)
-        subprocess.run(["ip", "link", "delete", fleet.bridge], capture_output=True)
+        fleet.disconnect()
         _sh("umount", "--lazy", str(folder))
         shutil.rmtree(folder)
 
@@ -289,10 +323,18 @@ def _furnish(
         others = [x for x in Path("/etc/shadow").read_text().splitlines() if x[:5] != "root:"]
         shadow.write_text("\n".join([f"root:{hashed}:19000:0:99999:7:::", *others]) + "\n")
         shadow.chmod(0o600)
+    # Copies: a host does not see this machine's /tmp, where the project may be.
+    tests = upper / STAND_INS.lstrip("/")
+    tests.mkdir(parents=True)
+    shutil.copy(TESTS / "fleet_server.py", tests)
     if npu:
-        for tool in FAKE_NPU.iterdir():
+        shutil.copytree(TESTS / "fake_npu", tests / "fake_npu")
+        shutil.copytree(TESTS / "facts" / "npu", tests / "facts" / "npu")
+        for tool in (tests / "fake_npu").iterdir():
+            if tool.name == "ip":  # a host has a network of its own to ask
+                continue
             place = "usr/bin" if tool.name == "hccn_tool" else "usr/local/bin"
             (upper / place).mkdir(parents=True, exist_ok=True)
             wrapper = upper / place / tool.name
-            wrapper.write_text(f'#!/bin/sh\nexec {shlex.quote(str(tool))} "$@"\n')
+            wrapper.write_text(f'#!/bin/sh\nexec {STAND_INS}/fake_npu/{tool.name} "$@"\n')
             wrapper.chmod(0o755)

@@ -11,7 +11,8 @@ from omnikit.schema import Host, Settings
 
 def words(host: Host, settings: Settings) -> list[str]:
     """Options of ssh for a host: port, key, jump host, and where host keys are recorded."""
-    found = ["-o", "StrictHostKeyChecking=yes", *_common(host, settings)]
+    alive = ["-o", "ServerAliveInterval=5", "-o", "ServerAliveCountMax=3"]
+    found = ["-o", "StrictHostKeyChecking=yes", *alive, *_common(host, settings)]
     if host.port:
         found += ["-p", str(host.port)]
     key = private_key(host, settings)

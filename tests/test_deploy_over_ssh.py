@@ -1,0 +1,196 @@
+"""2P1D on four real SSH hosts, with stand-ins for NPU tools and servers: the path of a real fleet.
+
+The tests share one fleet and build on each other, in order.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any, Iterator
+
+import pytest
+from ssh_fleet import STAND_INS, Fleet, ssh_fleet
+
+ROOT = Path(__file__).resolve().parents[1]
+NAMES = ["p0", "p1", "d0", "d1"]
+
+pytestmark = pytest.mark.slow
+
+
+class Site:
+    """The environment "overssh" on a fleet."""
+
+    def __init__(self, folder: Path, fleet: Fleet) -> None:
+        self.fleet = fleet
+        self.file = folder / "overssh.yaml"
+        self.file.write_text(
+            "profile: {engine: ascend, omni_version: v0.4.1, model: deepseek-r1-w8a8}\n"
+            "runtime: process\n"
+            f"{fleet.settings()}"
+            "topology:\n  prefill: [{hosts: [p0]}, {hosts: [p1]}]\n"
+            "  decode: [{hosts: [d0, d1]}]\n  proxy: p0\n"
+            "devices: '0-3'\n"
+            "model: {path: /data/model, served_name: tiny}\n"
+            f"server: {{command: [python3, {STAND_INS}/fleet_server.py]}}\n"
+            "proxy: {kind: nginx-njs, prefill_balance: least_conn, decode_balance: least_conn,"
+            " worker_processes: 1, worker_connections: 1024}\n"
+            "readiness: {poll_interval_s: 0.1, deadline_s: 60}\n"
+            "stop: {grace_s: 3}\n"
+            "fleet: {connect_timeout_s: 5}\n"
+        )
+        for host in fleet.hosts.values():
+            host.path("/data/model").mkdir(parents=True, exist_ok=True)
+            host.path("/data/model/config.json").write_text("{}")
+        self.control = ROOT / "build" / "control" / "overssh"
+
+    def argv(self, name: str, *words: str) -> list[str]:
+        runner = ["bash"] if name.endswith(".sh") else [sys.executable]
+        return [*runner, f"scripts/{name}", "-e", str(self.file), *words]
+
+    def run(self, name: str, *words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            self.argv(name, *words),
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=180,
+            start_new_session=True,
+        )
+
+    def deploy(self, *words: str, code: int = 0) -> str:
+        done = self.run("deploy_environment.py", *words)
+        assert done.returncode == code, done.stderr
+        assert "Traceback" not in done.stderr
+        return done.stderr
+
+    def pids(self) -> dict[str, Any]:
+        nodes = json.loads(self.run("show_status.py", "--json").stdout)["nodes"]
+        return {server["name"]: server["pid"] for node in nodes for server in node["servers"]}
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    folder = tmp_path_factory.mktemp("overssh")
+    variables = {name: {"FAKE_HCCN_HOST": str(i)} for i, name in enumerate(NAMES)}
+    with ssh_fleet(folder / "fleet", NAMES, npu=True, variables=variables) as fleet:
+        made = Site(folder, fleet)
+        try:
+            yield made
+        finally:
+            made.run("stop_environment.py")
+            for path in sorted(made.control.rglob("*"), reverse=True):
+                path.rmdir() if path.is_dir() else path.unlink()
+
+
+def test_a_first_deployment_serves_through_the_proxy_host(site: Site) -> None:
+    said = site.deploy()
+    assert "rank tables: " in said and "overssh is ready" in said
+    for step in ("Start the servers", "Wait for the servers"):
+        assert step in said  # the table of durations, a column for each host
+    table = json.loads(
+        site.fleet.hosts["d1"]
+        .path("/data/omnikit/bundle/ranktable")
+        .joinpath("global/global_ranktable_merge.json")
+        .read_text()
+    )
+    servers = [server for group in table["server_group_list"] for server in group["server_list"]]
+    addresses = [device["device_ip"] for server in servers for device in server["device"]]
+    assert addresses[:4] == ["10.1.0.100", "10.1.0.101", "10.1.0.102", "10.1.0.103"]
+    assert addresses[-1] == "10.1.3.103"
+
+
+def test_a_second_deployment_changes_nothing(site: Site) -> None:
+    before = site.pids()
+    assert "overssh is ready: nothing to change" in site.deploy()
+    assert site.pids() == before
+
+
+def test_a_changed_setting_restarts_only_the_instance_it_concerns(site: Site) -> None:
+    before = site.pids()
+    changed = "topology.prefill=[{hosts: [p0]}, {hosts: [p1], server: {env: {A: 1}}}]"
+    asked = site.run("show_plan.py", "--live", "--set", changed)
+    assert asked.returncode == 0, asked.stderr
+    rows = {line.split()[0]: line.split()[-1] for line in asked.stdout.splitlines() if line}
+    assert (rows["p0"], rows["p1"], rows["d0"], rows["d1"]) == (
+        *("unchanged", "restart", "unchanged", "unchanged"),
+    )
+    assert "to do: restart p1\n" in site.deploy("--yes", "--set", changed)
+    after = site.pids()
+    assert {name for name in before if before[name] != after[name]} == {"p1"}
+    assert "to do: restart p1\n" in site.deploy("--yes")
+
+
+def test_a_control_host_that_is_killed_goes_on_where_it_was(site: Site) -> None:
+    site.run("stop_environment.py")
+    slow = ["--set", "server.env.STAND_IN_DELAY_S=4"]
+    argv = site.argv("deploy_environment.py", *slow)
+    with subprocess.Popen(
+        argv, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    ) as killed:
+        assert killed.stderr is not None
+        for line in killed.stderr:
+            if "started on" in line:
+                break
+        os.kill(killed.pid, signal.SIGKILL)
+    lock = site.fleet.hosts["p0"].path("/data/omnikit/deploy.lock")
+    assert "overssh" in lock.read_text()  # it was killed while it held the hosts
+    said = site.deploy(*slow)
+    assert "overssh is ready" in said
+    assert not lock.exists()
+
+
+def test_somebody_elses_deployment_is_named(site: Site) -> None:
+    before = site.pids()
+    lock = site.fleet.hosts["d1"].path("/data/omnikit/deploy.lock")
+    held = {"owner": "ann@other:/opt", "what": "deploy of overssh", "since": time.time()}
+    lock.write_text(json.dumps(held))
+    said = site.deploy("--yes", "--set", "server.env.STAND_IN_DELAY_S=0", code=2)
+    assert (
+        "host d1, step 'Take the lock'" in said and "ann@other:/opt is changing this host" in said
+    )
+    assert site.pids() == before
+    assert not site.fleet.hosts["p0"].path("/data/omnikit/deploy.lock").exists()
+    assert "d1: broken: ann@other:/opt" in site.run("unlock_hosts.py").stdout
+
+
+def test_a_host_that_is_off_stops_the_verb_and_is_named(site: Site) -> None:
+    site.fleet.stop("p1")
+    started = time.monotonic()
+    said = site.deploy(code=1)
+    assert "host p1" in said and "cannot be reached" in said
+    assert time.monotonic() - started < 60
+
+
+def test_a_rebooted_host_is_brought_back_alone(site: Site) -> None:
+    site.fleet.start("p1")
+    assert site.run("show_status.py").returncode == 1
+    said = site.deploy("--set", "server.env.STAND_IN_DELAY_S=4")
+    assert "to do: start p1\n" in said
+    assert site.run("show_status.py").returncode == 0
+
+
+def test_logs_come_from_their_hosts(site: Site) -> None:
+    done = site.run("show_logs.py", "--lines", "5", "--instance", "d1.0", "--instance", "p0")
+    assert done.returncode == 0, done.stderr
+    assert "d1.0 | the stand-in serves tiny\n" in done.stdout
+
+
+def test_check_env_sees_every_host(site: Site) -> None:
+    done = site.run("check_env.py", "--json")
+    assert "Traceback" not in done.stderr
+    assert set(json.loads(done.stdout)["hosts"]) == set(NAMES)
+
+
+def test_stop_ends_everything_everywhere(site: Site) -> None:
+    done = site.run("stop_environment.py", "--json")
+    assert set(json.loads(done.stdout).values()) == {"stopped"}
+    for name in NAMES:
+        left = site.fleet.run(name, "pgrep -fc fleet_server.py", check=False).stdout
+        assert left.strip() == "0"
+    assert "nothing to stop" in site.run("stop_environment.py").stdout
