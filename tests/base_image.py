@@ -15,6 +15,7 @@ import tarfile
 from pathlib import Path
 
 from docker_host import DockerHost
+from needs import needs
 
 ROOT = Path(__file__).resolve().parents[1]
 SUITE = "bookworm"
@@ -32,6 +33,7 @@ def debian_archive() -> Path:
     folder.mkdir(parents=True)
     try:
         root = folder / "root"
+        needs("debootstrap")
         words = ["debootstrap", "--variant=minbase", SUITE, str(root), MIRROR]
         done = subprocess.run(words, capture_output=True, text=True, timeout=600)
         assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]

@@ -18,6 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Callable, Iterator, Mapping
 
+from needs import needs
+
 BASE_IMAGE = "omnikit-test/base:1"
 
 
@@ -66,6 +68,7 @@ class DockerHost:
 @contextmanager
 def docker_engine(folder: Path, *options: str) -> Iterator[DockerHost]:
     """A dockerd of its own below folder. It needs root. folder is removed afterwards."""
+    needs("dockerd", "docker")
     folder.mkdir(parents=True, exist_ok=True)
     host = DockerHost(folder)
     argv = ["dockerd", "--data-root", f"{folder}/data", "--exec-root", f"{folder}/exec"]
@@ -141,6 +144,7 @@ def registry(folder: Path, port: int, extra: str = "") -> Iterator[str]:
 
     extra: more of its configuration (YAML), for example authentication.
     """
+    needs("docker-registry")
     folder.mkdir(parents=True, exist_ok=True)
     config = folder / "config.yml"
     config.write_text(

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Iterator, Mapping, Optional
 
 from docker_host import wait_for
+from needs import needs
 
 TESTS = Path(__file__).parent
 # Where a host has what stands in for servers and NPU tools.
@@ -240,6 +241,7 @@ def ssh_fleet(
     authorized: the fleet's key may log in. npu: stand-ins for the NPU tools are on the hosts'
     PATH. variables: of every log-in, by host (for the stand-ins).
     """
+    needs("unshare", "nsenter", "ip", "sshd")
     number = os.getpid() % 200 + 20
     fleet = Fleet(folder, f"10.{number}.{len(list(Path('/sys/class/net').iterdir())) % 250}")
     fleet.uplink = f"of{number}x{fleet.network.rpartition('.')[2]}"

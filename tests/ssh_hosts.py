@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Iterator, Mapping
 
 from host_cases import free_port
+from needs import needs
 from omnikit.health import wait_until
 
 
@@ -62,6 +63,7 @@ def kept_connections() -> Iterator[dict[str, str]]:
 @contextmanager
 def address_on_loopback(address: str) -> Iterator[None]:
     """Give an address to this machine meanwhile."""
+    needs("ip", "sshd")
     subprocess.run(["ip", "address", "add", f"{address}/32", "dev", "lo"], check=True)
     try:
         yield

@@ -13,6 +13,7 @@ from typing import Any, Iterator
 import pytest
 from container_cases import small_spec
 from docker_host import BASE_IMAGE, DockerHost, small_root
+from needs import needs
 from omnikit import config, container_plan, host_container
 from omnikit.errors import ActionError, InputError
 
@@ -196,6 +197,7 @@ def test_a_stopped_daemon_is_named(engine: DockerHost, monkeypatch: pytest.Monke
 @pytest.fixture
 def podman(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """A Podman whose images and containers are its own; yields an image."""
+    needs("podman")
     storage, settings = tmp_path / "storage.conf", tmp_path / "containers.conf"
     places = f'graphroot = "{tmp_path}/graph"\nrunroot = "{tmp_path}/run"\n'
     storage.write_text(f'[storage]\ndriver = "vfs"\n{places}')
