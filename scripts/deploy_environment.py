@@ -4,7 +4,7 @@
 Runs on the control host. Sets up what a local environment needs (engine, model, proxy), starts or
 restarts only what differs, waits until every server is ready, and ends with real requests. When a
 start fails, what this run started is stopped again, what it ended is started again (unless --keep),
-and the cause is shown. Steps: run_docker, sync_code, pip_install, ranktable, run_server, run_proxy.
+and the cause is shown. Steps: run_docker, ranktable, run_server, run_proxy.
 """
 
 from __future__ import annotations
