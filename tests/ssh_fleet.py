@@ -200,7 +200,10 @@ class Fleet:
         # Made here, where both namespaces can be named, then moved.
         made = f"{self.uplink}{wire}"
         assert self.hub is not None
-        _sh("ip", "link", "add", made, "type", "veth", "peer", "eth0", "netns", str(host.pid))
+        # A host keeps its MAC address over a reboot, as a real one does: its neighbours know it.
+        mac = f"02:{':'.join(f'{int(part):02x}' for part in host.address.split('.'))}:01"
+        peer = ("peer", "eth0", "address", mac, "netns", str(host.pid))
+        _sh("ip", "link", "add", made, "type", "veth", *peer)
         _sh("ip", "link", "set", made, "name", wire, "netns", str(self.hub.pid))
         self._in_hub("ip", "link", "set", wire, "master", "br0", "up")
         with go.open("w") as gate:
@@ -213,7 +216,7 @@ class Fleet:
             assert host.unshare is not None and host.unshare.poll() is None, self.boot_log(host)
             try:
                 return subprocess.run(probe, capture_output=True, timeout=1).returncode == 0
-            except subprocess.TimeoutExpired:  # this machine still knows its old line's address
+            except subprocess.TimeoutExpired:
                 return False
 
         wait_for(up, f"{host.name} answers", 30)
