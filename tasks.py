@@ -20,6 +20,7 @@ ROOT = Path(__file__).resolve().parent
 task = partial(invoke_task, auto_shortflags=False)
 LISTS = ["config", "set"]
 HOSTS = [*LISTS, "host"]
+BENCHMARKS = ("commands", "proxy", "deploy", "sync")
 HELP = {
     "environment": "name in configs/environments, or a path (default: local)",
     "config": "site file with settings on top of the environment's (repeatable)",
@@ -128,6 +129,43 @@ def rollback(
     _script(c, "rollback_environment.py", **_given(locals()))
 
 
+@task(iterable=[*LISTS, "instance"], help=_help("dry-run", "json", "instance"))
+def roll_prefill(
+    c, environment="", config=None, set=None, instance=None, dry_run=False, json=False
+):
+    """Restart the prefill instances one after the other, without a failed request."""
+    _script(c, "roll_prefill.py", **_given(locals()))
+
+
+@task(iterable=LISTS, help=_help("json"))
+def reload_proxy(c, environment="", config=None, set=None, json=False):
+    """Have the running proxy take its configuration over, without losing a connection."""
+    _script(c, "reload_proxy.py", **_given(locals()))
+
+
+@task(
+    iterable=[*HOSTS, "instance"],
+    help=_help(
+        "json", "host", "instance",
+        since="only of the last 30m, 2h, 1d",
+        max_mib="of larger files only the last so many MiB",
+        out="where the folder is made (default build/logs)",
+    ),
+)  # fmt: skip
+def fetch_logs(
+    c, environment="", config=None, set=None, host=None, instance=None, since="", max_mib="",
+    out="", json=False,
+):  # fmt: skip
+    """Fetch the logs of all hosts into one folder and sum up the errors in them."""
+    _script(c, "fetch_logs.py", **_given(locals()))
+
+
+@task(iterable=LISTS, help=_help("json", log="read this log instead (- for standard input)"))
+def doctor(c, environment="", config=None, set=None, log="", json=False):
+    """Look at a deployment that failed or is slow and name likely causes, with what to do."""
+    _script(c, "diagnose_deployment.py", **_given(locals()))
+
+
 @task(iterable=LISTS, help=_help("dry-run", "json", "yes", logs="remove the logs as well"))
 def clean_up(
     c, environment="", config=None, set=None, logs=False, yes=False, dry_run=False, json=False
@@ -140,6 +178,28 @@ def clean_up(
 def run_docker(c, environment="", config=None, set=None, yes=False):
     """The deployment's step run_docker alone: the image and the containers."""
     _script(c, "deploy_environment.py", tags="run_docker", **_given(locals()))
+
+
+@task(
+    iterable=HOSTS,
+    help=_help(
+        "dry-run", "json", "host",
+        verify="read all files again, on both ends",
+        replace="also a folder that is no copy of ours; what is in it besides is removed",
+    ),
+)  # fmt: skip
+def sync_code(
+    c, environment="", config=None, set=None, host=None, verify=False, replace=False,
+    dry_run=False, json=False,
+):  # fmt: skip
+    """Make the source on the hosts equal to the one here; only what differs is sent."""
+    _script(c, "sync_code.py", **_given(locals()))
+
+
+@task(iterable=LISTS, help=_help("yes"))
+def pip_install(c, environment="", config=None, set=None, yes=False):
+    """The deployment's step pip_install alone: packages of the source's copies, where needed."""
+    _script(c, "deploy_environment.py", tags="pip_install", **_given(locals()))
 
 
 @task(iterable=LISTS, help=_help("yes"))
@@ -384,9 +444,9 @@ def install_proxy(c, dry_run=False, json=False):
 
 @task()
 def test(c):
-    """Run all tests: the fast ones side by side, then the slow ones, which need the machine."""
+    """Run all tests side by side: the fast ones, then the slow ones."""
     test_fast(c)
-    _run(c, sys.executable, "-m", "pytest", "-m", "slow")
+    _run(c, sys.executable, "-m", "pytest", "-n", "2", "--dist", "loadgroup", "-m", "slow")
 
 
 @task()
@@ -401,9 +461,10 @@ def lint(c):
     _run(c, "bash", str(ROOT / "scripts" / "lint_all.sh"))
 
 
-@task(help={"only": "one of commands, deploy, proxy (default: all)"})
+@task(help={"only": f"one of {', '.join(BENCHMARKS)} (default: all)"})
 def bench(c, only=""):
     """Measure what the toolkit itself costs, against baselines in the same run."""
-    for name in [only] if only else ["commands", "proxy", "deploy"]:
+    for name in [only] if only else BENCHMARKS:
         path = ROOT / "benchmarks" / f"bench_{name}.py"
-        _run(c, "env", f"PYTHONPATH={ROOT / 'scripts'}", sys.executable, str(path))
+        places = f"{ROOT / 'scripts'}:{ROOT / 'tests'}"
+        _run(c, "env", f"PYTHONPATH={places}", sys.executable, str(path))

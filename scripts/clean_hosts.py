@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from contextlib import nullcontext
 from typing import Optional, Sequence
 
 from omnikit import cli
@@ -18,7 +19,7 @@ from omnikit.config_options import add_config_options, load_config
 
 def body(options: argparse.Namespace) -> int:
     """Ask, then clean every host and print a line for each."""
-    from omnikit import ask, host_records, jobs
+    from omnikit import ask, host_records, jobs, who
     from omnikit.deployment import control_folder
     from omnikit.topology import make_plan
 
@@ -29,8 +30,9 @@ def body(options: argparse.Namespace) -> int:
     if not options.dry_run:
         hosts = ", ".join(parameters)
         ask.confirm(f"{config.environment} would be stopped and removed on {hosts}.", options.yes)
-    lock = control_folder(config.environment) / "lock"
-    with host_records.locked(lock, f"clean-up of {config.environment}"):
+    lock, what = control_folder(config.environment) / "lock", f"clean-up of {config.environment}"
+    audited = nullcontext() if options.dry_run else who.audited(config.environment, what)
+    with host_records.locked(lock, what), audited:
         found = jobs.results(jobs.run(plan, config.settings, "clean", parameters))
     if options.json:
         print(json.dumps(found, indent=1))

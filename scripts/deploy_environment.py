@@ -4,7 +4,7 @@
 Runs on the control host. Sets up what a local environment needs (engine, model, proxy), starts or
 restarts only what differs, waits until every server is ready, and ends with real requests. When a
 start fails, what this run started is stopped again, what it ended is started again (unless --keep),
-and the cause is shown. Steps: run_docker, ranktable, run_server, run_proxy.
+and the cause is shown. Steps: run_docker, sync_code, pip_install, ranktable, run_server, run_proxy.
 """
 
 from __future__ import annotations
@@ -26,8 +26,10 @@ def body(options: argparse.Namespace) -> int:
     if options.dry_run:
         from omnikit import plan_report
 
-        return plan_report.show(config, as_json=False, asked=True)
-    wanted = deploy.Options(steps, options.keep, options.yes, options.json)
+        return plan_report.show(config, as_json=False, asked=True, steps=steps)
+    wanted = deploy.Options(
+        steps, deploy_steps.named(options.tags), options.keep, options.yes, options.json
+    )
     return deploy.deploy(config, wanted)
 
 
@@ -42,7 +44,9 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     made.add_argument("--skip-tags", default="", metavar="STEP,…", help="all but these steps")
     made.add_argument("--yes", action="store_true", help="replace what runs without asking")
     made.add_argument("--keep", action="store_true", help="after a failed start, stop nothing")
-    made.add_argument("--json", action="store_true", help="print the result as JSON")
+    made.add_argument(
+        "--json", action="store_true", help="print what happens as JSON lines, the result last"
+    )
     return cli.run_main(body, made, argv)
 
 

@@ -2,8 +2,8 @@
 """Write an Ansible inventory and playbook of an environment, with omni-infer's documented names.
 
 Runs on the control host, writes only below --out. The playbook imports the toolkit's own, so that
-plain ansible-playbook does what `invoke deploy` does. Tags: ranktable, run_server, run_proxy,
-stop_server.
+plain ansible-playbook does what `invoke deploy` does. Tags: run_docker, sync_code, pip_install,
+ranktable, run_server, run_proxy; and only when asked for: stop_server, fetch_log, clean_up.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Optional, Sequence
 
 from omnikit import cli
-from omnikit.config_options import add_config_options, load_config
+from omnikit.config_options import add_config_options, chosen, load_config
 
 
 def body(options: argparse.Namespace) -> int:
@@ -31,11 +31,11 @@ def body(options: argparse.Namespace) -> int:
     deployment = prepare(config, found.inputs, found.proxy, tables)
     out = options.out or Path("build") / "ansible" / plan.environment
     if options.dry_run:
-        for name, data in ansible_export.files(deployment, out).items():
+        for name, data in ansible_export.files(deployment, out, chosen(options)).items():
             if not name.startswith("archives/"):
                 print(f"--- {out / name}\n{data.decode()}", end="")
         return 0
-    done = ansible_export.write(deployment, out)
+    done = ansible_export.write(deployment, out, chosen(options))
     if options.json:
         print(json.dumps(done, indent=1))
     else:

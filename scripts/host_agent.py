@@ -68,7 +68,7 @@ def body(options: argparse.Namespace) -> int:
                 "actions": actions,
                 "files": changes,
                 "problems": host_look.problems(host, actions),
-                "reasons": host_look.reasons(host, actions),
+                "reasons": host_look.reasons(host, actions, source),
                 "replaces": host_look.replaces(host, actions),
                 "images": host_look.images(host),
             }
@@ -89,13 +89,15 @@ def body(options: argparse.Namespace) -> int:
         _print({"verdict": verdict, "nodes": nodes})
         return {"ready": 0, "failed": 1}.get(verdict, NOT_YET)
     work_dir = Path(host["work_dir"])
-    if options.owner:
+    if options.owner and options.verb != "stop":
         host_lock.take(work_dir, options.owner, options.what)
     if options.verb == "lock":
         return _print({"changed": False})
     with host_records.locked(work_dir / "host.lock", options.verb, wait_s=host["grace_s"]):
         if options.verb == "stop":
             done = host_nodes.stop(host, only, remove=options.remove)
+            if options.owner and done:
+                host_lock.audit(work_dir, options.owner, options.what, "ok")
         else:
             host_unpack.unpack(source, work_dir)
             if options.verb == "containers":
@@ -161,7 +163,7 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     )
     made.add_argument("--wait", action="store_true", help="up: and wait until they are ready")
     made.add_argument("--only", metavar="NODE,…", help="only these nodes")
-    made.add_argument("--owner", default="", help="who holds the host's lock meanwhile")
+    made.add_argument("--owner", default="", help="who does it, and holds the lock")
     made.add_argument("--what", default="", help="what for")
     made.add_argument("--result", default="ok", help="finish: how it ended")
     made.add_argument("--remove", action="store_true", help="stop: remove the containers as well")

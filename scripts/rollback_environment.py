@@ -39,7 +39,9 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     made.add_argument("--yes", action="store_true", help="replace what runs without asking")
     made.add_argument("--keep", action="store_true", help="after a failed start, stop nothing")
     made.add_argument("--dry-run", action="store_true", help="show the release, do nothing")
-    made.add_argument("--json", action="store_true", help="print the result as JSON")
+    made.add_argument(
+        "--json", action="store_true", help="print what happens as JSON lines, the result last"
+    )
     return cli.run_main(body, made, argv)
 
 

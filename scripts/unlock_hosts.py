@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from contextlib import nullcontext
 from typing import Optional, Sequence
 
 from omnikit import cli
@@ -28,7 +29,10 @@ def body(options: argparse.Namespace) -> int:
         host.name: {"work_dir": host.work_dir, "owner": who.am_i(), "dry_run": options.dry_run}
         for host in plan.hosts
     }
-    found = jobs.results(jobs.run(plan, config.settings, "unlock", parameters))
+    what = f"unlock of {config.environment}"
+    audited = nullcontext() if options.dry_run else who.audited(config.environment, what)
+    with audited:
+        found = jobs.results(jobs.run(plan, config.settings, "unlock", parameters))
     if options.json:
         print(json.dumps(found, indent=1))
         return 0

@@ -11,6 +11,7 @@ from typing import Any, Iterator
 import hypothesis
 import pytest
 from docker_host import DockerHost, docker_engine, make_small_image
+from omnikit import host_records
 
 # How fast a machine makes examples says nothing about the code.
 hypothesis.settings.register_profile(
@@ -21,9 +22,18 @@ hypothesis.settings.load_profile("omnikit")
 ROOT = Path(__file__).resolve().parents[1]
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Fast tests first: they tell most of what is wrong in seconds."""
+    """Fast tests first: they tell most of what is wrong in seconds.
+
+    Side by side, the tests of a file stay together, for they share what they start; all that need
+    the Docker engine do, so that images are built once.
+    """
     items.sort(key=lambda item: item.get_closest_marker("slow") is not None)
+    docker = {item.path for item in items if "docker_host" in getattr(item, "fixturenames", ())}
+    for item in items:
+        group = "docker" if item.path in docker else str(item.path)
+        item.add_marker(pytest.mark.xdist_group(group))
 
 
 @pytest.hookimpl(hookwrapper=True)
@@ -51,7 +61,11 @@ def no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
 def engine_python() -> Path:
     """The CPU engine's interpreter; the engine is installed when it is not there yet."""
     script = ROOT / "scripts" / "install_engine.py"
-    subprocess.run([sys.executable, script, *_engine_options()], check=True, cwd=ROOT)
+    build = ROOT / "build"
+    build.mkdir(exist_ok=True)
+    # Tests run side by side: one of them installs, the others wait for it.
+    with host_records.locked(build / "test-engine.lock", "installing the engine", wait_s=1800):
+        subprocess.run([sys.executable, script, *_engine_options()], check=True, cwd=ROOT)
     return engine_venv() / "bin" / "python"
 
 

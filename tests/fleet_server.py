@@ -3,7 +3,8 @@
 It stands in for vLLM where there are more servers than this machine could run engines; the
 deployments of real engines have tests of their own. Called like the engine: options that it does
 not know are ignored. STAND_IN_DELAY_S: seconds until it is ready. STAND_IN_FAILS: it dies instead,
-with that text as its last words.
+with that text as its last words. STAND_IN_REQUEST_S: seconds that a request takes.
+STAND_IN_KV_USAGE: share of the KV cache that its metrics show.
 """
 
 from __future__ import annotations
@@ -25,6 +26,9 @@ def option(name: str, default: str) -> str:
 
 
 MODEL = option("--served-model-name", "tiny")
+REQUEST_S = float(os.environ.get("STAND_IN_REQUEST_S", "0"))
+KV_USAGE = float(os.environ.get("STAND_IN_KV_USAGE", "0"))
+RUNNING = [0]
 COUNTS = {"external_kv_transfer": 0, "local_compute": 0}
 LOCK = threading.Lock()
 
@@ -46,8 +50,8 @@ class Handler(BaseHTTPRequestHandler):
             self.answer(404, b"")
 
     def metrics(self) -> bytes:
-        lines = ["vllm:num_requests_running 0.0", "vllm:num_requests_waiting 0.0"]
-        lines += ["vllm:kv_cache_usage_perc 0.0", "vllm:gpu_cache_usage_perc 0.0"]
+        lines = [f"vllm:num_requests_running {RUNNING[0]}.0", "vllm:num_requests_waiting 0.0"]
+        lines += [f"vllm:{name}_cache_usage_perc {KV_USAGE}" for name in ("kv", "gpu")]
         with LOCK:
             for source, count in COUNTS.items():
                 name = "vllm:prompt_tokens_by_source_total"
@@ -55,6 +59,15 @@ class Handler(BaseHTTPRequestHandler):
         return ("\n".join(lines) + "\n").encode()
 
     def do_POST(self) -> None:
+        with LOCK:
+            RUNNING[0] += 1
+        try:
+            self.generate()
+        finally:
+            with LOCK:
+                RUNNING[0] -= 1
+
+    def generate(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers.get("Content-Length", 0))))
         chat = self.path.endswith("/chat/completions")
         prompt = body["messages"][-1]["content"] if chat else body["prompt"]
@@ -70,7 +83,9 @@ class Handler(BaseHTTPRequestHandler):
         }
         if body.get("stream"):
             self.stream(count, made)
-        elif chat:
+            return
+        time.sleep(REQUEST_S)  # what the engine computes
+        if chat:
             made["choices"] = [{"message": {"role": "assistant", "content": "x" * count}}]
             self.answer(200, json.dumps(made).encode())
         else:
@@ -80,15 +95,22 @@ class Handler(BaseHTTPRequestHandler):
     def stream(self, count: int, made: dict[str, Any]) -> None:
         chunks = [{"choices": [{"text": "x"}], "usage": None} for _ in range(count)]
         chunks.append({"choices": [], "usage": made["usage"]})  # type: ignore[typeddict-item]
-        text = "".join(f"data: {json.dumps(chunk)}\n\n" for chunk in chunks)
-        self.answer(200, (text + "data: [DONE]\n\n").encode(), "text/event-stream")
+        parts = [f"data: {json.dumps(chunk)}\n\n".encode() for chunk in chunks]
+        parts.append(b"data: [DONE]\n\n")
+        self.head(200, sum(map(len, parts)), "text/event-stream")
+        for part in parts:
+            time.sleep(REQUEST_S / len(parts))
+            self.wfile.write(part)
 
     def answer(self, status: int, data: bytes, kind: str = "application/json") -> None:
+        self.head(status, len(data), kind)
+        self.wfile.write(data)
+
+    def head(self, status: int, size: int, kind: str) -> None:
         self.send_response(status)
         self.send_header("Content-Type", kind)
-        self.send_header("Content-Length", str(len(data)))
+        self.send_header("Content-Length", str(size))
         self.end_headers()
-        self.wfile.write(data)
 
 
 def main() -> None:

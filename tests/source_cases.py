@@ -37,6 +37,20 @@ def build_wheel(wheel_directory, config_settings=None, metadata_directory=None):
         names = [*made.namelist(), f"{{info}}/RECORD"]
         add(f"{{info}}/RECORD", "".join(f"{{name}},,\\n" for name in names))
     return file
+
+
+def build_editable(wheel_directory, config_settings=None, metadata_directory=None):
+    file = f"{{NAME}}-{{VERSION}}-py3-none-any.whl"
+    info = f"{{NAME}}-{{VERSION}}.dist-info"
+    with zipfile.ZipFile(os.path.join(wheel_directory, file), "w") as made:
+        made.writestr(f"{{NAME}}.pth", os.getcwd() + "\\n")
+        made.writestr(f"{{info}}/METADATA",
+            f"Metadata-Version: 2.1\\nName: {{NAME}}\\nVersion: {{VERSION}}\\n")
+        made.writestr(f"{{info}}/WHEEL",
+            "Wheel-Version: 1.0\\nRoot-Is-Purelib: true\\nTag: py3-none-any\\n")
+        names = [*made.namelist(), f"{{info}}/RECORD"]
+        made.writestr(f"{{info}}/RECORD", "".join(f"{{name}},,\\n" for name in names))
+    return file
 """
 _PROJECT = """[build-system]
 requires = []
@@ -96,6 +110,14 @@ def _package(folder: Path, name: str, version: str, module: str, needs: str = ""
     (folder / "backend.py").write_text(text)
     (folder / "pyproject.toml").write_text(_PROJECT)
     (folder / ".gitignore").write_text("__pycache__/\n*.egg-info/\n/dist/\n")
+
+
+def make_tree(folder: Path) -> Path:
+    """omni-infer's source with vLLM's in it, as one tree without git."""
+    _package(folder, "omni_infer", "0.4.1", "omni")
+    _package(folder / "infer_engines" / "vllm", "vllm", "0.9.0", "vllm")
+    (folder / "README.md").write_text("omni-infer\n")
+    return folder
 
 
 def set_version(folder: Path, old: str, new: str) -> None:

@@ -116,7 +116,7 @@ class TestDisaggregated:
         before = pids(PD)
         done = script("deploy_environment.py", "-e", PD, "--json")
         assert done.returncode == 0, done.stderr
-        result = json.loads(done.stdout)
+        result = json.loads(done.stdout.splitlines()[-1])
         assert result["changed"] == {}
         assert "nothing to change" in done.stderr
         assert pids(PD) == before
@@ -229,7 +229,7 @@ class TestDisaggregated:
             assert complete("http://127.0.0.1:17000", f"still there {number}")
         done = script("deploy_environment.py", "-e", PD, "--json")
         assert done.returncode == 0, done.stderr
-        assert json.loads(done.stdout)["changed"].keys() == {"p0"}
+        assert json.loads(done.stdout.splitlines()[-1])["changed"].keys() == {"p0"}
         after = pids(PD)
         assert after["p0"] != before["p0"]
         assert {n: after[n] for n in ("p1", "d0", "c0")} == {

@@ -67,9 +67,10 @@ def test_the_first_deployment_is_a_release_with_a_timeline() -> None:
     assert "44 of 44 prompt tokens transferred" in said
     [first] = releases()
     assert first["number"] == 1 and first["changed"]["p0"] == "start"
-    [timeline] = (CONTROL / "timelines").iterdir()
+    [timeline] = (CONTROL / "timelines").glob("*.jsonl")
     steps = {e["step"] for e in map(json.loads, timeline.read_text().splitlines()) if "step" in e}
     assert {"Start the servers", "Wait for the servers", "Start the proxy"} <= steps
+    assert timeline.with_suffix(".log").read_text() == said
 
 
 def test_a_second_deployment_changes_nothing_and_is_no_release() -> None:
@@ -90,7 +91,7 @@ def test_a_dry_run_asks_the_hosts_and_names_what_differs() -> None:
     done = script("deploy_environment.py", "--dry-run", "--set", "roles.prefill.server.env.A=1")
     rows = {line.split()[0]: line.split()[-1] for line in done.stdout.splitlines() if line}
     assert (rows["p0"], rows["p1"], rows["d0"]) == ("restart", "restart", "unchanged")
-    assert "p0, why: its settings, files, engine or model differ" in done.stdout
+    assert "p0, why: its settings differ: A\n" in done.stdout
     assert pids() == before
 
 
@@ -159,6 +160,10 @@ def test_somebody_elses_lock_is_named_and_broken_only_by_hand() -> None:
     audit = [json.loads(line) for line in (WORK / "audit.jsonl").read_text().splitlines()]
     assert audit[-2]["what"] == "broke the lock of ann@bastion:/opt"
     assert (audit[-1]["what"], audit[-1]["result"]) == ("deploy of breadth", "ok")
+    assert any(line["what"] == "stop of breadth" for line in audit)
+    here = [json.loads(line) for line in (CONTROL / "audit.jsonl").read_text().splitlines()]
+    assert [line["what"] for line in here[-3:]] == ["deploy", "unlock of breadth", "deploy"]
+    assert here[-3]["result"].startswith("failed: ") and here[-1]["result"] == "ok"
 
 
 def test_clean_up_leaves_the_logs_alone() -> None:

@@ -131,7 +131,7 @@ def test_stop_leaves_no_process_and_keeps_the_containers(deployed: Deployment) -
     there = deployed.containers()
     assert sorted(there) == NAMES
     assert not any(container["State"]["Running"] for container in there.values())
-    assert request("http://127.0.0.1:23000/health", timeout_s=2).status == 0
+    assert request("http://127.0.0.1:29600/health", timeout_s=2).status == 0
     assert deployed.run("remove_container.sh").returncode == 0
     assert deployed.containers() == {}
 

@@ -167,9 +167,26 @@ def test_a_host_that_is_off_stops_the_verb_and_is_named(site: Site) -> None:
     assert time.monotonic() - started < 60
 
 
+def test_the_others_are_seen_while_a_host_is_off(site: Site, tmp_path: Path) -> None:
+    status = site.run("show_status.py", "--json")
+    nodes = {node["node"]: node["state"] for node in json.loads(status.stdout)["nodes"]}
+    assert status.returncode == 1 and nodes["p1"] == "unreachable" and nodes["d0"] == "ready"
+    fetched = site.run("fetch_logs.py", "--out", str(tmp_path), "--json")
+    index = json.loads(fetched.stdout)
+    assert fetched.returncode == 1 and "cannot be reached" in index["hosts"]["p1"]["error"]
+    logs = list((Path(index["folder"]) / "d1").rglob("server_*.log"))
+    assert logs and all("the stand-in serves tiny" in path.read_text() for path in logs)
+    assert not list(site.fleet.hosts["p0"].path("/data/omnikit/jobs").glob("omnikit-logs-*"))
+    found = site.run("diagnose_deployment.py", "--json")
+    names = {one["name"]: one["on"] for one in json.loads(found.stdout)["findings"]}
+    assert found.returncode == 1 and names["host-unreachable"] == ["host p1"]
+
+
 def test_a_rebooted_host_is_brought_back_alone(site: Site) -> None:
     site.fleet.start("p1")
     assert site.run("show_status.py").returncode == 1
+    found = json.loads(site.run("diagnose_deployment.py", "--json").stdout)["findings"]
+    assert any("p1 on p1" in one["on"] for one in found)
     said = site.deploy("--set", "server.env.STAND_IN_DELAY_S=4")
     assert "to do: start p1\n" in said
     assert site.run("show_status.py").returncode == 0

@@ -163,7 +163,7 @@ def test_every_setting_named_exists(path: Path) -> None:
     defaults = yaml.safe_load(text(ROOT / "configs" / "defaults.yaml"))
     words = re.findall(r"--set ([a-z_.-]+)=", commands(path))
     words += [w for w in ticked(path) if re.fullmatch(r"[a-z_]+(\.[a-z_-]+)+", w)]
-    words = [word for word in words if not word.endswith(".yml")]  # files that users bring
+    words = [word for word in words if not word.endswith((".yml", ".jsonl"))]  # files
     variables = re.findall(r"OMNIKIT_(\w+?__\w+)", commands(path))
     words += [name.lower().replace("__", ".") for name in variables]
     for word in words:

@@ -58,7 +58,7 @@ def test_our_own_reader_understands_the_written_inventory(tmp_path: Path) -> Non
     assert tags.returncode == 0, tags.stderr
     found = set(re.findall(r"[a-z_]+", " ".join(re.findall(r"TASK TAGS: \[(.*)\]", tags.stdout))))
     assert {"run_docker", "ranktable", "run_server", "run_proxy"} <= found
-    assert {"stop_server", "clean_up"} <= found
+    assert {"sync_code", "pip_install", "stop_server", "fetch_log", "clean_up"} <= found
 
 
 def playbook(folder: Path, *words: str) -> tuple[int, str]:

@@ -6,10 +6,13 @@ it does is what `invoke deploy` does. The documented host variables are there to
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
-from typing import Any, Mapping
+from typing import Any, Mapping, Optional, Sequence
 
-from omnikit import bundle, fleet
+from omnikit import bundle, code_sync, fleet
+from omnikit.config import Config
+from omnikit.deploy_steps import STEPS
 from omnikit.deployment import ARCHIVE, Deployment
 from omnikit.plan_types import NodePlan
 
@@ -19,8 +22,11 @@ PLAYBOOK = "omni_infer_server.yml"
 _GROUPS = {"prefill": "P", "decode": "D", "colocated": "S"}
 
 
-def files(deployment: Deployment, out: Path) -> dict[str, bytes]:
-    """Everything that is written, by path below out. Pure but for reading the host code."""
+def files(deployment: Deployment, out: Path, chosen: Sequence[str]) -> dict[str, bytes]:
+    """Everything that is written, by path below out. Pure but for reading the host code.
+
+    chosen: the options that chose the configuration, for what this machine does for all hosts.
+    """
     import yaml
 
     code = bundle.host_code()
@@ -33,9 +39,9 @@ def files(deployment: Deployment, out: Path) -> dict[str, bytes]:
         f"# written from environment {deployment.plan.environment}: write it again, not by hand\n"
     )
     inventory = _inventory(deployment, archives)
-    docker = deployment.config.settings.runtime == "docker"
+    plays = _playbook(deployment.config, chosen)
     made[INVENTORY] = (title + yaml.safe_dump(inventory, sort_keys=False)).encode()
-    made[PLAYBOOK] = (title + yaml.safe_dump(_playbook(docker), sort_keys=False)).encode()
+    made[PLAYBOOK] = (title + yaml.safe_dump(plays, sort_keys=False)).encode()
     config = (fleet.PLAYBOOKS / "ansible.cfg").read_text(encoding="utf-8")
     # Plain Ansible output for people; the toolkit's own events are for the toolkit.
     kept = [
@@ -80,30 +86,36 @@ def _documented(node: NodePlan) -> dict[str, Any]:
     return made
 
 
-def _playbook(docker: bool) -> list[dict[str, Any]]:
+def _playbook(config: Config, chosen: Sequence[str]) -> list[dict[str, Any]]:
     """Our playbooks in the order of a deployment; what ends something only when asked for."""
+    scripts = fleet.PLAYBOOKS.parent
+    deploy = [sys.executable, str(scripts / "deploy_environment.py"), *chosen, "--yes", "--json"]
+    here = {"omnikit_deploy": deploy, "omnikit_has_source": code_sync.is_wanted(config)}
+    fetch = {"omnikit_fetch": [sys.executable, str(scripts / "fetch_logs.py"), *chosen]}
 
-    def play(name: str, playbook: str, *tags: str) -> dict[str, Any]:
+    def play(
+        name: str, playbook: str, *tags: str, variables: Optional[dict[str, Any]] = None
+    ) -> dict[str, Any]:
         path = str(fleet.PLAYBOOKS / playbook)
-        return {"name": name, "ansible.builtin.import_playbook": path, "tags": list(tags)}
+        made = {"name": name, "ansible.builtin.import_playbook": path, "tags": list(tags)}
+        return {**made, "vars": variables} if variables else made
 
+    docker = config.settings.runtime == "docker"
     return [
-        play(
-            "Ship what a deployment needs and look",
-            "look.yml",
-            *("run_docker", "ranktable", "run_server", "run_proxy"),
-        ),
+        play("Ship what a deployment needs and look", "look.yml", *STEPS),
         *([play("Run the containers", "run_docker.yml")] if docker else []),
+        play("Copy the source and install from it", "source_steps.yml", variables=here),
         play("Run the servers and the proxy", "run_server.yml"),
         play("Stop what was started", "stop_server.yml", "stop_server", "never"),
+        play("Fetch the logs", "collect_logs.yml", "fetch_log", "never", variables=fetch),
         play("Remove what was deployed", "clean_up.yml", "clean_up", "never"),
     ]
 
 
-def write(deployment: Deployment, out: Path) -> dict[str, str]:
+def write(deployment: Deployment, out: Path, chosen: Sequence[str]) -> dict[str, str]:
     """Write what differs: created, rewritten or unchanged, by path."""
     done = {}
-    for name, data in files(deployment, out).items():
+    for name, data in files(deployment, out, chosen).items():
         path = out / name
         state = "rewritten" if path.is_file() else "created"
         done[name] = state if bundle.write(path, data) else "unchanged"

@@ -15,7 +15,7 @@ _SHIPPED = ("gen_ranktable.py", "host_agent.py", "launch_servers.py", "wait_for_
 _SHIPPED_MODULES = (
     *("__init__", "cli", "errors", "health", "log", "run", "supervisor", "terminate"),
     *("device_facts", "device_query", "ranktable", "ranktable_check", "ranktable_files"),
-    *("ranktable_modes", "ranktable_read"),
+    *("proxy_record", "ranktable_modes", "ranktable_read"),
 )
 _MAIN = "import sys\n\nfrom host_agent import main\n\nsys.exit(main())\n"
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import os
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -39,3 +41,15 @@ def load_config(options: argparse.Namespace) -> Config:
     from omnikit import config  # late: --help must not pay for it
 
     return config.load(options.environment, options.config, options.set)
+
+
+def chosen(options: argparse.Namespace) -> list[str]:
+    """The same options as words of a command line that may run in another folder."""
+    words = []
+    environment = options.environment or os.environ.get("OMNIKIT_ENVIRONMENT")
+    if environment:
+        path = Path(environment)
+        given = str(path.absolute()) if path.is_file() else environment
+        words.append(f"--environment={given}")
+    words += [f"--config={Path(file).expanduser().absolute()}" for file in options.config]
+    return words + [f"--set={assignment}" for assignment in options.set]

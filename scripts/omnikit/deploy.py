@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import time
-from dataclasses import dataclass
-from typing import Any, Optional, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Iterator, Optional, Sequence
 
 from omnikit import (
     ask,
     causes,
+    code_sync,
     fleet,
     host_records,
     live,
@@ -17,14 +18,16 @@ from omnikit import (
     ranktables,
     releases,
     smoke_test,
+    source_steps,
     who,
 )
 from omnikit.config import Config
 from omnikit.deploy_failure import undo
+from omnikit.deploy_report import report
 from omnikit.deploy_steps import STEPS
 from omnikit.deployment import Deployment, control_folder, prepare
 from omnikit.errors import ActionError, InputError, ToolkitError
-from omnikit.log import say, table
+from omnikit.log import recording, say
 from omnikit.plan_types import Plan
 from omnikit.progress import Progress
 from omnikit.timeline import Timeline
@@ -33,15 +36,34 @@ from omnikit.topology import make_plan
 
 @dataclass(frozen=True)
 class Options:
-    """steps: see deploy_steps. keep: after a failure stop nothing. yes: replace without asking."""
+    """steps: see deploy_steps; named: those that were asked for by name. keep: after a failure
+    stop nothing. yes: replace without asking.
+    """
 
     steps: frozenset[str] = frozenset(STEPS)
+    named: frozenset[str] = frozenset()
     keep: bool = False
     yes: bool = False
     as_json: bool = False
 
 
 _LOCK_TASK = "Take the lock"
+
+
+@dataclass(frozen=True)
+class _Work:
+    """What is to be done: found says it of the nodes, source of the source's copies; install: hosts
+    where its packages are looked after.
+    """
+
+    found: live.Look
+    source: source_steps.SourceLook
+    install: tuple[str, ...]
+
+    @property
+    def any(self) -> bool:
+        """Whether anything is."""
+        return bool(self.found.changes or self.source.lines or self.install)
 
 
 class _Locked(InputError):
@@ -51,22 +73,32 @@ class _Locked(InputError):
 def deploy(config: Config, options: Options) -> int:
     """Deploy and report. Raises InputError before anything changed, ActionError after a failure."""
     plan = make_plan(config)
-    progress = _progress(config.environment, "deploy", options)
-    lock = control_folder(config.environment) / "lock"
-    with host_records.locked(lock, f"deploy of {config.environment}"):
-        deployment = _prepare(config, plan, options, progress)
+    with recorded(config.environment, "deploy", options) as progress:
+        deployment = prepared(config, plan, options, progress)
         return carry_out(deployment, options, progress)
 
 
-def _progress(environment: str, what: str, options: Options) -> Progress:
+@contextmanager
+def recorded(environment: str, what: str, options: Options) -> Iterator[Progress]:
+    """The environment locked on this machine, and all that is said and done written down."""
     stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
     file = control_folder(environment) / "timelines" / f"{stamp}.jsonl"
-    progress = Progress(timeline=Timeline(file))
-    progress.timeline.write("command", what=what, owner=who.am_i(), steps=sorted(options.steps))
-    return progress
+    timeline = Timeline(file, shown=options.as_json)
+    with recording(file.with_suffix(".log")), who.audited(environment, what):
+        timeline.write("command", what=what, owner=who.am_i(), steps=sorted(options.steps))
+        try:
+            lock = control_folder(environment) / "lock"
+            with host_records.locked(lock, f"{what} of {environment}"):
+                yield Progress(timeline=timeline)
+        except ToolkitError as error:
+            timeline.write("failed", error=str(error), exit_code=error.exit_code)
+            with file.with_suffix(".log").open("a", encoding="utf-8") as log:
+                log.write(f"error: {error}\n")
+            raise
 
 
-def _prepare(config: Config, plan: Plan, options: Options, progress: Progress) -> Deployment:
+def prepared(config: Config, plan: Plan, options: Options, progress: Progress) -> Deployment:
+    """Set this machine and the rank tables up as the steps want it, and render all files."""
     with progress.timeline.step("set up"):
         found = local_setup.ensure(config, plan, progress.say)
     tables: dict[str, dict[str, str]] = {}
@@ -84,11 +116,18 @@ def rollback(config: Config, number: Optional[int], options: Options) -> int:
     """Bring an environment back to a release, by default the one before the present."""
     release = releases.find(config.environment, number)
     deployment = releases.restored(release, config)
-    progress = _progress(config.environment, "rollback", options)
-    lock = control_folder(config.environment) / "lock"
-    with host_records.locked(lock, f"rollback of {config.environment}"):
+    with recorded(config.environment, "rollback", options) as progress:
         progress.say(f"going back to release {release.number} of {release.about['time']}")
-        return carry_out(deployment, options, progress, f"rollback to {release.number}")
+        if release.about["source"]:
+            progress.say(
+                "the source stays as it is on the hosts; that release had"
+                f" {release.about['source']['revision']}: check it out, then invoke deploy"
+            )
+        # What is in the source's folder here now is not that release's.
+        steps = options.steps - {"sync_code", "pip_install"}
+        return carry_out(
+            deployment, replace(options, steps=steps), progress, f"rollback to {release.number}"
+        )
 
 
 def carry_out(deployment: Deployment, options: Options, progress: Progress, note: str = "") -> int:
@@ -97,74 +136,134 @@ def carry_out(deployment: Deployment, options: Options, progress: Progress, note
     note: said of the release that this becomes.
     """
     deployment.write()
-    found = live.of_steps(
-        live.look(deployment, progress.timeline.on_event), deployment.plan, options.steps
-    )
+    work = _look(deployment, options, progress)
+    found = work.found
     found.refuse_problems()
     changes = found.changes
-    if changes:
-        progress.say("to do: " + ", ".join(f"{what} {n}" for n, what in changes.items()))
-        for name, reason in found.reasons.items():
-            progress.say(f"{name}: {reason}")
+    done: dict[str, dict[str, str]] = {"source": {}, "packages": {}}
+    if work.any:
+        _tell(work, progress)
         if found.replaces:
             ask.confirm(
                 f"{', '.join(found.replaces)} would be ended and started anew.", options.yes
             )
-        _change(deployment, found, options, progress)
+        done = _change(deployment, work, options, progress)
     if not options.steps & {"run_server", "run_proxy"}:
         progress.say("done: " + ", ".join(step for step in STEPS if step in options.steps))
+        name = deployment.plan.environment
+        progress.timeline.write("result", environment=name, changed=changes, **done)
         return 0
     checks: list[smoke_test.Check] = []
     if "run_proxy" in options.steps or deployment.plan.proxy is None:
         with progress.timeline.step("real requests"):
             checks = smoke_test.run(deployment.plan, deployment.config.settings)
-    code = _report(deployment, checks, changes, progress, options)
+    report(deployment, checks, {"changed": changes, **done}, progress, options.as_json)
     if changes and checks:
-        releases.record(deployment, changes, images=found.images, source={}, note=note)
-    return code
+        about = work.source.about
+        releases.record(deployment, changes, images=found.images, source=about, note=note)
+    return 0
 
 
-def _change(deployment: Deployment, found: live.Look, options: Options, progress: Progress) -> None:
-    """Do the steps, which lock the hosts; a failure is undone, if so wanted, and written down."""
+def _look(deployment: Deployment, options: Options, progress: Progress) -> _Work:
+    """Ask all hosts what they need. Changes nothing."""
+    config, plan = deployment.config, deployment.plan
+    with progress.timeline.step("compare the source"):
+        source = source_steps.look(config, plan, options.steps, "sync_code" in options.named)
+    found = live.look(deployment, progress.timeline.on_event)
+    source_steps.restarts(found, source, plan)
+    install: tuple[str, ...] = ()
+    if "pip_install" in options.named:
+        install = tuple(source_steps.hosts_of(plan))
+    elif "pip_install" in options.steps and code_sync.is_wanted(config):
+        install = tuple(
+            host
+            for host in source_steps.hosts_of(plan)
+            if set(found.hosts[host].values()) & {"start", "restart"}
+        )
+    return _Work(live.of_steps(found, plan, options.steps), source, install)
+
+
+def _tell(work: _Work, progress: Progress) -> None:
+    """Say what is going to be done, and why."""
+    todo = [f"{what} {name}" for name, what in work.found.changes.items()]
+    todo += [f"copy the source to {host} ({line})" for host, line in work.source.lines.items()]
+    todo += [f"look after the packages on {', '.join(work.install)}"] if work.install else []
+    progress.say("to do: " + ", ".join(todo))
+    for name, reason in work.found.reasons.items():
+        progress.say(f"{name}: {reason}")
+
+
+def _change(
+    deployment: Deployment, work: _Work, options: Options, progress: Progress
+) -> dict[str, dict[str, str]]:
+    """Do the steps, which lock the hosts; a failure is undone, if so wanted, and written down.
+
+    Returns what became of the source's copies and of the packages, by host and place.
+    """
     names = {
         "omnikit_owner": who.am_i(),
         "omnikit_what": f"deploy of {deployment.plan.environment}",
     }
+    touched: list[str] = []  # steps that may have started or ended something
     try:
-        _steps(deployment, options, progress, names)
+        return _steps(deployment, work, options, progress, names, touched)
     except _Locked:
         # Nothing was done; what other hosts gave us goes back.
-        _play("finish.yml", deployment, progress, {**names, "omnikit_result": "refused"})
+        play("finish.yml", deployment, progress, {**names, "omnikit_result": "refused"})
         raise
     except (ToolkitError, KeyboardInterrupt) as error:
         try:
-            if options.keep or deployment.config.settings.deploy.on_failure == "keep":
+            if not touched:
+                progress.say("servers were not touched")
+            elif options.keep or deployment.config.settings.deploy.on_failure == "keep":
                 say("kept as it is; end it with: make stop")
             else:
-                undo(deployment, found.changes, found.replaces, error, progress)
+                undo(deployment, work.found.changes, work.found.replaces, error, progress)
         finally:
             names["omnikit_result"] = "interrupted" if str(error) == "" else "failed"
-            _play("finish.yml", deployment, progress, names)
+            play("finish.yml", deployment, progress, names)
         raise
 
 
 def _steps(
-    deployment: Deployment, options: Options, progress: Progress, names: dict[str, str]
-) -> None:
-    if "run_docker" in options.steps and deployment.config.settings.runtime == "docker":
-        _play("run_docker.yml", deployment, progress, names)
+    deployment: Deployment,
+    work: _Work,
+    options: Options,
+    progress: Progress,
+    names: dict[str, str],
+    touched: list[str],
+) -> dict[str, dict[str, str]]:
+    config, plan = deployment.config, deployment.plan
+    done: dict[str, dict[str, str]] = {"source": {}, "packages": {}}
+    if work.source.lines or work.install:
+        play("lock.yml", deployment, progress, names)
+    if "run_docker" in options.steps and config.settings.runtime == "docker":
+        touched.append("run_docker")
+        play("run_docker.yml", deployment, progress, names)
+    with progress.timeline.step("sync_code"):
+        done["source"] = source_steps.sync(config, plan, work.source)
+    if work.install:
+        with progress.timeline.step("pip_install"):
+            done["packages"] = source_steps.install(config, plan, work.install)
+        for place, what in done["packages"].items():
+            progress.say(f"{place}: {what}")
     tags = [step for step in ("run_server", "run_proxy") if step in options.steps]
     if tags:
-        _play("run_server.yml", deployment, progress, names, tags)
+        touched += tags
+        play("run_server.yml", deployment, progress, names, tags)
+    else:  # not "ok": what was sent to the hosts was not started
+        play("finish.yml", deployment, progress, {**names, "omnikit_result": "steps done"})
+    return done
 
 
-def _play(
+def play(
     playbook: str,
     deployment: Deployment,
     progress: Progress,
     variables: dict[str, str],
     tags: Sequence[str] = (),
 ) -> None:
+    """Run a playbook of ours. Raises the first failure, with the dying server's last lines."""
     settings = deployment.config.settings
     outcome = fleet.play(
         playbook,
@@ -193,45 +292,3 @@ def _failure(deployment: Deployment, outcome: fleet.Outcome, progress: Progress)
     except ToolkitError as error:
         return error
     return ActionError("a step failed without saying why.")
-
-
-def _report(
-    deployment: Deployment,
-    checks: list[smoke_test.Check],
-    changes: dict[str, str],
-    progress: Progress,
-    options: Options,
-) -> int:
-    plan, settings = deployment.plan, deployment.config.settings
-    passed = all(check.passed for check in checks)
-    result: dict[str, Any] = {
-        "environment": plan.environment,
-        "url": smoke_test.base_url(plan),
-        "changed": changes,
-        "ready": passed,
-        "checks": [check.as_dict() for check in checks],
-        "timeline": str(progress.timeline.file),
-    }
-    if options.as_json:
-        print(json.dumps(result, indent=1))
-    if changes and len(plan.hosts) > 1:
-        say(progress.timeline.as_text())
-    rows = [["ok" if c.passed else "FAILED", c.name, c.found] for c in checks]
-    if rows:
-        say(table(rows, ["", "check", "found"]))
-    if not passed:
-        raise ActionError(
-            "the servers are up but do not serve as they should, see the checks above.",
-            todo="look at: invoke status, invoke logs",
-        )
-    if not checks:
-        progress.say("the servers are ready; the proxy was not asked for")
-        return 0
-    progress.say(f"{plan.environment} is ready" + ("" if changes else ": nothing to change"))
-    if not options.as_json:
-        proxy = f", proxy: {deployment.proxy_kind}" if deployment.proxy_kind else ""
-        print(f"serving {plan.served_name} at {smoke_test.base_url(plan)}{proxy}\ntry it:")
-        print(f"  {smoke_test.curl_line(plan, settings)}")
-        completion = next(check for check in checks if check.name == "completion")
-        print(f"it answered: {completion.found}")
-    return 0

@@ -18,25 +18,31 @@ def undo(
     progress: Progress,
 ) -> None:
     """Undo this run's changes. Raises ActionError, which names error too, when that fails."""
+    only = ",".join(name for name, what in changes.items() if what in ("start", "restart"))
+    if only:
+        _stop(deployment, only, error, progress)
+    before = [*replaced, *(name for name, what in changes.items() if what == "reload")]
+    if not before:
+        return
+    progress.say(f"bringing back what ran before: {', '.join(before)}")
+    back = fleet.play(
+        "restore.yml",
+        deployment.inventory,
+        deployment.config.settings,
+        progress.on_event,
+        {"omnikit_only": ",".join(before)},
+    )
+    if back.failures:
+        left = "what ran before could not be brought back; try: invoke rollback"
+        raise ActionError(f"{error}\n{left}") from error
+
+
+def _stop(deployment: Deployment, only: str, error: BaseException, progress: Progress) -> None:
     settings = deployment.config.settings
     progress.say("stopping what this run started")
-    only = ",".join(name for name, what in changes.items() if what != "remove")
     stopped = fleet.play(
         "stop_server.yml", deployment.inventory, settings, variables={"omnikit_only": only}
     )
     if stopped.failures:
         left = "some of what was started could not be stopped; try: make stop"
-        raise ActionError(f"{error}\n{left}") from error
-    if not replaced:
-        return
-    progress.say(f"bringing back what ran before: {', '.join(replaced)}")
-    back = fleet.play(
-        "restore.yml",
-        deployment.inventory,
-        settings,
-        progress.on_event,
-        {"omnikit_only": ",".join(replaced)},
-    )
-    if back.failures:
-        left = "what ran before could not be brought back; try: invoke rollback"
         raise ActionError(f"{error}\n{left}") from error

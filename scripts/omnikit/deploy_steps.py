@@ -7,12 +7,7 @@ from typing import Sequence
 from omnikit.errors import InputError
 
 # In omni-infer's order. Each is also a tag of the exported playbook and a task of its own.
-STEPS = ("run_docker", "ranktable", "run_server", "run_proxy")
-# Steps of omni-infer's playbook that a deployment does not do: leaving them out is no change.
-_NOT_DONE = {
-    "sync_code": "copy the source to the hosts by hand (rsync)",
-    "pip_install": "invoke install-wheels",
-}
+STEPS = ("run_docker", "sync_code", "pip_install", "ranktable", "run_server", "run_proxy")
 # Tags that a deployment does not have: what to use instead.
 _OTHERS = {
     "stop_server": "invoke stop",
@@ -26,9 +21,14 @@ def choose(tags: str = "", skip: str = "") -> frozenset[str]:
 
     Raises InputError for a name that is no step.
     """
-    left_out = [name for name in _split(skip) if name not in _NOT_DONE]
-    wanted = set(_checked(_split(tags), "--tags") or STEPS)
-    return frozenset(wanted - set(_checked(left_out, "--skip-tags")))
+    wanted = named(tags) or frozenset(STEPS)
+    left_out = [name for name in _split(skip) if name not in _OTHERS]
+    return wanted - set(_checked(left_out, "--skip-tags"))
+
+
+def named(tags: str) -> frozenset[str]:
+    """The steps that were asked for by name."""
+    return frozenset(_checked(_split(tags), "--tags"))
 
 
 def _split(text: str) -> Sequence[str]:
@@ -37,12 +37,6 @@ def _split(text: str) -> Sequence[str]:
 
 def _checked(found: Sequence[str], where: str) -> Sequence[str]:
     for name in found:
-        if name in _NOT_DONE:
-            raise InputError(
-                f"{name} is not done by a deployment yet.",
-                where=where,
-                todo=f"instead: {_NOT_DONE[name]}",
-            )
         if name in _OTHERS:
             raise InputError(
                 f"{name} is no part of a deployment.", where=where, todo=f"use: {_OTHERS[name]}"

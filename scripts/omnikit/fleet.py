@@ -10,7 +10,7 @@ from typing import Any, Callable, Mapping, Optional, Sequence
 
 from omnikit import run, ssh_options
 from omnikit.config import read_secret
-from omnikit.errors import ActionError, InputError
+from omnikit.errors import ActionError, InputError, ToolkitError
 from omnikit.layers import PROJECT
 from omnikit.plan_types import Plan
 from omnikit.schema import Settings
@@ -133,17 +133,27 @@ def play(
 
 
 def raise_failures(outcome: Outcome) -> None:
-    """Turn a failed playbook run into an error that names host, step and cause."""
-    for event in outcome.failures:
-        where = f"host {event['host']}, step {event['task']!r}"
-        if event["event"] == "unreachable":
-            raise ActionError(
-                f"the host cannot be reached: {event['msg'].strip()}",
-                where=where,
-                todo="try it by hand: ssh " + str(event["host"]),
-            )
-        said = (event["stderr"] or event["stdout"] or event["msg"]).strip()
-        if said.startswith("error: "):
-            said = said[len("error: ") :]
-        kind = InputError if event.get("rc") == 2 else ActionError
-        raise kind(said[-2000:], where=where)
+    """Turn a failed playbook run into an error that names every failing host and its cause."""
+    errors = [failure(event) for event in outcome.failures]
+    if len(errors) == 1:
+        raise errors[0]
+    if not errors:
+        return
+    kind = InputError if all(isinstance(one, InputError) for one in errors) else ActionError
+    raise kind("\n".join(str(one) for one in errors))
+
+
+def failure(event: Event) -> ToolkitError:
+    """What failed on one host, as an error."""
+    where = f"host {event['host']}, step {event['task']!r}"
+    if event["event"] == "unreachable":
+        return ActionError(
+            f"the host cannot be reached: {event['msg'].strip()}",
+            where=where,
+            todo="try it by hand: ssh " + str(event["host"]),
+        )
+    said = (event["stderr"] or event["stdout"] or event["msg"]).strip()
+    if said.startswith("error: "):
+        said = said[len("error: ") :]
+    kind = InputError if event.get("rc") == 2 else ActionError
+    return kind(said[-2000:], where=where)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Any, Mapping
+from typing import Any, Mapping, Optional
 
 from omnikit import container_plan, proxy, render
 from omnikit.plan_types import HostPlan, NodePlan, Plan, ProxyPlan, reachable
 from omnikit.schema import Settings
+from omnikit.topology import resolve_path
 
 Files = dict[str, str]
 
@@ -92,6 +93,7 @@ def _node(
         "memory_mib": settings.engine.memory_per_server_mib * len(node.servers),
         "ports": ports,
         "requires": requires,
+        "source_dir": _source_dir(host, settings),
         "servers": [
             *_ray_server(node, script),
             *(
@@ -110,6 +112,14 @@ def _node(
         ],
     }
     return {**made, "digest": _digest(own, made, inputs)}
+
+
+def _source_dir(host: HostPlan, settings: Settings) -> Optional[str]:
+    """The source's copy that the servers use; None where nothing is copied."""
+    paths = settings.paths
+    if paths.local_code_dir is None or paths.code_dir is None:
+        return None
+    return resolve_path(paths.code_dir, host.settings.connection == "local")
 
 
 def _ray_server(node: NodePlan, script: str) -> list[dict[str, Any]]:
@@ -187,4 +197,10 @@ def _proxy_node(
             }
         ],
     }
-    return {**made, "digest": _digest(own, made, {})}
+    if proxy.reload_command(spec) is None:
+        return {**made, "digest": _digest(own, made, {})}
+    # Other files need no restart: the running one takes them over.
+    texts = {name.partition("/")[2]: text for name, text in own.items()}
+    sums = {name: hashlib.sha256(text.encode()).hexdigest() for name, text in texts.items()}
+    check = proxy.check_command(spec)
+    return {**made, "digest": _digest({}, made, {}), "files": sums, "check": check}

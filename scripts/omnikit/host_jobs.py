@@ -25,9 +25,17 @@ _JOBS = {
     "remove-container": ("host_container", "remove"),
     "clean": ("host_clean", "clean"),
     "unlock": ("host_lock", "unlock"),
+    "code-begin": ("host_code", "begin"),
+    "code-finish": ("host_code", "finish"),
+    "proxy-out": ("host_roll", "leave_out"),
+    "drain": ("host_roll", "drain"),
+    "logs": ("host_logs", "collect"),
+    "symptoms": ("host_symptoms", "symptoms"),
     "source": ("host_source", "fetch"),
     "build": ("host_source", "build"),
     "install": ("host_packages", "install"),
+    "pip-install": ("host_editable", "install"),
+    "editable": ("host_editable", "install_here"),
     "packages": ("host_packages", "check"),
 }
 

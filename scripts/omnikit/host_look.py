@@ -11,7 +11,15 @@ import sys
 from pathlib import Path
 from typing import Any, Optional
 
-from omnikit import host_container, host_engine, host_image_look, host_ports
+from omnikit import (
+    host_container,
+    host_difference,
+    host_engine,
+    host_image_look,
+    host_ports,
+    host_proxy,
+    host_source_used,
+)
 from omnikit.errors import ToolkitError
 from omnikit.host_records import Record, alive, read_record, recorded_nodes, survivors
 
@@ -24,7 +32,7 @@ def state_dir(host: Host) -> Path:
 
 
 def look(host: Host, only: Optional[set[str]] = None) -> dict[str, str]:
-    """What up would do to each node: start, restart, unchanged or remove. Changes nothing.
+    """What up would do to each node: start, restart, reload, unchanged or remove. Changes nothing.
 
     only: these nodes; None: all.
     """
@@ -35,11 +43,15 @@ def look(host: Host, only: Optional[set[str]] = None) -> dict[str, str]:
         record = read_record(state_dir(host), node["name"])
         if record is None or not runs(record):
             found[node["name"]] = "start"
-        elif record["phase"] == "failed" or record["digest"] != node["digest"]:
-            found[node["name"]] = "restart"
         else:
+            differs = (
+                record["phase"] == "failed"
+                or record["digest"] != node["digest"]
+                or source_differs(record, node)
+                or container_differs(container_of(host, node))
+            )
             found[node["name"]] = (
-                "restart" if container_differs(container_of(host, node)) else "unchanged"
+                "restart" if differs else "reload" if host_proxy.differs(node) else "unchanged"
             )
     planned = {node["name"] for node in host["nodes"]}
     for name in recorded_nodes(state_dir(host)):
@@ -48,10 +60,12 @@ def look(host: Host, only: Optional[set[str]] = None) -> dict[str, str]:
     return found
 
 
-def reasons(host: Host, actions: dict[str, str]) -> dict[str, str]:
-    """Why a node is restarted."""
+def reasons(host: Host, actions: dict[str, str], source: Path) -> dict[str, str]:
+    """Why a node is restarted or reloaded. source: the archive with the files that it would get."""
     found = {}
     for node in host["nodes"]:
+        if actions.get(node["name"]) == "reload":
+            found[node["name"]] = "its configuration differs; no connection is lost"
         if actions.get(node["name"]) != "restart":
             continue
         spec = container_of(host, node)
@@ -60,7 +74,11 @@ def reasons(host: Host, actions: dict[str, str]) -> dict[str, str]:
             differences = host_container.look(spec).differences
             found[node["name"]] = "its container differs: " + "; ".join(differences)
         elif record.get("digest") != node["digest"]:
-            found[node["name"]] = "its settings, files, engine or model differ"
+            names = host_difference.of_node(source, Path(host["work_dir"]), node["name"])
+            what = f"settings differ: {host_difference.shown(names)}" if names else ""
+            found[node["name"]] = "its " + (what or "engine, model or place differ")
+        elif source_differs(record, node):
+            found[node["name"]] = f"its source differs: {node['source_dir']} was copied since"
         else:
             found[node["name"]] = "a server of it has failed"
     return found
@@ -86,6 +104,12 @@ def replaces(host: Host, actions: dict[str, str]) -> list[str]:
         if all(survivors(server["process"]) for server in record["servers"]):
             found.append(name)
     return found
+
+
+def source_differs(record: Record, node: dict[str, Any]) -> bool:
+    """Whether what a node uses of the source's copy is not what it was started with."""
+    now = host_source_used.digest(node.get("source_dir"))
+    return now is not None and record.get("source") != now
 
 
 def container_differs(spec: Optional[host_container.Spec]) -> bool:
@@ -128,6 +152,12 @@ def problems(host: Host, actions: dict[str, str]) -> list[str]:
             elif not os.access(path, os.R_OK):
                 found.append(f"{what} cannot be read: {path}. What to do: check its rights")
         found += _container_problems(host, node, actions)
+        source = host_source_used.used(node["source_dir"]) if node.get("source_dir") else None
+        if source is not None and not source.complete:
+            found.append(
+                f"the copy of the source in {node['source_dir']} is not complete: a transfer was"
+                " cut. What to do: invoke sync-code"
+            )
     need = sum(n["memory_mib"] for n in starting if actions[n["name"]] == "start")
     left = host_ports.memory_available_mib()
     if left is not None and need > left:

@@ -14,7 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Optional
 
-from omnikit import host_container, host_pids, run
+from omnikit import host_container, host_pids, host_proxy, run
 from omnikit.errors import ActionError
 from omnikit.health import wait_until
 from omnikit.host_look import Host, container_differs, container_of, look, runs, state_dir
@@ -48,7 +48,7 @@ def containers_up(host: Host, only: Optional[set[str]] = None) -> dict[str, str]
 def up(host: Host, kinds: set[str], only: Optional[set[str]] = None) -> dict[str, str]:
     """Bring the nodes whose role is in kinds to what is planned; returns what was done to each.
 
-    unchanged, started, restarted (something differed) or removed (no longer planned).
+    unchanged, started, restarted (something differed), reloaded or removed (no longer planned).
     """
     done = {}
     actions = look(host, only)
@@ -66,7 +66,12 @@ def up(host: Host, kinds: set[str], only: Optional[set[str]] = None) -> dict[str
         if actions[name] == "unchanged":
             done[name] = "unchanged"
             continue
-        before = (read_record(state_dir(host), name) or {}).get("container")
+        record = read_record(state_dir(host), name) or {}
+        if actions[name] == "reload":
+            host_proxy.reload(host, node, record, host_proxy.files(node))
+            done[name] = "reloaded"
+            continue
+        before = record.get("container")
         if actions[name] == "restart":
             stop_node(host, name)
         if before and before["name"] != node.get("container"):

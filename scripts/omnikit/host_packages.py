@@ -117,9 +117,15 @@ def install_argv(python: str, wheels: Sequence[str], *more: str) -> list[str]:
 
 def look(python: str, packages: Sequence[str]) -> dict[str, dict[str, Any]]:
     """What a Python has of the packages, by their names as given; those it lacks are not there."""
-    argv = look_argv(python, packages)
+    found: dict[str, dict[str, Any]] = ask(look_argv(python, packages))
+    return {name: found[normal(name)] for name in packages if normal(name) in found}
+
+
+def ask(argv: Sequence[str]) -> Any:
+    """What a Python prints as JSON. argv: the Python, and what it runs."""
+    python = argv[0]
     try:
-        done = run.run(argv, check=False, cwd=Path("/"), timeout=_QUICK_S)
+        done = run.run(list(argv), check=False, cwd=Path("/"), timeout=_QUICK_S)
     except InputError as error:
         raise InputError(
             f"there is no {python} here.",
@@ -128,8 +134,7 @@ def look(python: str, packages: Sequence[str]) -> dict[str, dict[str, Any]]:
         ) from error
     if done.code != 0:
         raise ActionError(f"{python} cannot say what it has:\n{done.tail}", where="source.python")
-    found: dict[str, dict[str, Any]] = json.loads(done.out.strip().splitlines()[-1])
-    return {name: found[normal(name)] for name in packages if normal(name) in found}
+    return json.loads(done.out.strip().splitlines()[-1])
 
 
 def _check(parameters: dict[str, Any]) -> dict[str, Any]:
@@ -235,9 +240,9 @@ def _try_first(python: str, new: dict[str, Path], parameters: dict[str, Any]) ->
     if not new:
         return
     words = install_argv(python, [str(path) for path in new.values()], "--dry-run")
-    ended = watch(words, "looking what is needed", env=_environment(parameters))
+    ended = watch(words, "looking what is needed", env=environment(parameters))
     if ended.code != 0 and "no such option: --dry-run" not in ended.said:
-        why, todo = _meaning(ended)
+        why, todo = meaning(ended)
         raise InputError(
             f"these wheels cannot be installed, so nothing was removed: {why}.\n{ended.tail}",
             where=python,
@@ -252,10 +257,10 @@ def _pip(
     packages: Sequence[str],
     parameters: dict[str, Any],
 ) -> None:
-    ended = watch(argv, what, env=_environment(parameters))
+    ended = watch(argv, what, env=environment(parameters))
     if ended.code == 0:
         return
-    why, todo = _meaning(ended)
+    why, todo = meaning(ended)
     has = look(python, packages)
     free = {normal(name) for name in parameters["optional"]}
     missing = [name for name in packages if name not in has and normal(name) not in free]
@@ -267,12 +272,14 @@ def _pip(
     )
 
 
-def _environment(parameters: dict[str, Any]) -> dict[str, str]:
+def environment(parameters: dict[str, Any]) -> dict[str, str]:
+    """Variables for pip."""
     proxy = parameters.get("http_proxy")
     return {**_ENV, "http_proxy": proxy, "https_proxy": proxy} if proxy else dict(_ENV)
 
 
-def _meaning(ended: Ended) -> tuple[str, str]:
+def meaning(ended: Ended) -> tuple[str, str]:
+    """Why pip failed, and what to do."""
     for sign, why, todo in _CAUSES:
         if sign in ended.said:
             return why, todo

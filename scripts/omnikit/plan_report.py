@@ -5,10 +5,20 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Mapping
+from typing import AbstractSet, Any, Mapping
 
-from omnikit import container_plan, containers, host_look, live, local_setup, ranktables, run
+from omnikit import (
+    container_plan,
+    containers,
+    host_look,
+    live,
+    local_setup,
+    ranktables,
+    run,
+    source_steps,
+)
 from omnikit.config import Config
+from omnikit.deploy_steps import STEPS
 from omnikit.deployment import ARCHIVE, Deployment, prepare
 from omnikit.log import table
 from omnikit.plan_types import HostPlan, Plan
@@ -22,15 +32,21 @@ def show(
     commands: bool = False,
     contents: bool = False,
     asked: bool = False,
+    steps: AbstractSet[str] = frozenset(STEPS),
 ) -> int:
-    """Print the plan of a configuration. asked: every host is asked now, those over SSH too."""
+    """Print the plan of a configuration. asked: every host is asked now, those over SSH too.
+
+    steps: of a deployment; what others would do is left out.
+    """
     plan = make_plan(config)
     found = local_setup.look(config, plan)
     tables = ranktables.remembered(plan.environment) if ranktables.needed(config, plan) else {}
     deployment = prepare(config, found.inputs, found.proxy, tables)
     if asked:
         deployment.write()
+        source = source_steps.look(config, plan, steps, asked=False)
         seen = live.look(deployment)
+        source_steps.restarts(seen, source, plan)
         changes = _seen(seen)
     else:
         changes = {host.name: _changes(deployment, host) for host in plan.hosts}
@@ -41,6 +57,8 @@ def show(
     for step in local_setup.missing(config, plan):
         print(f"before that: {step}")
     if asked:
+        for host, line in source.lines.items():
+            print(f"{host}: source: {line}")
         for name, reason in seen.reasons.items():
             print(f"{name}, why: {reason}")
         for problem in seen.problems:

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Dict, List, Literal, Optional
 from pydantic import Field, create_model
 
 from omnikit.schema_base import Secret, Strict
-from omnikit.schema_preparation import Checks, Container, Image, Keys, Source
+from omnikit.schema_preparation import Checks, Container, Image, Keys, Source, Sync
 from omnikit.setting_types import (
     Address,
     ArgValue,
@@ -20,6 +20,7 @@ from omnikit.setting_types import (
     FlagName,
     Jump,
     Line,
+    Mebibytes,
     Name,
     NginxTime,
     NodeName,
@@ -202,6 +203,18 @@ class Deploy(Strict):
     keep_releases: Count
 
 
+class Roll(Strict):
+    drain_s: Seconds
+
+
+class Doctor(Strict):
+    kv_high: Annotated[float, Field(gt=0, le=1)]
+    quiet_s: Seconds
+    look_again_s: Seconds
+    disk_free_mib: Mebibytes
+    tail_kib: Count
+
+
 class Readiness(Strict):
     deadline_s: Seconds
     poll_interval_s: Seconds
@@ -248,6 +261,7 @@ class Settings(Strict):
     container: Container
     image: Image
     source: Source
+    sync: Sync
     checks: Checks
     keys: Keys
     engine: Engine
@@ -258,6 +272,8 @@ class Settings(Strict):
     proxy: Proxy
     ranktable: Ranktable
     deploy: Deploy
+    roll: Roll
+    doctor: Doctor
     readiness: Readiness
     stop: Stop
     smoke_test: SmokeTest

@@ -1,4 +1,4 @@
-"""Types of the settings that prepare a host: container, image, source, checks, keys."""
+"""Types of the settings that prepare a host: container, image, source, sync, checks, keys."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from omnikit.setting_types import (
     PathText,
     Program,
     Registry,
+    RelativePath,
     Seconds,
     Size,
     UserName,
@@ -79,11 +80,18 @@ class Source(Strict):
     python: Program
     packages: Annotated[List[Name], Field(min_length=1)]
     optional: List[Name]
+    editable: Dict[RelativePath, Dict[EnvName, EnvValue]]
+    editable_args: List[Line]
     attempts: Count
     delay_s: Seconds
     stall_s: Seconds
     at_once: Count
     free_mib: Mebibytes
+
+
+class Sync(Strict):
+    exclude: List[Line]
+    stall_s: Seconds
 
 
 class FreeSpace(Strict):

@@ -19,6 +19,7 @@ _VARIABLE = r"^[A-Za-z_][A-Za-z0-9_]*$"
 _FLAG = r"^[A-Za-z0-9][A-Za-z0-9_-]*$"
 _URL = r"^(https?|file)://[^\s]+$"
 _JUMP = r"^[A-Za-z0-9][A-Za-z0-9._@:-]*(,[A-Za-z0-9][A-Za-z0-9._@:-]*)*$"
+_RELATIVE = r"^(\.|[A-Za-z0-9_][A-Za-z0-9_.+-]*(/[A-Za-z0-9_][A-Za-z0-9_.+-]*)*)$"
 _PROGRAM = r"^[A-Za-z0-9/][A-Za-z0-9_./+-]{0,254}$"
 _IMAGE = (
     r"^[A-Za-z0-9][A-Za-z0-9._:/-]*(:[A-Za-z0-9_][A-Za-z0-9._-]{0,127})?(@sha256:[0-9a-f]{64})?$"
@@ -46,6 +47,7 @@ IN_WORDS = {
     _ABSOLUTE: "an absolute path without colons and commas",
     _USER: "USER or USER:GROUP, names or numbers",
     _COMMIT: "a whole commit: 40 hexadecimal digits, lower case",
+    _RELATIVE: "a folder below another, like a/b, or . for that itself",
     _PROGRAM: "a program's name or path: letters, digits and / . _ + -",
 }
 
@@ -130,6 +132,7 @@ Count = Annotated[int, Field(ge=1, le=1_000_000)]
 ImageName = Annotated[Line, Field(pattern=_IMAGE)]
 Registry = Annotated[str, Field(pattern=_REGISTRY)]
 Mount = Annotated[PathText, Field(pattern=_MOUNT)]
+RelativePath = Annotated[str, Field(pattern=_RELATIVE)]
 AbsolutePath = Annotated[PathText, Field(pattern=_ABSOLUTE)]
 UserName = Annotated[str, Field(pattern=_USER)]
 Commit = Annotated[str, Field(pattern=_COMMIT)]

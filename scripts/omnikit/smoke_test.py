@@ -175,10 +175,16 @@ def judge_kv(
     after: Optional[tuple[float, float]],
     prompt_tokens: int,
 ) -> Check:
-    """Whether the prompt's tokens, all of them and nothing else, arrived as transferred KV."""
+    """Whether the prompt's tokens arrived as transferred KV, all of them.
+
+    Where other requests are served meanwhile, theirs count as well; ours was handed over if no
+    token of any was computed again.
+    """
     if before is None or after is None:
         return Check("KV hand-over", False, "the decode servers' /metrics cannot be read")
     moved = int(after[0] - before[0])
     again = int(after[1] - before[1])
     found = f"{moved} of {prompt_tokens} prompt tokens transferred, {again} recomputed"
-    return Check("KV hand-over", moved == prompt_tokens and again == 0, found)
+    if moved > prompt_tokens:
+        found += " (with those of other requests)"
+    return Check("KV hand-over", moved >= prompt_tokens and again == 0, found)

@@ -40,19 +40,29 @@ def collect(config: Config) -> dict[str, Any]:
 
 
 def observe(config: Config, plan: Plan) -> dict[str, dict[str, Any]]:
-    """What the hosts say about the nodes that were deployed there, by node name."""
+    """What the hosts say about the nodes that were deployed there, by node name.
+
+    Nodes of a host that cannot be reached are "unreachable", with the reason.
+    """
     folder = deployment.control_folder(config.environment)
     inventory = folder / "inventory.json"
     if not inventory.exists():
         return {}
     outcome = fleet.play("status.yml", inventory, config.settings)
-    fleet.raise_failures(outcome)
-    hosts = outcome.json("Observe")
-    return {
+    away = {e["host"]: e for e in outcome.failures if e["event"] == "unreachable"}
+    fleet.raise_failures(
+        fleet.Outcome(failures=[e for e in outcome.failures if e["host"] not in away])
+    )
+    found = {
         node["node"]: {**node, "host": host}
-        for host, data in hosts.items()
+        for host, data in outcome.json("Observe").items()
         for node in data["nodes"]
     }
+    for name, role, host in _rows(plan):
+        if host in away:
+            reason = str(fleet.failure(away[host]))
+            found[name] = {**_stopped(name, role, host), "state": "unreachable", "reason": reason}
+    return found
 
 
 def _rows(plan: Plan) -> list[tuple[str, str, str]]:
@@ -78,7 +88,8 @@ def as_text(found: dict[str, Any]) -> str:
             if server["state"] == "failed":
                 why = server.get("reason") or (server.get("tail") or [""])[-1]
                 notes.append(f"{server['name']} failed: {why}\n  log: {server['log']}")
-    lines = [table(rows, header), *notes]
+    away = {n["host"]: n["reason"] for n in found["nodes"] if n["state"] == "unreachable"}
+    lines = [table(rows, header), *notes, *away.values()]
     completion = found["completion"]
     if completion is None:
         lines.append("no completion was tried: not every server is ready.")

@@ -6,7 +6,7 @@ import os
 import signal
 from pathlib import Path
 
-from omnikit import fleet, host_records, status
+from omnikit import fleet, host_records, status, who
 from omnikit.config import Config
 from omnikit.deployment import control_folder
 from omnikit.errors import ActionError, InputError
@@ -25,12 +25,17 @@ def stop(config: Config, only: set[str]) -> dict[str, str]:
         _cancel(folder / "lock", patience)
     if not inventory.exists():
         return {}
-    with host_records.locked(folder / "lock", f"stop of {config.environment}"):
+    what = f"stop of {', '.join(sorted(only)) or config.environment}"
+    with who.audited(config.environment, what), host_records.locked(folder / "lock", what):
         outcome = fleet.play(
             "stop_server.yml",
             inventory,
             config.settings,
-            variables={"omnikit_only": ",".join(sorted(only))},
+            variables={
+                "omnikit_only": ",".join(sorted(only)),
+                "omnikit_owner": who.am_i(),
+                "omnikit_what": what,
+            },
         )
         fleet.raise_failures(outcome)
     done: dict[str, str] = {}

@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 from typing import Any, Optional
 
-from omnikit import run
+from omnikit import host_source_used, run
 from omnikit.health import request, wait_until
 from omnikit.host_pids import session_members
 from omnikit.host_records import Record, identity, write_record
@@ -45,6 +45,7 @@ class Supervisor:
             "node": self.node["name"],
             "role": self.node["role"],
             "digest": self.node["digest"],
+            "source": host_source_used.digest(self.node.get("source_dir")),
             "temp_dir": self.node["temp_dir"],
             "container": self._container(),
             "phase": _STARTING,

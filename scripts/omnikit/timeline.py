@@ -1,4 +1,4 @@
-"""What a command did, when, on which host: kept as JSON lines, summed up as a table."""
+"""What a command did, when, on which host: kept (and shown) as JSON lines, summed up as a table."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import Any, Iterator, Optional
 from omnikit.log import table
 
 HERE = "here"
+_MOST_COLUMNS = 8  # hosts side by side
 
 
 @dataclass(frozen=True)
@@ -31,21 +32,27 @@ class Span:
 
 
 class Timeline:
-    """Collects spans; with a file, each is also appended there as one JSON line."""
+    """Collects spans; with a file, each is also appended there as one JSON line.
 
-    def __init__(self, file: Optional[Path] = None) -> None:
+    shown: the same lines go to standard output as they come.
+    """
+
+    def __init__(self, file: Optional[Path] = None, shown: bool = False) -> None:
         self.file = file
+        self.shown = shown
         self.spans: list[Span] = []
         self._began: dict[str, float] = {}
         if file is not None:
             file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
 
     def write(self, kind: str, **fields: Any) -> None:
-        """Append a line to the file: what kind of entry, when, and its fields."""
-        if self.file is None:
-            return
-        with self.file.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"kind": kind, "time": time.time(), **fields}) + "\n")
+        """A line for the file and the output: what kind of entry, when, and its fields."""
+        line = json.dumps({"kind": kind, "time": time.time(), **fields})
+        if self.shown:
+            print(line, flush=True)
+        if self.file is not None:
+            with self.file.open("a", encoding="utf-8") as file:
+                file.write(line + "\n")
 
     def add(self, span: Span) -> None:
         """A step that has ended."""
@@ -77,7 +84,10 @@ class Timeline:
             self.add(Span(event["task"], event["host"], start, event["time"], result))
 
     def as_text(self) -> str:
-        """Steps as rows, hosts as columns, seconds in the cells; several of one step are added."""
+        """Seconds per step and host, a row for each step, or for each host where they are many.
+
+        Several spans of one step on a host are added.
+        """
         hosts = list(dict.fromkeys(span.host for span in self.spans))
         steps = list(dict.fromkeys(span.step for span in self.spans))
         cells: dict[tuple[str, str], float] = {}
@@ -88,6 +98,9 @@ class Timeline:
         def cell(step: str, host: str) -> str:
             return f"{cells[step, host]:.1f}" if (step, host) in cells else "-"
 
+        if len(hosts) > _MOST_COLUMNS:
+            rows = [[host, *(cell(step, host) for step in steps)] for host in hosts]
+            return table(rows, ["seconds", *steps])
         rows = [[step, *(cell(step, host) for host in hosts)] for step in steps]
         return table(rows, ["seconds", *hosts])
 

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import socket
+from contextlib import contextmanager
+from typing import Iterator
 
+from omnikit import host_lock
+from omnikit.deployment import control_folder
+from omnikit.errors import ToolkitError
 from omnikit.host_records import user_name
 from omnikit.layers import PROJECT
 
@@ -11,3 +16,21 @@ from omnikit.layers import PROJECT
 def am_i() -> str:
     """For example ann@bastion:/opt/omnikit."""
     return f"{user_name()}@{socket.gethostname()}:{PROJECT}"
+
+
+@contextmanager
+def audited(environment: str, what: str) -> Iterator[None]:
+    """Write a line into the environment's audit file on this machine when what is inside ends."""
+    result = "ok"
+    try:
+        yield
+    except ToolkitError as error:
+        result = "failed: " + (error.what.splitlines() or [""])[0]
+        raise
+    except BaseException as error:
+        result = f"ended by {type(error).__name__}"
+        raise
+    finally:
+        folder = control_folder(environment)
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        host_lock.audit(folder, am_i(), what, result)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from omnikit.deploy_steps import STEPS, choose
+from omnikit.deploy_steps import STEPS, choose, named
 from omnikit.errors import InputError
 
 
@@ -17,13 +17,9 @@ def test_tags_choose_and_skip_tags_leave_out() -> None:
     assert choose("run_server,run_proxy", "run_proxy") == {"run_server"}
 
 
-def test_steps_that_are_not_done_may_be_left_out_but_not_asked_for() -> None:
-    assert choose(skip="sync_code,pip_install") == frozenset(STEPS)
-    with pytest.raises(InputError, match="sync_code is not done by a deployment yet"):
-        choose("sync_code")
-    with pytest.raises(InputError) as caught:
-        choose("pip_install")
-    assert "invoke install-wheels" in str(caught.value.todo)
+def test_named_are_only_those_that_were_asked_for() -> None:
+    assert named("") == frozenset()
+    assert named("sync-code") == {"sync_code"}
 
 
 def test_a_name_that_is_no_step_is_refused_with_the_names() -> None:
@@ -34,5 +30,9 @@ def test_a_name_that_is_no_step_is_refused_with_the_names() -> None:
 
 def test_the_other_verbs_are_tasks_of_their_own() -> None:
     with pytest.raises(InputError, match="no part") as caught:
-        choose(skip="stop_server")
+        choose("stop_server")
     assert "invoke stop" in str(caught.value.todo)
+
+
+def test_leaving_out_what_is_no_part_anyway_is_no_mistake() -> None:
+    assert choose(skip="fetch_log,sync_code") == frozenset(STEPS) - {"sync_code"}

@@ -221,4 +221,4 @@ def test_a_python_that_is_not_there_or_has_no_pip(given, tmp_path: Path) -> None
     ],
 )
 def test_what_pip_says_is_explained(said: str, todo: str) -> None:
-    assert todo in host_packages._meaning(host_packages.Ended(1, said))[1]
+    assert todo in host_packages.meaning(host_packages.Ended(1, said))[1]

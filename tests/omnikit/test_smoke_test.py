@@ -14,7 +14,8 @@ from omnikit.topology import make_plan
         ((7.0, 9.0), (51.0, 9.0), 44, True),
         ((0.0, 0.0), (0.0, 44.0), 44, False),  # forgotten: decode computed it all
         ((0.0, 0.0), (43.0, 1.0), 44, False),  # a token was computed again
-        ((0.0, 0.0), (88.0, 0.0), 44, False),  # another request fell into it
+        ((0.0, 0.0), (88.0, 0.0), 44, True),  # another request fell into it
+        ((0.0, 0.0), (88.0, 44.0), 44, False),  # whose tokens were these?
         (None, (44.0, 0.0), 44, False),
         ((0.0, 0.0), None, 44, False),
     ],

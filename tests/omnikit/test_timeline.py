@@ -56,3 +56,20 @@ def test_other_entries_of_the_file_are_not_spans(tmp_path: Path) -> None:
     assert len((tmp_path / "t.jsonl").read_text().splitlines()) == 2
     assert read(tmp_path / "t.jsonl") == line.spans
     assert json.loads((tmp_path / "t.jsonl").read_text().splitlines()[0])["text"] == "p0: started"
+
+
+def test_many_hosts_are_rows() -> None:
+    line = Timeline()
+    for number in range(20):
+        line.add(Span("Wait", f"p{number}", 0.0, 1.0, "ok"))
+    shown = line.as_text().splitlines()
+    assert shown[0] == "seconds  Wait" and shown[1] == "p0       1.0" and len(shown) == 21
+
+
+def test_lines_are_shown_as_they_come_when_wanted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = Timeline(tmp_path / "t.jsonl", shown=True)
+    line.write("said", text="hello")
+    line.add(Span("Look", "p0", 0, 1, "ok"))
+    assert capsys.readouterr().out == (tmp_path / "t.jsonl").read_text()

@@ -1,0 +1,299 @@
+"""The source tree of this machine on all hosts: what differs is sent, checked, and written down."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import PurePosixPath
+from typing import Any, Callable, Optional, Sequence
+
+from omnikit import code_source, code_transfer, direct_ssh, host_code, run, ssh_options, who
+from omnikit import host_code_place as place
+from omnikit.code_source import Source
+from omnikit.config import Config
+from omnikit.deployment import control_folder
+from omnikit.errors import ActionError, InputError, ToolkitError
+from omnikit.host_code_needs import needs, used
+from omnikit.host_code_tree import Excludes, shown
+from omnikit.jobs import Done
+from omnikit.log import say
+from omnikit.plan_types import HostPlan, Plan
+from omnikit.topology import resolve_path
+
+SAME = "same folder"
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is wanted. verify: read all files again; replace: also what is no copy of ours.
+
+    owner: holds the hosts' locks meanwhile; "": somebody above does.
+    """
+
+    dry_run: bool = False
+    verify: bool = False
+    replace: bool = False
+    owner: str = field(default_factory=who.am_i)
+
+
+def is_wanted(config: Config) -> bool:
+    """Whether this environment has source to copy."""
+    return config.settings.paths.local_code_dir is not None
+
+
+def source(config: Config, verify: bool = False) -> Source:
+    """The source on this machine. Raises InputError."""
+    exclude = config.settings.sync.exclude
+    for number, pattern in enumerate(exclude):
+        try:
+            Excludes([pattern])
+        except ValueError as error:
+            raise config.error(f"{error}.", "sync", "exclude", number) from error
+    text = config.settings.paths.local_code_dir
+    if text is None:
+        raise config.error(
+            "no folder is set, so there is nothing to copy.",
+            "paths",
+            "local_code_dir",
+            todo="name the source on this machine: --set paths.local_code_dir=DIR",
+        )
+    folder = place.real(resolve_path(text, True))
+    try:
+        cache = control_folder(config.environment) / "code-index.json"
+        return code_source.read(folder, exclude, cache, verify)
+    except InputError as error:
+        at = str(config.origin("paths", "local_code_dir"))
+        raise InputError(f"{error.where}: {error.what}", where=at, todo=error.todo) from error
+
+
+def destination(config: Config, plan: Plan) -> str:
+    """The folder on every host. Raises InputError where it is not set, or dangerous."""
+    text = config.settings.paths.code_dir
+    todo = "set it to a folder for the source alone, for example /data/omniinfer"
+    if text is None:
+        raise config.error("no folder is set.", "paths", "code_dir", todo=todo)
+    local = all(host.settings.connection == "local" for host in plan.hosts)
+    folder = resolve_path(text, True) if local else text
+    why = place.refusal(folder, kept(config, plan))
+    if why is not None:
+        raise config.error(
+            f"{shown(folder)} cannot be made a copy of the source: {why}.",
+            "paths",
+            "code_dir",
+            todo=todo,
+        )
+    return str(PurePosixPath(folder))
+
+
+def kept(config: Config, plan: Plan) -> list[str]:
+    """Folders on the hosts that a copy must neither be nor contain."""
+    found = {plan.model_path, *(host.work_dir for host in plan.hosts)}
+    found |= {node.log_dir for node in plan.nodes}
+    return sorted(one for one in found if PurePosixPath(one).is_absolute())
+
+
+def sync(
+    config: Config,
+    plan: Plan,
+    hosts: Sequence[str],
+    made: Source,
+    request: Optional[Request] = None,
+) -> dict[str, Done]:
+    """Make the hosts' copies equal to the source. Never raises for a host.
+
+    A host's result: changed, action (unchanged, synced, would change, same folder), created,
+    updated, deleted, files (the first), bytes, needs, digest, seconds.
+    """
+    request = request or Request()
+    work = _Work(config, plan, made, request)
+    known = {host.name: host for host in plan.hosts}
+    found: dict[str, Done] = {}
+    with ThreadPoolExecutor(
+        max_workers=max(1, min(len(hosts), config.settings.fleet.forks))
+    ) as pool:
+        futures = {name: pool.submit(work.one, known[name]) for name in hosts}
+        try:
+            for name, future in futures.items():
+                found[name] = future.result()
+        except BaseException:
+            for future in futures.values():
+                future.cancel()
+            work.stop()
+            raise
+    return found
+
+
+class _Work:
+    """What all hosts of one run share."""
+
+    def __init__(self, config: Config, plan: Plan, made: Source, request: Request) -> None:
+        self.settings, self.source, self.request = config.settings, made, request
+        self.folder = control_folder(config.environment)
+        self.dir = destination(config, plan)
+        self.given: dict[str, Any] = {
+            "dir": self.dir,
+            "exclude": list(config.settings.sync.exclude),
+            "full": request.verify,
+            "digest": made.digest,
+            "owner": request.owner,
+        }
+        self.begin = {
+            **self.given,
+            "files": made.packed,
+            "revision": made.revision,
+            "source": f"{who.am_i().partition(':')[0]}:{shown(made.folder)}",
+            "keep": kept(config, plan),
+            "replace": request.replace,
+            "dry_run": request.dry_run,
+        }
+        self.code = direct_ssh.host_code()
+        self._running: dict[str, int] = {}
+        self._lock = threading.Lock()
+        self._stopped = False
+
+    def one(self, host: HostPlan) -> Done:
+        """All of it for one host, and a line when it is done."""
+        began = time.monotonic()
+        try:
+            result = self._one(host)
+        except ToolkitError as error:
+            say(f"host {host.name}: failed: {error.what.splitlines()[0]}")
+            return Done(error=error)
+        result["seconds"] = round(time.monotonic() - began, 2)
+        say(f"host {host.name}: {line(result)} ({result['seconds']:.1f} s)")
+        return Done(result=result)
+
+    def stop(self) -> None:
+        """End the transfers that are under way: what they brought is used by the next run."""
+        with self._lock:
+            self._stopped = True
+            for pid in self._running.values():
+                run.end_group(pid, signal.SIGTERM)
+
+    def _one(self, host: HostPlan) -> dict[str, Any]:
+        if host.settings.connection == "local":
+            if place.real(self.dir) == self.source.folder:
+                return _result({}, SAME, self.source)
+            if place.nested(self.dir, self.source.folder):
+                raise InputError(
+                    f"one of {self.source.folder} and {self.dir} is in the other.",
+                    todo="set paths.code_dir to another folder, or to the same one",
+                )
+            return self._steps(host, None, _here)
+        with direct_ssh.link(host, self.settings) as link:
+            link.open()
+            return self._steps(host, link, partial(self._far, link))
+
+    def _far(self, link: direct_ssh.Link, job: str, given: dict[str, Any]) -> dict[str, Any]:
+        # To give up is a courtesy: nobody waits for a host that is gone.
+        limit = self.settings.fleet.connect_timeout_s if given.get("abandon") else None
+        return link.job(job, given, self.code, limit)
+
+    def _steps(
+        self,
+        host: HostPlan,
+        link: Optional[direct_ssh.Link],
+        do: Callable[[str, dict[str, Any]], dict[str, Any]],
+    ) -> dict[str, Any]:
+        differs = do("code-begin", {**self.begin, "work_dir": host.work_dir})
+        if self.request.dry_run or not differs["changed"]:
+            any_left = any(differs[kind] for kind in ("create", "update", "mode", "delete"))
+            return _result(differs, "would change" if any_left else "unchanged", self.source)
+        try:
+            transfer = self._transfer(host, link)
+            send = sorted({*differs["create"], *differs["update"], *differs["mode"]})
+            try:
+                sent = code_transfer.send(
+                    transfer,
+                    send,
+                    host.name,
+                    self.folder,
+                    partial(self._started, host.name),
+                    # A copy that is used changes at once; for a first one that costs too much.
+                    together=bool(differs["update"]),
+                )
+            finally:
+                self._started(host.name, None)
+            do("code-finish", {**self.given, "work_dir": host.work_dir})
+        except ToolkitError as error:
+            self._give_up(host, do)
+            if link is not None:
+                link.close()
+            if "disk is full" in error.what:
+                free = differs["free_bytes"] / 2**20
+                error = ActionError(
+                    f"{error.what} ({free:.1f} MiB were free before)",
+                    where=error.where,
+                    todo=error.todo,
+                )
+            raise error from None
+        return {**_result(differs, "synced", self.source), "bytes": sent}
+
+    def _transfer(self, host: HostPlan, link: Optional[direct_ssh.Link]) -> code_transfer.Transfer:
+        made = code_transfer.Transfer(
+            source=self.source.folder,
+            target=self.dir,
+            address=ssh_options.target(host.settings),
+            words=(),
+            env={},
+            stall_s=self.settings.sync.stall_s,
+        )
+        return replace(made, words=link.words, env=link.env) if link else made
+
+    def _started(self, host: str, pid: Optional[int]) -> None:
+        with self._lock:
+            self._running.pop(host, None)
+            if pid is not None:
+                self._running[host] = pid
+                if self._stopped:
+                    run.end_group(pid, signal.SIGTERM)
+
+    def _give_up(self, host: HostPlan, do: Callable[[str, dict[str, Any]], dict[str, Any]]) -> None:
+        """Leave the host's lock to others; a host that cannot be reached keeps it for us."""
+        try:
+            do("code-finish", {**self.given, "work_dir": host.work_dir, "abandon": True})
+        except ToolkitError as error:
+            why = error.what.splitlines()[0][:100]
+            say(f"host {host.name}: its lock stays ours until the next run: {why}")
+
+
+def _here(job: str, given: dict[str, Any]) -> dict[str, Any]:
+    return {"code-begin": host_code.begin, "code-finish": host_code.finish}[job](given)
+
+
+def _result(differs: dict[str, Any], action: str, made: Source) -> dict[str, Any]:
+    kinds = ("create", "update", "mode", "delete")
+    lists = {kind: differs.get(kind, []) for kind in kinds}
+    touched = [path for kind in kinds for path in lists[kind]]
+    return {
+        "changed": action == "synced",
+        "action": action,
+        **code_transfer.summary(lists),
+        "bytes": 0,
+        "would_send": differs.get("need_bytes", 0),
+        "needs": needs(touched),
+        "used": used(touched),
+        "was": differs.get("was"),
+        "digest": made.digest,
+        "revision": made.revision,
+    }
+
+
+def line(result: dict[str, Any]) -> str:
+    """A host's result in one line."""
+    if result["action"] in ("unchanged", SAME):
+        return str(result["action"])
+    did = "would be " if result["action"] == "would change" else ""
+    counts = [f"{result[what]} {did}{what}" for what in ("created", "updated", "deleted")]
+    size = result["would_send"] if did else result["bytes"]
+    return f"{', '.join(counts)}, {_size(size)} {'at most' if did else 'sent'}"
+
+
+def _size(size: int) -> str:
+    if size < 1 << 20:
+        return f"{size} bytes" if size < 1 << 10 else f"{size / 2**10:.1f} KiB"
+    return f"{size / 2**20:.1f} MiB"

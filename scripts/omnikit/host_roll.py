@@ -1,0 +1,74 @@
+"""The jobs of a rolling restart on a host: prefill servers out of the proxy, and idle.
+
+Standard library only: this module runs on the hosts.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from omnikit import health, host_observe, host_proxy, host_records
+from omnikit.errors import InputError
+
+_LOADS = ("running", "waiting", "kv_usage")
+# A request may be on its way from the proxy when a server shows no load: two looks must agree.
+_LOOKS = 2
+
+
+def _host(parameters: dict[str, Any]) -> dict[str, Any]:
+    path = Path(parameters["work_dir"]) / "bundle" / "host.json"
+    try:
+        host: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"nothing is deployed here: {error}.", where=str(path), todo="deploy: invoke deploy"
+        ) from error
+    return host
+
+
+def leave_out(parameters: dict[str, Any]) -> dict[str, Any]:
+    """Job "proxy-out": the proxy sends nothing new to these prefill servers; none: to all again.
+
+    parameters: work_dir, node (the proxy's), out (HOST:PORT each).
+    """
+    host = _host(parameters)
+    name = parameters["node"]
+    node = next((n for n in host["nodes"] if n["name"] == name), None)
+    record = host_records.read_record(Path(host["work_dir"]) / "state", name)
+    if node is None or record is None or "files" not in node:
+        raise InputError(
+            f"the proxy {name} does not run here, or is of a kind that cannot reload.",
+            todo="deploy with proxy.kind nginx-njs or omni-nginx: invoke deploy",
+        )
+    wanted = host_proxy.files(node, parameters["out"])
+    with host_records.locked(
+        Path(host["work_dir"]) / "host.lock", "proxy-out", wait_s=host["grace_s"]
+    ):
+        return {"changed": host_proxy.reload(host, node, record, wanted)}
+
+
+def drain(parameters: dict[str, Any]) -> dict[str, Any]:
+    """Job "drain": wait until a node's servers have nothing running, waiting or kept for decode.
+
+    parameters: work_dir, node, seconds. Returns drained and each server's last load.
+    """
+    host = _host(parameters)
+    seen: dict[str, Any] = {}
+    idle = 0
+
+    def settled() -> bool:
+        nonlocal seen, idle
+        observed = host_observe.observe(host, parameters["node"])
+        seen = {
+            server["name"]: {key: server.get(key) for key in _LOADS}
+            for server in observed["servers"]
+            if server["state"] == "ready"  # one that is dead has nothing to lose
+        }
+        busy = any(value for load in seen.values() for value in load.values())
+        idle = 0 if busy else idle + 1
+        return idle >= _LOOKS
+
+    drained = health.wait_until(settled, float(parameters["seconds"]), host["poll_interval_s"])
+    return {"changed": False, "drained": drained, "loads": seen}

@@ -1,0 +1,256 @@
+"""Restart prefill servers one instance after the other, without a failed request at the proxy."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Sequence
+
+from omnikit import deploy, jobs, live, smoke_test, status, who
+from omnikit.config import Config
+from omnikit.deploy import Options
+from omnikit.deployment import Deployment
+from omnikit.errors import ActionError, InputError, ToolkitError
+from omnikit.plan_types import NodePlan, Plan, ProxyPlan
+from omnikit.progress import Progress
+from omnikit.topology import make_plan
+
+
+@dataclass(frozen=True)
+class Instance:
+    """A prefill instance. nodes: its parts, one a host; servers: as the proxy names them."""
+
+    name: str
+    nodes: tuple[NodePlan, ...]
+    servers: tuple[str, ...]
+
+    @property
+    def hosts(self) -> list[str]:
+        """Where it runs."""
+        return list(dict.fromkeys(node.host for node in self.nodes))
+
+
+def instances(plan: Plan) -> list[Instance]:
+    """The prefill instances in order, as far as the proxy sends requests to them."""
+    known = set(plan.proxy.prefill) if plan.proxy else set()
+    found = []
+    for number in sorted({node.instance for node in plan.nodes if node.role == "prefill"}):
+        nodes = tuple(n for n in plan.nodes if n.role == "prefill" and n.instance == number)
+        servers = tuple(
+            _shown(node.address, server.api_port)
+            for node in nodes
+            for server in node.servers
+            if (node.address, server.api_port) in known
+        )
+        found.append(Instance(nodes[0].name, nodes, servers))
+    return found
+
+
+def _shown(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def chosen(plan: Plan, names: Sequence[str]) -> list[Instance]:
+    """The instances of these names, all without a name. Raises InputError."""
+    found = {instance.name: instance for instance in instances(plan)}
+    if plan.proxy is None or len(found) < 2:
+        raise InputError(
+            f"environment {plan.environment} has {len(found)} prefill instances behind a proxy;"
+            " to restart one without a failed request, two are needed.",
+            where="topology.prefill",
+            todo="invoke restart, which interrupts the service",
+        )
+    for name in names:
+        if name not in found:
+            raise InputError(
+                f"there is no prefill instance {name!r}.",
+                where="--instance",
+                todo=f"one of {', '.join(found)}",
+            )
+    return [found[name] for name in names or found]
+
+
+def roll(config: Config, names: Sequence[str], options: Options) -> int:
+    """Restart them; new settings of theirs are taken over. Raises InputError, ActionError."""
+    plan = make_plan(config)
+    wanted = chosen(plan, names)
+    with deploy.recorded(config.environment, "rolling restart", options) as progress:
+        steps = frozenset({"ranktable"})
+        deployment = deploy.prepared(config, plan, Options(steps=steps), progress)
+        deployment.write()
+        found = live.look(deployment, progress.timeline.on_event)
+        found.refuse_problems()
+        refuse(plan, wanted, found, status.observe(config, plan))
+        variables = {
+            "omnikit_owner": who.am_i(),
+            "omnikit_what": f"rolling restart of {', '.join(one.name for one in wanted)}",
+        }
+        deploy.play("lock.yml", deployment, progress, variables)
+        try:
+            for instance in wanted:
+                _one(deployment, instance, progress)
+            # Whatever else the proxy was to get, it gets now; and the locks are given up.
+            deploy.play("run_server.yml", deployment, progress, variables, ["run_proxy"])
+        except (ToolkitError, KeyboardInterrupt) as error:
+            result = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
+            variables["omnikit_result"] = result
+            deploy.play("finish.yml", deployment, progress, variables)
+            raise
+        return _proved(deployment, wanted, progress)
+
+
+def refuse(
+    plan: Plan,
+    wanted: Sequence[Instance],
+    found: live.Look,
+    observed: dict[str, dict[str, Any]],
+) -> None:
+    """Raise InputError where a roll would not do: others would change too, or nobody serves."""
+    parts = {node.name for one in wanted for node in one.nodes}
+    proxy = plan.proxy.name if plan.proxy else ""
+    others = {
+        name: what
+        for name, what in found.changes.items()
+        if name not in parts and (name, what) != (proxy, "reload")
+    }
+    if others:
+        said = ", ".join(f"{what} {name}" for name, what in others.items())
+        raise InputError(
+            f"more than these prefill instances would change: {said}.",
+            todo="invoke plan --live says why; do it with: invoke deploy",
+        )
+    ready = {
+        one.name
+        for one in instances(plan)
+        if all(observed.get(node.name, {}).get("state") == "ready" for node in one.nodes)
+    }
+    for one in wanted:
+        if not ready - {one.name}:
+            raise InputError(
+                f"while {one.name} is restarted no other prefill instance would serve.",
+                todo="see which are not ready: invoke status; mend them: invoke deploy",
+            )
+
+
+def _one(deployment: Deployment, instance: Instance, progress: Progress) -> None:
+    """One instance out of the proxy, idle, restarted, ready, and in again."""
+    settings = deployment.config.settings
+    proxy = deployment.plan.proxy
+    assert proxy is not None  # chosen() has seen to it
+    progress.say(f"{instance.name}: out of the proxy")
+    _leave_out(deployment, proxy, instance.servers)
+    try:
+        _drain(deployment, instance)
+    except ToolkitError:
+        _leave_out(deployment, proxy, ())
+        raise
+    progress.say(f"{instance.name}: idle, restarting")
+    only = ",".join(node.name for node in instance.nodes)
+    variables = {"omnikit_only": only, "omnikit_hosts": ",".join(instance.hosts)}
+    try:
+        deploy.play("roll_node.yml", deployment, progress, variables)
+    except ToolkitError as error:
+        raise ActionError(
+            f"{error}\n{instance.name} did not come back; the proxy goes on without it"
+            f" ({settings.readiness.deadline_s:g} s were given).",
+            todo="mend the cause, then: invoke deploy, which starts it and takes it in again",
+        ) from error
+    _leave_out(deployment, proxy, ())
+    progress.say(f"{instance.name}: in the proxy again")
+
+
+def _leave_out(deployment: Deployment, proxy: ProxyPlan, servers: Sequence[str]) -> None:
+    work_dir = next(h.work_dir for h in deployment.plan.hosts if h.name == proxy.host)
+    parameters = {"work_dir": work_dir, "node": proxy.name, "out": list(servers)}
+    settings = deployment.config.settings
+    jobs.results(jobs.run(deployment.plan, settings, "proxy-out", {proxy.host: parameters}))
+
+
+def _drain(deployment: Deployment, instance: Instance) -> None:
+    """Wait until nothing of an instance is needed any more. Raises ActionError."""
+    settings = deployment.config.settings
+    work_dirs = {host.name: host.work_dir for host in deployment.plan.hosts}
+    parameters = {
+        node.host: {
+            "work_dir": work_dirs[node.host],
+            "node": node.name,
+            "seconds": settings.roll.drain_s,
+        }
+        for node in instance.nodes
+        if node.servers
+    }
+    done = jobs.results(jobs.run(deployment.plan, settings, "drain", parameters))
+    busy = {host: result["loads"] for host, result in done.items() if not result["drained"]}
+    if busy:
+        loads = "; ".join(
+            f"{name} on {host}: " + ", ".join(f"{key} {value}" for key, value in load.items())
+            for host, servers in busy.items()
+            for name, load in servers.items()
+        )
+        raise ActionError(
+            f"{instance.name} still had work after {settings.roll.drain_s:g} s ({loads});"
+            " it was not restarted and is in the proxy again.",
+            where="roll.drain_s",
+            todo="raise roll.drain_s; or if nobody fetches its KV any more: invoke restart",
+        )
+
+
+def _proved(deployment: Deployment, wanted: Sequence[Instance], progress: Progress) -> int:
+    with progress.timeline.step("real requests"):
+        checks = smoke_test.run(deployment.plan, deployment.config.settings)
+    failed = [check for check in checks if not check.passed]
+    names = [one.name for one in wanted]
+    progress.timeline.write(
+        "result",
+        environment=deployment.plan.environment,
+        restarted=names,
+        ready=not failed,
+        checks=[check.as_dict() for check in checks],
+    )
+    if failed:
+        said = "; ".join(f"{check.name}: {check.found}" for check in failed)
+        raise ActionError(
+            f"all were restarted, but they do not serve as they should: {said}.",
+            todo="invoke status, invoke logs",
+        )
+    progress.say(f"restarted one after the other: {', '.join(names)}; all serve")
+    return 0
+
+
+def reload_proxy(config: Config) -> dict[str, str]:
+    """Have the proxy take its present configuration over, without losing a connection.
+
+    What became of it. Raises InputError where it would have to be restarted.
+    """
+    plan = make_plan(config)
+    if plan.proxy is None:
+        raise InputError(f"environment {plan.environment} has no proxy.", where="topology.proxy")
+    options = Options(steps=frozenset({"ranktable"}))
+    with deploy.recorded(config.environment, "reload of the proxy", options) as progress:
+        deployment = deploy.prepared(config, plan, options, progress)
+        deployment.write()
+        found = live.look(deployment, progress.timeline.on_event)
+        what = found.actions.get(plan.proxy.name)
+        if what not in ("reload", "unchanged"):
+            raise InputError(
+                f"{plan.proxy.name} cannot take this over while it runs: a deploy would {what} it.",
+                todo="invoke run-proxy",
+            )
+        if what == "unchanged":
+            return {plan.proxy.name: "unchanged"}
+        variables = {"omnikit_owner": who.am_i(), "omnikit_what": "reload of the proxy"}
+        deploy.play("run_server.yml", deployment, progress, variables, ["run_proxy"])
+        return {plan.proxy.name: "reloaded"}
+
+
+def dry_run(config: Config, names: Sequence[str]) -> list[str]:
+    """What a roll would do, a line for each step. Changes nothing."""
+    plan = make_plan(config)
+    lines = []
+    for one in chosen(plan, names):
+        lines += [
+            f"{one.name}: leave {', '.join(one.servers)} out of the proxy and reload it",
+            f"{one.name}: wait until it has no work (at most {config.settings.roll.drain_s:g} s)",
+            f"{one.name}: stop and start it on {', '.join(one.hosts)}, wait until it is ready",
+            f"{one.name}: take it into the proxy again",
+        ]
+    return lines

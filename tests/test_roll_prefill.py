@@ -1,0 +1,222 @@
+"""Prefill servers restarted one after the other under load, and a proxy that is reloaded.
+
+Servers are stand-ins (tests/fleet_server.py), nginx and the load are real. The tests share one
+deployment and build on each other, in order.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+import threading
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.client import HTTPConnection, HTTPException
+from pathlib import Path
+from typing import Iterator
+
+import pytest
+from docker_host import wait_for
+
+ROOT = Path(__file__).resolve().parents[1]
+PORT = 32010
+PORTS = (
+    f"{{api_base: 31300, master_base: 31500, proxy: {PORT}, kv_side_channel: 31700, zmq: 31900}}"
+)
+pytestmark = pytest.mark.slow
+
+
+@dataclass
+class Site:
+    """An environment on this machine whose requests take a while."""
+
+    folder: Path
+
+    def argv(self, script: str, *words: str) -> list[str]:
+        return [sys.executable, f"scripts/{script}", "-e", str(self.folder / "roll.yaml"), *words]
+
+    def run(self, script: str, *words: str, code: int = 0) -> str:
+        """Run a script; what it printed."""
+        done = subprocess.run(
+            self.argv(script, *words),
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            start_new_session=True,
+        )
+        assert done.returncode == code, done.stderr
+        assert "Traceback" not in done.stderr
+        return done.stdout + done.stderr
+
+    def pids(self) -> dict[str, int]:
+        """Of all servers, by name, as the host has written them down."""
+        records = (self.folder / "work" / "state").glob("*.json")
+        servers = [one for path in records for one in json.loads(path.read_text())["servers"]]
+        return {server["name"]: server["process"]["pid"] for server in servers}
+
+    def upstream(self) -> list[str]:
+        """The ports of the prefill servers that the running proxy knows."""
+        block = self.conf().read_text().partition("upstream prefill_servers")[2].partition("}")[0]
+        return re.findall(r"server [^\s;]*:([0-9]+)", block)
+
+    def conf(self) -> Path:
+        """The file that the running proxy was started or reloaded with."""
+        host = json.loads((self.folder / "work" / "bundle" / "host.json").read_text())
+        [proxy] = [node for node in host["nodes"] if node["name"] == "c0"]
+        return Path(proxy["temp_dir"]) / "nginx.conf"
+
+
+@dataclass
+class Load:
+    """Requests without a pause: how many were answered well, and what else came."""
+
+    answered: int = 0
+    errors: list[str] = field(default_factory=list)
+
+    def ask(self, stream: bool) -> None:
+        body = {"model": "tiny", "prompt": "hello", "max_tokens": 8, "stream": stream}
+        line = HTTPConnection("127.0.0.1", PORT, timeout=30)
+        try:
+            line.request("POST", "/v1/completions", json.dumps(body))
+            answer = line.getresponse()
+            text = answer.read().decode()
+            whole = text.rstrip().endswith("data: [DONE]") if stream else '"text"' in text
+            if answer.status == 200 and whole:
+                self.answered += 1
+            else:
+                self.errors.append(f"{answer.status}: {text[:300]}")
+        except (OSError, HTTPException) as error:
+            self.errors.append(repr(error))
+        finally:
+            line.close()
+
+
+@contextmanager
+def load() -> Iterator[Load]:
+    """Four clients that ask as fast as they are answered."""
+    made, over = Load(), threading.Event()
+
+    def client(stream: bool) -> None:
+        while not over.is_set():
+            made.ask(stream)
+
+    clients = [threading.Thread(target=client, args=(number % 2 == 0,)) for number in range(4)]
+    for one in clients:
+        one.start()
+    try:
+        wait_for(lambda: made.answered > 4, "the load begins", 20)
+        yield made
+    finally:
+        over.set()
+        for one in clients:
+            one.join()
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    folder = tmp_path_factory.mktemp("roll")
+    text = (ROOT / "tests" / "environments" / "breadth.yaml").read_text()
+    text = text.replace("build/test-breadth", f"{folder}/work")
+    text = text.replace("tests/fleet_server.py", f"{ROOT}/tests/fleet_server.py")
+    text = re.sub("^ports: .*", f"ports: {PORTS}", text, flags=re.MULTILINE)
+    text = text.replace("server:\n", "server:\n  env: {STAND_IN_REQUEST_S: 0.3}\n")
+    (folder / "roll.yaml").write_text(text)
+    made = Site(folder)
+    try:
+        made.run("deploy_environment.py")
+        yield made
+    finally:
+        made.run("clean_hosts.py", "--yes", "--logs")
+
+
+def test_all_prefill_servers_are_restarted_with_new_settings_and_no_request_fails(
+    site: Site,
+) -> None:
+    before = site.pids()
+    with load() as made:
+        said = site.run("roll_prefill.py", "--set", "roles.prefill.server.env.A=1")
+    assert made.errors == [] and made.answered > 20
+    after = site.pids()
+    assert after["p0"] != before["p0"] and after["p1"] != before["p1"]
+    assert (after["d0"], after["c0"]) == (before["d0"], before["c0"])
+    assert "restarted one after the other: p0, p1; all serve" in said
+    assert site.upstream() == ["31300", "31301"]
+    assert "export A=1" in (site.folder / "work" / "bundle" / "p1" / "start.sh").read_text()
+
+
+def test_more_than_the_chosen_instance_would_change(site: Site) -> None:
+    said = site.run("roll_prefill.py", "--instance", "p0", code=2)
+    assert "more than these prefill instances would change: restart p1" in said
+
+
+def test_one_that_does_not_come_back_stays_out_until_a_deploy_mends_it(site: Site) -> None:
+    before = site.pids()
+    words = ["--set", "roles.prefill.server.env.STAND_IN_FAILS=out of luck today"]
+    with load() as made:
+        said = site.run("roll_prefill.py", *words, code=1)
+        assert "out of luck today" in said and "the proxy goes on without it" in said
+        assert site.upstream() == ["31301"]
+        assert site.pids()["p1"] == before["p1"]
+        said = site.run("deploy_environment.py", "--yes", "--set", "roles.prefill.server.env.A=1")
+        assert "c0: its configuration differs; no connection is lost" in said
+    assert made.errors == []
+    assert site.upstream() == ["31300", "31301"]
+    assert site.pids()["c0"] == before["c0"]
+
+
+def test_a_roll_that_is_killed_is_mended_by_the_next_command(site: Site) -> None:
+    own = ["--set", "roles.prefill.server.env.A=1"]
+    slow = [*own, "--set", "roles.prefill.server.env.STAND_IN_DELAY_S=60"]
+    with load() as made:
+        rolling = subprocess.Popen(
+            site.argv("roll_prefill.py", "--json", *slow),
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        try:
+            assert rolling.stdout is not None
+            said = next(line for line in rolling.stdout if "p0: idle, restarting" in line)
+            assert json.loads(said)["kind"] == "said"
+            wait_for(lambda: site.upstream() == ["31301"], "p0 is out")
+        finally:
+            rolling.kill()
+            rolling.communicate()
+        site.run("deploy_environment.py", "--yes", *own)
+    assert made.errors == []
+    assert site.upstream() == ["31300", "31301"]
+
+
+def test_an_instance_that_is_never_idle_is_left_as_it_is(site: Site) -> None:
+    words = ["--set", "roles.prefill.server.env.STAND_IN_KV_USAGE=0.25"]
+    site.run("deploy_environment.py", "--yes", *words)
+    before = site.pids()
+    words += ["--set", "roll.drain_s=1"]
+    said = site.run("roll_prefill.py", *words, code=1)
+    assert "p0 still had work after 1 s" in said and "kv_usage 0.25" in said
+    assert site.pids() == before and site.upstream() == ["31300", "31301"]
+
+
+def test_the_proxy_takes_another_configuration_over_during_an_answer(site: Site) -> None:
+    words = ["--set", "roles.prefill.server.env.STAND_IN_KV_USAGE=0.25"]
+    words += ["--set", "proxy.keepalive=77"]
+    before = site.pids()
+    with load() as made:
+        assert "c0: reloaded\n" in site.run("reload_proxy.py", *words)
+        assert "c0: unchanged\n" in site.run("reload_proxy.py", *words)
+        assert "keepalive 77;" in site.conf().read_text()
+    assert made.errors == []
+    assert site.pids() == before
+    said = site.run("reload_proxy.py", "--set", "ports.proxy=32011", code=2)
+    assert "a deploy would restart it" in said
+
+
+def test_wrong_inputs_name_what_is_right(site: Site) -> None:
+    said = site.run("roll_prefill.py", "--instance", "p7", code=2)
+    assert "there is no prefill instance 'p7'" in said and "one of p0, p1" in said
+    dry = site.run("roll_prefill.py", "--dry-run", "--instance", "p1")
+    assert dry.splitlines()[0].startswith("p1: leave 127.0.0.1:31301 out of the proxy")
