@@ -58,7 +58,7 @@ def rendered(environment: str) -> dict[str, str]:
 def _portable(text: str) -> str:
     text = text.replace(str(PROJECT), "/PROJECT")
     text = re.sub(r"/tmp/omnikit-[0-9a-f]{10}", "/tmp/omnikit-HASH", text)
-    return re.sub(r'"digest": "[0-9a-f]{64}"', '"digest": "DIGEST"', text)
+    return re.sub(r'": "[0-9a-f]{64}"', '": "DIGEST"', text)
 
 
 def stored(environment: str) -> dict[str, str]:
