@@ -95,6 +95,15 @@ def test_a_dry_run_asks_the_hosts_and_names_what_differs() -> None:
     assert pids() == before
 
 
+def test_another_prefill_instance_leaves_those_that_run_alone() -> None:
+    prefill = "topology.prefill=[{hosts: [local]}, {hosts: [local]}, {hosts: [local]}]"
+    done = script("deploy_environment.py", "--dry-run", "--set", prefill)
+    rows = {line.split()[0]: line.split()[-1] for line in done.stdout.splitlines() if line}
+    assert (rows["p2"], rows["p0"], rows["d0"], rows["c0:"]) == (
+        *("start", "unchanged", "unchanged", "reload"),
+    )
+
+
 def test_a_changed_setting_restarts_only_what_it_concerns() -> None:
     before = pids()
     said = deploy("--yes", "--set", "roles.prefill.server.env.A=1")

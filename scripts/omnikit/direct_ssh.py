@@ -26,7 +26,7 @@ from omnikit.schema import Settings
 _BOOT = PROJECT / "scripts" / "omnikit" / "host_boot.py"
 _KEPT_S = 60  # like Ansible's connections
 _LONGEST = 107 - 18  # bytes of a socket's path; ssh appends some meanwhile
-_ALIVE = ("-o", "ServerAliveInterval=10", "-o", "ServerAliveCountMax=3")
+_ALIVE = ("-o", "ServerAliveInterval=5", "-o", "ServerAliveCountMax=3")
 # In what ssh says: (sign, what it means, what to do).
 _FAULTS = (
     (
@@ -98,7 +98,7 @@ class Link:
         python = self.host.settings.python
         argv = self.argv(python, "-c", _BOOT.read_text(), kept, str(len(shipped)), name)
         done = run.run(argv, env=self.env, stdin=shipped + given, check=False, timeout=timeout_s)
-        if done.code == _NO_SSH:
+        if done.code == NO_SSH:
             raise fault(self, done.err)
         if done.code != 0:
             said = done.err[done.err.rfind("error: ") :] if "error: " in done.err else done.tail
@@ -111,7 +111,7 @@ class Link:
         return result
 
 
-_NO_SSH = 255  # ssh's own exit status when it failed itself
+NO_SSH = 255  # ssh's own exit status when it failed itself
 
 
 @contextmanager

@@ -19,6 +19,8 @@ from omnikit.host_image_name import parse
 from omnikit.host_image_progress import watch
 from omnikit.log import say
 
+_CLEANED_S = 10.0  # for the engine to remove what it fetched of an image that did not fit
+
 
 @dataclass(frozen=True)
 class Got:
@@ -163,11 +165,19 @@ def space_error(image: str, said: str, place: Optional[Path], free_before: int) 
     """The disk became full; what of the attempt is left there."""
     if place is None:
         return ActionError(f"no space is left on the disk for {image}.\n{said}")
-    free = host_image_look.free_mib(place)
-    left = free_before - free
+
+    disk = place
+
+    def left() -> int:
+        return free_before - host_image_look.free_mib(disk)
+
+    # The engine removes what it fetched after it has said that it failed.
+    health.wait_until(lambda: left() <= 1, _CLEANED_S, 0.1)
+    rest_mib = left()
+    free = free_before - rest_mib
     rest = (
-        f"{left} MiB of it are still there"
-        if left > 1
+        f"{rest_mib} MiB of it are still there"
+        if rest_mib > 1
         else "the engine has removed what it had fetched of it"
     )
     return ActionError(

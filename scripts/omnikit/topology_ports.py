@@ -59,7 +59,9 @@ class Ports:
         kv, zmq, hccl = ports.kv_side_channel, ports.zmq, ports.hccl_base
         if m.role != "colocated":
             count = max(m.server_count, 1)
-            kv = self._next(address, "kv_side_channel", count, f"the KV side channel of {m.name}")
+            # Apart for each role: another prefill instance moves no port of decode.
+            purpose, offset = f"the KV side channel of {m.name}", self._offset(m.role)
+            kv = self._next(address, "kv_side_channel", count, purpose, offset)
             zmq = self._next(address, "zmq", 1, f"the ZMQ messages of {m.name}")
         if self._config.settings.engine.device_kind == "npu":
             hccl = self._next(address, "hccl_base", ports.hccl_span, f"HCCL of {m.name}")
@@ -96,7 +98,7 @@ class Ports:
         where = f"{self._config.origin(*setting)}: {shown}"
         return self._ledger.claim(address, Claim(first, count, purpose, where))
 
-    def _next(self, address: str, name: str, count: int, purpose: str) -> int:
-        base = int(getattr(self._ports, name))
+    def _next(self, address: str, name: str, count: int, purpose: str, offset: int = 0) -> int:
+        base = int(getattr(self._ports, name)) + offset
         where = f"{self._config.origin('ports', name)}: ports.{name}"
         return self._ledger.next_free(address, base, count, purpose, where)

@@ -24,7 +24,7 @@ main() {
   export VLLM_CACHE_ROOT=/PROJECT/build/engine-cpu/vllm-cache
   export TMPDIR=/tmp/omnikit-HASH/d0
   export VLLM_NIXL_SIDE_CHANNEL_HOST=127.0.0.1
-  export VLLM_NIXL_SIDE_CHANNEL_PORT=5602
+  export VLLM_NIXL_SIDE_CHANNEL_PORT=5700
   case $rank in
     0)
       own=()
