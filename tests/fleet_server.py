@@ -5,6 +5,8 @@ deployments of real engines have tests of their own. Called like the engine: opt
 not know are ignored. STAND_IN_DELAY_S: seconds until it is ready. STAND_IN_FAILS: it dies instead,
 with that text as its last words. STAND_IN_REQUEST_S: seconds that a request takes.
 STAND_IN_KV_USAGE: share of the KV cache that its metrics show.
+A streamed request with
+stand_in_until ends when that file is there.
 """
 
 from __future__ import annotations
@@ -15,7 +17,8 @@ import sys
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from pathlib import Path
+from typing import Any, Optional
 
 READY_AT = time.monotonic() + float(os.environ.get("STAND_IN_DELAY_S", "0"))
 
@@ -82,7 +85,7 @@ class Handler(BaseHTTPRequestHandler):
             "kv_transfer_params": {"remote_engine_id": f"pid {os.getpid()}"},
         }
         if body.get("stream"):
-            self.stream(count, made)
+            self.stream(count, made, body.get("stand_in_until"))
             return
         time.sleep(REQUEST_S)  # what the engine computes
         if chat:
@@ -92,7 +95,7 @@ class Handler(BaseHTTPRequestHandler):
             made["choices"] = [{"text": "x" * count, "finish_reason": "length"}]
             self.answer(200, json.dumps(made).encode())
 
-    def stream(self, count: int, made: dict[str, Any]) -> None:
+    def stream(self, count: int, made: dict[str, Any], until: Optional[str]) -> None:
         chunks = [{"choices": [{"text": "x"}], "usage": None} for _ in range(count)]
         chunks.append({"choices": [], "usage": made["usage"]})  # type: ignore[typeddict-item]
         parts = [f"data: {json.dumps(chunk)}\n\n".encode() for chunk in chunks]
@@ -100,6 +103,8 @@ class Handler(BaseHTTPRequestHandler):
         self.head(200, sum(map(len, parts)), "text/event-stream")
         for part in parts:
             time.sleep(REQUEST_S / len(parts))
+            while part is parts[-1] and until and not Path(until).exists():
+                time.sleep(0.05)
             self.wfile.write(part)
 
     def answer(self, status: int, data: bytes, kind: str = "application/json") -> None:

@@ -7,7 +7,9 @@ deployment and build on each other, in order.
 from __future__ import annotations
 
 import json
+import os
 import re
+import signal
 import subprocess
 import sys
 import threading
@@ -15,7 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
-from typing import Iterator
+from typing import Callable, Iterator
 
 import pytest
 from docker_host import wait_for
@@ -115,6 +117,27 @@ def load() -> Iterator[Load]:
             one.join()
 
 
+@contextmanager
+def endless(site: Site, port: int) -> Iterator[Callable[[], str]]:
+    """A streamed answer that has begun, and what ends it and gives all of it."""
+    until = site.folder / f"end-{port}"
+    body = {"model": "tiny", "prompt": "hello", "max_tokens": 8, "stream": True}
+    line = HTTPConnection("127.0.0.1", port, timeout=60)
+    try:
+        line.request("POST", "/v1/completions", json.dumps({**body, "stand_in_until": str(until)}))
+        answer = line.getresponse()
+        begun = answer.read(10).decode()
+
+        def end() -> str:
+            until.touch()
+            return (begun + answer.read().decode()).rstrip()
+
+        yield end
+    finally:
+        until.touch()
+        line.close()
+
+
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     folder = tmp_path_factory.mktemp("roll")
@@ -180,7 +203,7 @@ def test_a_roll_that_is_killed_is_mended_by_the_next_command(site: Site) -> None
         )
         try:
             assert rolling.stdout is not None
-            said = next(line for line in rolling.stdout if "p0: idle, restarting" in line)
+            said = next(line for line in rolling.stdout if "p0: stopped" in line)
             assert json.loads(said)["kind"] == "said"
             wait_for(lambda: site.upstream() == ["31301"], "p0 is out")
         finally:
@@ -191,13 +214,41 @@ def test_a_roll_that_is_killed_is_mended_by_the_next_command(site: Site) -> None
     assert site.upstream() == ["31300", "31301"]
 
 
+def test_a_roll_that_is_killed_at_the_second_instance_goes_on_when_run_again(site: Site) -> None:
+    own = ["--set", "roles.prefill.server.env.STAND_IN_KV_USAGE=0.25"]
+    with load() as made:
+        rolling = subprocess.Popen(
+            site.argv("roll_prefill.py", "--json", *own),
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        try:
+            assert rolling.stdout is not None
+            assert any("p1: stopped" in line for line in rolling.stdout)
+        finally:
+            os.killpg(rolling.pid, signal.SIGKILL)  # Ansible too: it would go on
+            rolling.communicate()
+        site.run("stop_environment.py", "--instance", "p1", *own)
+        assert site.upstream() == ["31300"]
+        said = site.run("show_status.py", *own, code=1)
+        assert "c0 sends nothing to 127.0.0.1:31301" in said
+        said = site.run("roll_prefill.py", *own)
+        assert said.index("p1: in the proxy again") < said.index("p0: out of the proxy")
+        # Its KV cache is never empty, but no decode server waits for any of it.
+        assert re.search("p0: idle, and (no decode server waits|nobody has fetched)", said)
+    assert made.errors == []
+    assert site.upstream() == ["31300", "31301"]
+    assert "sends nothing" not in site.run("show_status.py", *own)
+
+
 def test_an_instance_that_is_never_idle_is_left_as_it_is(site: Site) -> None:
-    words = ["--set", "roles.prefill.server.env.STAND_IN_KV_USAGE=0.25"]
-    site.run("deploy_environment.py", "--yes", *words)
+    words = ["--set", "roles.prefill.server.env.STAND_IN_KV_USAGE=0.25", "--set", "roll.drain_s=1"]
     before = site.pids()
-    words += ["--set", "roll.drain_s=1"]
-    said = site.run("roll_prefill.py", *words, code=1)
-    assert "p0 still had work after 1 s" in said and "kv_usage 0.25" in said
+    with endless(site, 31300):
+        said = site.run("roll_prefill.py", *words, code=1)
+    assert "p0 still had work after 1 s" in said and "running 1" in said
     assert site.pids() == before and site.upstream() == ["31300", "31301"]
 
 
@@ -205,10 +256,11 @@ def test_the_proxy_takes_another_configuration_over_during_an_answer(site: Site)
     words = ["--set", "roles.prefill.server.env.STAND_IN_KV_USAGE=0.25"]
     words += ["--set", "proxy.keepalive=77"]
     before = site.pids()
-    with load() as made:
+    with load() as made, endless(site, PORT) as end:  # an answer from an old worker of nginx
         assert "c0: reloaded\n" in site.run("reload_proxy.py", *words)
         assert "c0: unchanged\n" in site.run("reload_proxy.py", *words)
         assert "keepalive 77;" in site.conf().read_text()
+        assert end().endswith("data: [DONE]")
     assert made.errors == []
     assert site.pids() == before
     said = site.run("reload_proxy.py", "--set", "ports.proxy=32011", code=2)

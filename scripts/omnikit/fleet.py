@@ -147,10 +147,11 @@ def failure(event: Event) -> ToolkitError:
     """What failed on one host, as an error."""
     where = f"host {event['host']}, step {event['task']!r}"
     if event["event"] == "unreachable":
+        said, ours = event["msg"].strip(), event.get("todo")
         return ActionError(
-            f"the host cannot be reached: {event['msg'].strip()}",
+            said if ours else f"the host cannot be reached: {said}",
             where=where,
-            todo="try it by hand: ssh " + str(event["host"]),
+            todo=ours or "try it by hand: ssh " + str(event["host"]),
         )
     said = (event["stderr"] or event["stdout"] or event["msg"]).strip()
     if said.startswith("error: "):

@@ -39,7 +39,10 @@ def containers_up(host: Host, only: Optional[set[str]] = None) -> dict[str, str]
         if spec is None or (only is not None and node["name"] not in only):
             continue
         if container_differs(spec):
-            stop_node(host, node["name"])
+            before = (read_record(state_dir(host), node["name"]) or {}).get("container")
+            stop_node(host, node["name"])  # which forgets the container that it was in
+            if before and before["name"] != spec["name"]:
+                _remove_container(before)
         result = host_container.ensure({"spec": {**spec, "grace_s": 0}})
         done[spec["name"]] = result["action"]
     return done
@@ -96,7 +99,14 @@ def _start(host: Host, node: dict[str, Any]) -> None:
         recorded = _launch_inside(host, node, spec, argv, launcher_log)
     if not recorded:
         said = launcher_log.read_text(errors="replace").strip()
-        raise ActionError(f"{node['name']} could not be started: {said}", where=str(launcher_log))
+        by_hand = [sys.executable, *argv]
+        if spec is not None:
+            by_hand = host_container.exec_words(spec, [host["container_python"], *argv])
+        raise ActionError(
+            f"{node['name']} could not be started: {said or 'its launcher wrote nothing'}",
+            where=str(launcher_log),
+            todo=None if said else f"see what it says by hand: {run.show(by_hand)}",
+        )
 
 
 def _launch(host: Host, node: dict[str, Any], argv: list[str], log: Path) -> bool:

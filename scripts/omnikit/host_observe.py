@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 from typing import Any, Optional
 
+from omnikit import host_proxy
 from omnikit.health import metric, request, wait_until
 from omnikit.host_pids import pid_here
 from omnikit.host_records import Record, alive, boot_id, read_record
@@ -75,6 +76,7 @@ def observe(host: Host, name: str, *, metrics: bool = True) -> dict[str, Any]:
         "started_at": (record or {}).get("started_at"),
         "ready_at": (record or {}).get("ready_at"),
         "servers": servers,
+        "left_out": host_proxy.left_out(spec) if spec and state == "ready" else [],
     }
 
 

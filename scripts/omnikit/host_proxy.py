@@ -71,6 +71,22 @@ def without(text: str, out: Sequence[str]) -> str:
     return text[: found.start()] + kept + text[found.end() :]
 
 
+def left_out(node: Node) -> list[str]:
+    """Prefill servers (HOST:PORT) that are planned but that the running proxy does without."""
+    if "files" not in node:
+        return []
+    planned, running = (_servers(Path(node[key]) / CONF) for key in ("seed_dir", "temp_dir"))
+    return [name for name in planned if running and name not in running]
+
+
+def _servers(path: Path) -> list[str]:
+    try:
+        found = _UPSTREAM.search(path.read_text(encoding="utf-8"))
+    except OSError:
+        return []
+    return [m[1] for line in (found[1].splitlines() if found else ()) if (m := _SERVER.match(line))]
+
+
 def files(node: Node, out: Sequence[str] = ()) -> dict[str, str]:
     """The planned files by name, in nginx.conf without some prefill servers."""
     seed = Path(node["seed_dir"])

@@ -50,25 +50,37 @@ def leave_out(parameters: dict[str, Any]) -> dict[str, Any]:
 
 
 def drain(parameters: dict[str, Any]) -> dict[str, Any]:
-    """Job "drain": wait until a node's servers have nothing running, waiting or kept for decode.
+    """Job "drain": wait until some loads of some nodes' servers are 0, and tell all loads.
 
-    parameters: work_dir, node, seconds. Returns drained and each server's last load.
+    parameters: work_dir, nodes (names), keys (of host.json's metrics), seconds. A load that a
+    server should tell but does not is None, and is not 0.
     """
     host = _host(parameters)
-    seen: dict[str, Any] = {}
+    seen: dict[str, dict[str, Any]] = {}
     idle = 0
 
     def settled() -> bool:
         nonlocal seen, idle
-        observed = host_observe.observe(host, parameters["node"])
-        seen = {
-            server["name"]: {key: server.get(key) for key in _LOADS}
-            for server in observed["servers"]
-            if server["state"] == "ready"  # one that is dead has nothing to lose
-        }
-        busy = any(value for load in seen.values() for value in load.values())
+        seen = {}
+        for name in parameters["nodes"]:
+            seen.update(_loads(host, name))
+        keys = [key for key in parameters["keys"] if host["metrics"].get(key)]
+        busy = any(load[key] != 0 for load in seen.values() for key in keys)
         idle = 0 if busy else idle + 1
         return idle >= _LOOKS
 
     drained = health.wait_until(settled, float(parameters["seconds"]), host["poll_interval_s"])
     return {"changed": False, "drained": drained, "loads": seen}
+
+
+def _loads(host: dict[str, Any], name: str) -> dict[str, dict[str, Any]]:
+    """What each server of a node that can have work says of it; one that has ended has none."""
+    specs = [s for node in host["nodes"] if node["name"] == name for s in node["servers"]]
+    with_load = {spec["name"] for spec in specs if spec.get("model")}
+    keys = [key for key in _LOADS if host["metrics"].get(key)]
+    return {
+        server["name"]: {key: server.get(key) for key in keys}
+        for server in host_observe.observe(host, name)["servers"]
+        # Not yet healthy: it never had a request.
+        if server["name"] in with_load and server["pid"] and server["healthy_at"]
+    }

@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import AbstractSet, Callable, Optional
 
-from omnikit import fleet
+from omnikit import fleet, questions
 from omnikit.deployment import Deployment
 from omnikit.errors import InputError
 from omnikit.plan_types import Plan
+
+_TASK = "Compare with what runs"  # also in scripts/fleet/look.yml
 
 
 @dataclass
@@ -39,10 +41,10 @@ class Look:
 
 def look(deployment: Deployment, on_event: Optional[Callable[[fleet.Event], None]] = None) -> Look:
     """Ask every host what it would need. The deployment is written. Raises for a host's failure."""
-    outcome = fleet.play("look.yml", deployment.inventory, deployment.config.settings, on_event)
+    outcome = questions.ask(deployment, "look", _TASK, on_event)
     fleet.raise_failures(outcome)
     found = Look()
-    for host, data in outcome.json("Compare with what runs").items():
+    for host, data in outcome.json(_TASK).items():
         found.actions.update(data["actions"])
         found.hosts[host] = data["actions"]
         found.reasons.update(data["reasons"])

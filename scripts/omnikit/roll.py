@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
-from typing import Any, Sequence
+from typing import AbstractSet, Any, Sequence
 
-from omnikit import deploy, jobs, live, smoke_test, status, who
+from omnikit import deploy, jobs, live, releases, roll_drain, smoke_test, status, who
 from omnikit.config import Config
 from omnikit.deploy import Options
 from omnikit.deployment import Deployment
@@ -79,15 +80,16 @@ def roll(config: Config, names: Sequence[str], options: Options) -> int:
         deployment.write()
         found = live.look(deployment, progress.timeline.on_event)
         found.refuse_problems()
-        refuse(plan, wanted, found, status.observe(config, plan))
+        observed = status.observe(config, plan)
+        refuse(plan, wanted, found, observed)
+        _refuse_kind(deployment)
         variables = {
             "omnikit_owner": who.am_i(),
             "omnikit_what": f"rolling restart of {', '.join(one.name for one in wanted)}",
         }
         deploy.play("lock.yml", deployment, progress, variables)
         try:
-            for instance in wanted:
-                _one(deployment, instance, progress)
+            _all(deployment, wanted, unready(plan, observed), progress)
             # Whatever else the proxy was to get, it gets now; and the locks are given up.
             deploy.play("run_server.yml", deployment, progress, variables, ["run_proxy"])
         except (ToolkitError, KeyboardInterrupt) as error:
@@ -95,7 +97,10 @@ def roll(config: Config, names: Sequence[str], options: Options) -> int:
             variables["omnikit_result"] = result
             deploy.play("finish.yml", deployment, progress, variables)
             raise
-        return _proved(deployment, wanted, progress)
+        checked = _proved(deployment, wanted, progress)
+        if found.changes:
+            _release(deployment, found)
+        return checked
 
 
 def refuse(
@@ -118,43 +123,92 @@ def refuse(
             f"more than these prefill instances would change: {said}.",
             todo="invoke plan --live says why; do it with: invoke deploy",
         )
-    ready = {
+    first = in_order(wanted, unready(plan, observed))[0]
+    serving = {one.name for one in instances(plan)} - unready(plan, observed)
+    if not serving - {first.name}:
+        raise InputError(
+            f"while {first.name} is restarted no other prefill instance would serve.",
+            todo="see which are not ready: invoke status; mend them: invoke deploy",
+        )
+
+
+def unready(plan: Plan, observed: dict[str, dict[str, Any]]) -> set[str]:
+    """The names of the prefill instances that do not serve now."""
+    return {
         one.name
         for one in instances(plan)
-        if all(observed.get(node.name, {}).get("state") == "ready" for node in one.nodes)
+        if any(observed.get(node.name, {}).get("state") != "ready" for node in one.nodes)
     }
-    for one in wanted:
-        if not ready - {one.name}:
-            raise InputError(
-                f"while {one.name} is restarted no other prefill instance would serve.",
-                todo="see which are not ready: invoke status; mend them: invoke deploy",
-            )
 
 
-def _one(deployment: Deployment, instance: Instance, progress: Progress) -> None:
-    """One instance out of the proxy, idle, restarted, ready, and in again."""
+def in_order(wanted: Sequence[Instance], down: AbstractSet[str]) -> list[Instance]:
+    """Those that do not serve come first: so a roll that was cut off goes on where it was."""
+    return sorted(wanted, key=lambda one: one.name not in down)
+
+
+def _refuse_kind(deployment: Deployment) -> None:
+    """Raise InputError where the proxy cannot take another configuration over while it runs."""
+    proxy = deployment.plan.proxy
+    assert proxy is not None  # chosen() has seen to it
+    nodes = json.loads(deployment.files[proxy.host]["host.json"])["nodes"]
+    if not any("files" in node for node in nodes if node["name"] == proxy.name):
+        raise InputError(
+            f"a proxy of kind {deployment.proxy_kind} cannot leave a server out while it runs.",
+            where="proxy.kind",
+            todo="set it to nginx-njs or omni-nginx, then: invoke deploy",
+        )
+
+
+def _all(
+    deployment: Deployment, wanted: Sequence[Instance], down: set[str], progress: Progress
+) -> None:
+    """One after the other. The proxy sends nothing to those in down until they are back."""
+    known = {one.name: one for one in instances(deployment.plan)}
+    try:
+        for instance in in_order(wanted, down):
+            out = [server for name in sorted(down) for server in known[name].servers]
+            down = down - {instance.name}
+            others = [server for name in sorted(down) for server in known[name].servers]
+            _one(deployment, instance, (out, others), progress)
+    except InputError as error:  # no misuse: something was changed before
+        raise ActionError(error.what, where=error.where, todo=error.todo) from error
+
+
+def _one(
+    deployment: Deployment,
+    instance: Instance,
+    out: tuple[Sequence[str], Sequence[str]],
+    progress: Progress,
+) -> None:
+    """One instance out of the proxy, idle, restarted, ready, and in again.
+
+    out: servers of dead instances, which the proxy does without before and after.
+    """
     settings = deployment.config.settings
     proxy = deployment.plan.proxy
     assert proxy is not None  # chosen() has seen to it
     progress.say(f"{instance.name}: out of the proxy")
-    _leave_out(deployment, proxy, instance.servers)
     try:
-        _drain(deployment, instance)
-    except ToolkitError:
-        _leave_out(deployment, proxy, ())
+        _leave_out(deployment, proxy, [*instance.servers, *out[1]])
+        roll_drain.drain(deployment, instance.name, instance.nodes, progress)
+    except (ToolkitError, KeyboardInterrupt):
+        _leave_out(deployment, proxy, out[0])
+        progress.say(f"{instance.name}: not restarted, the proxy is as it was")
         raise
-    progress.say(f"{instance.name}: idle, restarting")
     only = ",".join(node.name for node in instance.nodes)
     variables = {"omnikit_only": only, "omnikit_hosts": ",".join(instance.hosts)}
     try:
         deploy.play("roll_node.yml", deployment, progress, variables)
+    except KeyboardInterrupt:
+        progress.say(f"{instance.name} is out of the proxy until: invoke deploy")
+        raise
     except ToolkitError as error:
         raise ActionError(
             f"{error}\n{instance.name} did not come back; the proxy goes on without it"
             f" ({settings.readiness.deadline_s:g} s were given).",
             todo="mend the cause, then: invoke deploy, which starts it and takes it in again",
         ) from error
-    _leave_out(deployment, proxy, ())
+    _leave_out(deployment, proxy, out[1])
     progress.say(f"{instance.name}: in the proxy again")
 
 
@@ -163,35 +217,6 @@ def _leave_out(deployment: Deployment, proxy: ProxyPlan, servers: Sequence[str])
     parameters = {"work_dir": work_dir, "node": proxy.name, "out": list(servers)}
     settings = deployment.config.settings
     jobs.results(jobs.run(deployment.plan, settings, "proxy-out", {proxy.host: parameters}))
-
-
-def _drain(deployment: Deployment, instance: Instance) -> None:
-    """Wait until nothing of an instance is needed any more. Raises ActionError."""
-    settings = deployment.config.settings
-    work_dirs = {host.name: host.work_dir for host in deployment.plan.hosts}
-    parameters = {
-        node.host: {
-            "work_dir": work_dirs[node.host],
-            "node": node.name,
-            "seconds": settings.roll.drain_s,
-        }
-        for node in instance.nodes
-        if node.servers
-    }
-    done = jobs.results(jobs.run(deployment.plan, settings, "drain", parameters))
-    busy = {host: result["loads"] for host, result in done.items() if not result["drained"]}
-    if busy:
-        loads = "; ".join(
-            f"{name} on {host}: " + ", ".join(f"{key} {value}" for key, value in load.items())
-            for host, servers in busy.items()
-            for name, load in servers.items()
-        )
-        raise ActionError(
-            f"{instance.name} still had work after {settings.roll.drain_s:g} s ({loads});"
-            " it was not restarted and is in the proxy again.",
-            where="roll.drain_s",
-            todo="raise roll.drain_s; or if nobody fetches its KV any more: invoke restart",
-        )
 
 
 def _proved(deployment: Deployment, wanted: Sequence[Instance], progress: Progress) -> int:
@@ -214,6 +239,15 @@ def _proved(deployment: Deployment, wanted: Sequence[Instance], progress: Progre
         )
     progress.say(f"restarted one after the other: {', '.join(names)}; all serve")
     return 0
+
+
+def _release(deployment: Deployment, found: live.Look) -> None:
+    """Keep what was rolled out: it is what runs now. The source is that of the release before."""
+    known = releases.all_of(deployment.plan.environment)
+    source = known[-1].about["source"] if known else {}
+    releases.record(
+        deployment, found.changes, images=found.images, source=source, note="rolling restart"
+    )
 
 
 def reload_proxy(config: Config) -> dict[str, str]:

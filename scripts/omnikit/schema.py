@@ -205,6 +205,7 @@ class Deploy(Strict):
 
 class Roll(Strict):
     drain_s: Seconds
+    kv_s: Seconds
 
 
 class Doctor(Strict):

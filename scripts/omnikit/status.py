@@ -115,6 +115,11 @@ def as_text(found: dict[str, Any]) -> str:
     rows = []
     notes = []
     for node in found["nodes"]:
+        if node.get("left_out"):
+            notes.append(
+                f"{node['node']} sends nothing to {', '.join(node['left_out'])}: a rolling restart"
+                " left it out.\nWhat to do: invoke roll-prefill, or invoke deploy"
+            )
         for server in node["servers"] or [{"name": node["node"], "state": node["state"]}]:
             rows.append(_row(node, server))
             if server["state"] == "failed":

@@ -68,3 +68,16 @@ def test_files_of_another_content_differ(tmp_path: Path) -> None:
     (tmp_path / "nginx.conf").unlink()
     assert host_proxy.differs(node)
     assert not host_proxy.differs({"temp_dir": str(tmp_path)})  # of a kind that cannot reload
+
+
+def test_what_a_running_proxy_does_without_is_seen(tmp_path: Path) -> None:
+    node = {"files": {}, "seed_dir": str(tmp_path / "seed"), "temp_dir": str(tmp_path / "run")}
+    for name, text in (("seed", CONF), ("run", host_proxy.without(CONF, ["192.0.2.1:9000"]))):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "nginx.conf").write_text(text)
+    assert host_proxy.left_out(node) == ["192.0.2.1:9000"]
+    (tmp_path / "run" / "nginx.conf").write_text(CONF)
+    assert host_proxy.left_out(node) == []
+    (tmp_path / "run" / "nginx.conf").unlink()
+    assert host_proxy.left_out(node) == []  # it does not run
+    assert host_proxy.left_out({}) == []

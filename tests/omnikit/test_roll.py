@@ -54,6 +54,16 @@ def test_a_roll_is_refused_where_others_would_change_or_nobody_serves() -> None:
         roll.refuse(PLAN, wanted, live.Look(same), observed(p0="ready", p1="starting"))
 
 
+def test_those_that_do_not_serve_come_first() -> None:
+    both = roll.chosen(PLAN, [])
+    assert roll.unready(PLAN, observed(p0="ready")) == {"p1"}
+    assert [one.name for one in roll.in_order(both, {"p1"})] == ["p1", "p0"]
+    assert [one.name for one in roll.in_order(both, set())] == ["p0", "p1"]
+    roll.refuse(PLAN, both, live.Look({}), observed(p0="ready", p1="stopped"))
+    with pytest.raises(InputError, match="while p0 is restarted no other"):
+        roll.refuse(PLAN, both, live.Look({}), observed())
+
+
 def test_a_dry_run_names_every_step() -> None:
     config = configuration.load(str(ROOT / "tests/environments/breadth.yaml"))
     lines = roll.dry_run(config, ["p1"])
