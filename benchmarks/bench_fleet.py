@@ -4,9 +4,11 @@
 Needs root: starts hosts of its own on this machine (tests/ssh_fleet.py), whose servers are
 stand-ins that are ready at once, and ends them. In the same run and fixture: a first deployment, a
 second one, status; and as the limit the same archives over bare ssh: all hosts at the same time,
-one command each that starts the servers and waits for them, then one for the proxy. CPU is what
-this machine spends on the command itself (user and system); what the hosts do is not in it, but
-takes the same cores. PYTHONPATH must name scripts/ and tests/.
+one command each that starts the servers and waits for them, then one for the proxy; it asks for no
+accelerators, makes no rank tables, takes no locks and sends no requests. All begin without SSH
+connections. CPU is what the command itself spends (user and system): not the ssh processes that
+keep connections, and not the hosts, which take the same cores here. PYTHONPATH must name scripts/
+and tests/.
 """
 
 from __future__ import annotations
@@ -15,13 +17,16 @@ import argparse
 import json
 import os
 import resource
+import shutil
+import signal
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Callable, Optional, Sequence
+from typing import Any, Callable, Iterator, Optional, Sequence
 
 from omnikit import cli, direct_ssh, log
 from omnikit.config import load
@@ -62,15 +67,48 @@ def settings(fleet_hosts: str, prefill: Sequence[str], decode: Sequence[str]) ->
     )
 
 
-def timed(act: Callable[[], Any]) -> tuple[float, float, Any]:
-    """Wall time, CPU time of what was started, and what act returned."""
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+def stand_in_variables(hosts: Sequence[str]) -> dict[str, dict[str, str]]:
+    """What the stand-ins for the NPU tools are told: no two hosts have a device address."""
+    return {name: {"FAKE_HCCN_HOST": str(number)} for number, name in enumerate(hosts)}
+
+
+def timed(act: Callable[[], Any]) -> tuple[float, float, float, Any]:
+    """Wall time, CPU time of what was started, CPU time of all of this machine, and what act
+    returned.
+    """
+    before, all_before = resource.getrusage(resource.RUSAGE_CHILDREN), machine_cpu()
     began = time.perf_counter()
     result = act()
     wall = time.perf_counter() - began
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     used = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    return wall, used, result
+    return wall, used, machine_cpu() - all_before, result
+
+
+def machine_cpu() -> float:
+    """CPU seconds that this machine has spent on anything."""
+    first = Path("/proc/stat").read_text().split("\n", 1)[0].split()
+    user, nice, system, _idle, _iowait, irq, softirq, *_ = map(int, first[1:])
+    return (user + nice + system + irq + softirq) / os.sysconf("SC_CLK_TCK")
+
+
+@contextmanager
+def own_home(folder: Path) -> Iterator[None]:
+    """SSH connections are kept below a folder of ours, and ended."""
+    kept = os.environ.get("HOME", "/")
+    os.environ["HOME"] = str(folder)
+    try:
+        yield
+    finally:
+        hang_up()
+        os.environ["HOME"] = kept
+
+
+def hang_up() -> None:
+    """End all kept connections."""
+    for socket in Path("~/.ansible/cp").expanduser().glob("*"):
+        argv = ["ssh", "-O", "exit", "-o", f"ControlPath={socket}", "any"]
+        subprocess.run(argv, check=False, capture_output=True)
 
 
 class Site:
@@ -104,7 +142,7 @@ class Site:
         plan = make_plan(config)
         proxy = plan.proxy.host if plan.proxy else ""
         changed = False
-        for only in (None, proxy):
+        for only in (None, proxy):  # all hosts, then the proxy's
             running = []
             for host in plan.hosts:
                 if only is not None and host.name != only:
@@ -120,29 +158,35 @@ class Site:
                             argv, stdin=file, stdout=subprocess.PIPE, env={**os.environ, **link.env}
                         )
                     )
-            for one in running:
-                said, _ = one.communicate(timeout=120)
-                assert one.returncode == 0, said
-                changed = changed or bool(json.loads(said.splitlines()[-1])["changed"])
+            try:
+                for one in running:
+                    said, _ = one.communicate(timeout=120)
+                    assert one.returncode == 0, said
+                    changed = changed or bool(json.loads(said.splitlines()[-1])["changed"])
+            finally:
+                for one in running:
+                    one.kill()  # nothing where it has ended
         return changed
 
 
 def measure(hosts: int, runs: int) -> dict[str, Any]:
-    """All figures of one fleet: medians of wall and CPU seconds by what was done."""
+    """All figures of one fleet: medians of wall, CPU and all CPU seconds by what was done."""
     names = layout(hosts)
     every = [*names[0], *names[1]]
-    found: dict[str, list[tuple[float, float]]] = {}
-    with tempfile.TemporaryDirectory(prefix="bf-") as text:
+    found: dict[str, list[tuple[float, float, float]]] = {}
+    variables = stand_in_variables(every)
+    load = os.getloadavg()[0]
+
+    def take(what: str, act: Callable[[], Any]) -> Any:
+        hang_up()
+        *figures, result = timed(act)
+        found.setdefault(what, []).append(tuple(figures))
+        return result
+
+    with tempfile.TemporaryDirectory(prefix="bf-") as text, own_home(Path(text)):
         folder = Path(text)
-        variables = {name: {"FAKE_HCCN_HOST": str(i % 8)} for i, name in enumerate(every)}
         with ssh_fleet(folder / "fleet", every, npu=True, variables=variables) as fleet:
             site = Site(folder, fleet, names)
-
-            def take(what: str, act: Callable[[], Any]) -> Any:
-                wall, used, result = timed(act)
-                found.setdefault(what, []).append((wall, used))
-                return result
-
             try:
                 for _ in range(runs):
                     site.run("clean_hosts.py", "--yes", "--logs")
@@ -153,24 +197,26 @@ def measure(hosts: int, runs: int) -> dict[str, Any]:
                     assert take("bare first", site.bare)
                     assert not take("bare second", site.bare)
             finally:
-                site.run("clean_hosts.py", "--yes", "--logs")
-    return {"hosts": hosts, **{what: medians(pairs) for what, pairs in found.items()}}
+                # The hosts and all that runs there end with the fleet.
+                shutil.rmtree(control_folder(NAME), ignore_errors=True)
+    return {"hosts": hosts, "load": load, **{what: medians(all_) for what, all_ in found.items()}}
 
 
-def medians(pairs: Sequence[tuple[float, float]]) -> tuple[float, float]:
-    """Median wall and median CPU seconds."""
-    walls, cpus = zip(*pairs)
-    return statistics.median(walls), statistics.median(cpus)
+def medians(taken: Sequence[tuple[float, ...]]) -> tuple[float, ...]:
+    """The median of each figure."""
+    return tuple(statistics.median(column) for column in zip(*taken))
 
 
 def rows(found: Sequence[dict[str, Any]]) -> list[list[str]]:
-    """Growth as a table: wall seconds, and CPU seconds per host."""
+    """Growth as a table: wall seconds, CPU seconds per host, and how busy this machine was."""
     made = []
+    cores = os.cpu_count() or 1
     for one in found:
-        row = [str(one["hosts"])]
+        row = [str(one["hosts"]), f"{one['load']:.1f}"]
         for what in ("first", "second", "status", "bare first", "bare second"):
-            wall, used = one[what]
-            row.append(f"{wall:.1f} s ({used / one['hosts']:.2f})")
+            wall, used, everything = one[what]
+            busy = min(1.0, everything / wall / cores)
+            row.append(f"{wall:.1f} s ({used / one['hosts']:.2f} s, {busy:.0%})")
         made.append(row)
     return made
 
@@ -191,6 +237,8 @@ def figures(found: Sequence[dict[str, Any]]) -> list[Figure]:
 
 def body(options: argparse.Namespace) -> int:
     """All sizes."""
+    # So that the hosts end with us when we are told to end.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     sizes = [int(size) for size in options.hosts.split(",")]
     found = []
     for size in sizes:
@@ -199,8 +247,9 @@ def body(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps(found, indent=1))
         return 0
-    header = ["hosts", "first deploy", "second deploy", "status", "bare SSH first", "bare second"]
-    print("seconds (controller's CPU seconds per host), medians:")
+    columns = ("first deploy", "second deploy", "status", "bare SSH first", "bare SSH second")
+    header = ["hosts", "load before", *columns]
+    print("wall seconds (CPU seconds per host, share of this machine's cores in use), medians:")
     print(log.table(rows(found), header))
     print(log.table([figure.row() for figure in figures(found)], HEADER))
     return 0

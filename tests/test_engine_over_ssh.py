@@ -72,6 +72,17 @@ def site(tmp_path_factory: pytest.TempPathFactory, engine_python: Path) -> Itera
             yield site
         finally:
             site.run("stop_environment.py")
+            shutil.rmtree(ROOT / "build" / "control" / "engines", ignore_errors=True)
+
+
+def test_a_host_without_the_engine_is_named_with_what_installs_it(site: Site) -> None:
+    done = site.run("deploy_environment.py", "--set", "engine.venv=/no/such/engine")
+    assert done.returncode == 2 and "nothing was changed" in done.stderr
+    said = "the engine is missing: there is no /no/such/engine/bin/python."
+    for name in NAMES:
+        assert f"{name}: {said}" in done.stderr
+    assert "scripts/install_engine.py --venv /no/such/engine;" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_kv_is_handed_over_from_host_to_host(site: Site) -> None:
@@ -93,3 +104,12 @@ def test_a_second_deployment_changes_nothing_and_status_says_so(site: Site) -> N
     for name in NAMES:
         left = site.fleet.run(name, "pgrep -fc vllm.entrypoints", check=False).stdout
         assert left.strip() != "0", name
+
+
+def test_stop_leaves_no_engine_on_any_host(site: Site) -> None:
+    done = site.run("stop_environment.py", "--json")
+    assert json.loads(done.stdout) == dict.fromkeys(("c0", "d0", "p0", "p1"), "stopped")
+    for name in NAMES:
+        left = site.fleet.run(name, "pgrep -fc 'vllm|VLLM|nginx'", check=False).stdout
+        assert left.strip() == "0", name
+    assert "nothing to stop" in site.run("stop_environment.py").stdout

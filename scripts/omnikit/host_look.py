@@ -148,7 +148,7 @@ def problems(host: Host, actions: dict[str, str]) -> list[str]:
                     )
         for path, what in node["requires"]:
             if not Path(path).exists():
-                found.append(f"{what} is missing: there is no {path}.")
+                found.append(f"{what} is missing: there is no {path}.{_remedy(what, Path(path))}")
             elif not os.access(path, os.R_OK):
                 found.append(f"{what} cannot be read: {path}. What to do: check its rights")
         found += _container_problems(host, node, actions)
@@ -167,6 +167,21 @@ def problems(host: Host, actions: dict[str, str]) -> list[str]:
             " engine.memory_per_server_mib"
         )
     return found
+
+
+def _remedy(what: str, path: Path) -> str:
+    """How what a node requires gets onto this host. A deployment itself installs it only where the
+    control host is the one host.
+    """
+    if what == "the model":
+        return f" What to do: put it into {path.parent} on this host, or set model.path"
+    if what == "the engine" and path.parent.name == "bin":
+        return (
+            " What to do: install it on this host, in a clone of the toolkit:"
+            f" scripts/install_engine.py --venv {path.parents[1]};"
+            " or name where it is: engine.venv"
+        )
+    return " What to do: install it on this host, or correct server.command"
 
 
 def _container_problems(host: Host, node: dict[str, Any], actions: dict[str, str]) -> list[str]:
