@@ -19,7 +19,9 @@ from omnikit.config_options import add_config_options, load_config
 
 def body(options: argparse.Namespace) -> int:
     """Compare, send, verify, and print a line for each host."""
-    from omnikit import code_sync, host_records, jobs
+    from contextlib import nullcontext
+
+    from omnikit import code_sync, host_records, jobs, who
     from omnikit.deployment import control_folder
     from omnikit.errors import ActionError, InputError
     from omnikit.host_code_tree import shown
@@ -35,26 +37,28 @@ def body(options: argparse.Namespace) -> int:
     )
     code_sync.destination(config, plan)
     lock = control_folder(config.environment) / "lock"
-    with host_records.locked(lock, f"sync of the source for {config.environment}"):
+    what = f"sync of the source for {config.environment}"
+    audited = nullcontext() if options.dry_run else who.audited(config.environment, what)
+    with host_records.locked(lock, what), audited:
         made = code_sync.source(config, options.verify)
         say(made.line())
         for warning in made.warnings:
             say(f"note: {warning}")
         done = code_sync.sync(config, plan, hosts, made, request)
-    results = {host: one.result for host, one in done.items() if one.result is not None}
-    if options.json:
-        print(json.dumps(report(done), indent=1))
-    else:
-        for host, result in results.items():
-            print(f"{host}: {code_sync.line(result)}")
-            for path in result["files"] if options.dry_run else ():
-                print(f"  {shown(path)}")
-    try:
-        jobs.results(done)
-    except InputError as error:
-        if any(result["changed"] for result in results.values()):
-            raise ActionError(error.what, where=error.where, todo=error.todo) from error
-        raise
+        results = {host: one.result for host, one in done.items() if one.result is not None}
+        if options.json:
+            print(json.dumps(report(done), indent=1))
+        else:
+            for host, result in results.items():
+                print(f"{host}: {code_sync.line(result)}")
+                for path in result["files"] if options.dry_run else ():
+                    print(f"  {shown(path)}")
+        try:
+            jobs.results(done)
+        except InputError as error:
+            if any(result["changed"] for result in results.values()):
+                raise ActionError(error.what, where=error.where, todo=error.todo) from error
+            raise
     return 0
 
 

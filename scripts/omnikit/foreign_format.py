@@ -20,6 +20,7 @@ _TOP = re.compile(
 _INI = re.compile(r"\A(?:\s*(?:[#;].*)?\n)*\[[\w.-]+(?::\w+)?\]\s*(?:[#;].*)?$", re.MULTILINE)
 
 _ELSE = (
+    (r"\A\s*\$ANSIBLE_VAULT;", "a file that Ansible Vault encrypted (single values may be)"),
     (r"^- .*\n?\s*(name|hosts|tasks|import_playbook):", "a playbook, which goes with an inventory"),
     (r"^(profile|topology|hosts|ports|based_on)\s*:", "settings of this toolkit"),
 )

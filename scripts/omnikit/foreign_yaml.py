@@ -1,7 +1,7 @@
 """Files of other tools as located trees: YAML as those tools read it, every value with its line.
 
 More lenient than our own files: aliases, merge keys and YAML 1.1's words (yes, 010) mean what they
-mean to PyYAML. Values of keys that hold a password are hidden at once.
+mean to PyYAML. Values of keys that hold a password, or that a vault encrypted, are hidden at once.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from typing import Any
 
 import yaml
 
+from omnikit import foreign_vault
 from omnikit.errors import InputError
 from omnikit.hidden import Hidden
 from omnikit.located import Node, Origin
@@ -50,13 +51,8 @@ class _Reader:
         self.count += 1
         if depth > _DEEPEST or self.count > _MOST:
             raise InputError("the file is nested too deeply or too large.", where=str(origin))
-        if tree.tag == "!vault":
-            raise InputError(
-                "this value is encrypted with Ansible Vault, which is not read here.",
-                where=str(origin),
-                todo="decrypt a copy of the file (ansible-vault decrypt --output=COPY FILE), or"
-                " take the value out and use a key file",
-            )
+        if tree.tag == "!vault" and isinstance(tree, yaml.ScalarNode):
+            return Node(Hidden(foreign_vault.decrypt(tree.value, str(origin))), origin)
         if not tree.tag.startswith(_PREFIX) and tree.tag != "!unsafe":
             raise InputError(
                 f"the YAML tag {tree.tag[:40]} is not read here.",

@@ -48,7 +48,7 @@ def test_passwords_are_hidden_as_they_are_written(key: str) -> None:
     ("text", "where", "what"),
     [
         ("a: 1\nb: 2\na: 3", "f.yml:3", "'a' stands twice, first on line 1"),
-        ("a:\n  b: !vault |\n    $ANSIBLE", "f.yml:2", "Ansible Vault"),
+        ("a:\n  b: !vault |\n    $ANSIBLE", "f.yml:2", "no text of Ansible Vault"),
         ("a: !python/object x", "f.yml:1", "tag !python/object"),
         ("? [a]\n: 1", "f.yml:1", "plain word"),
         ("a: [1", "f.yml:1", "not valid YAML"),

@@ -23,6 +23,7 @@ main() {
   export no_proxy=127.0.0.1,localhost
   export VLLM_CACHE_ROOT=/PROJECT/build/engine-cpu/vllm-cache
   export TMPDIR=/tmp/omnikit-HASH/p1
+  export UCX_NET_DEVICES=lo
   export VLLM_NIXL_SIDE_CHANNEL_HOST=127.0.0.1
   export VLLM_NIXL_SIDE_CHANNEL_PORT=5601
   case $rank in
