@@ -442,6 +442,28 @@ def install_proxy(c, dry_run=False, json=False):
     _script(c, "install_proxy.py", **_given(locals()))
 
 
+CHECKPOINT = {"dir": "folder of the checkpoint", "revert": "put the originals back"}
+
+
+@task(help={"dry-run": HELP["dry-run"], "json": HELP["json"], **CHECKPOINT})
+def prepare_checkpoint(c, dir, revert=False, dry_run=False, json=False):
+    """Edit a downloaded DeepSeek checkpoint as msmodelslim needs it, before the conversion."""
+    _script(c, "prepare_checkpoint.py", **_given(locals()))
+
+
+@task(
+    help={
+        "dry-run": HELP["dry-run"],
+        "json": HELP["json"],
+        "layers": "layers of the model without MTP (default 61: DeepSeek-V3 and -R1)",
+        **CHECKPOINT,
+    }
+)
+def finish_checkpoint(c, dir, layers="", revert=False, dry_run=False, json=False):
+    """Edit what msmodelslim wrote so that it can be served, after the conversion."""
+    _script(c, "finish_checkpoint.py", **_given(locals()))
+
+
 @task()
 def test(c):
     """Run all tests side by side: the fast ones, then the slow ones."""

@@ -1,0 +1,1 @@
+"""Weights of a model: conversion, and what must be edited in a checkpoint for it."""

@@ -1,0 +1,48 @@
+#!/usr/bin/env python3
+"""Edit a downloaded DeepSeek-V3/R1 checkpoint as msmodelslim needs it, before the conversion.
+
+Runs where the checkpoint is. modeling_deepseek.py: flash_attn is commented out, which Ascend does
+not have. config.json: quantization_config is removed. Each original stays beside as NAME.orig;
+--revert puts it back. Shows the differences; a second run says "unchanged".
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Optional, Sequence
+
+from omnikit import cli
+
+
+def main(argv: Optional[Sequence[str]] = None) -> int:
+    """Command line: see the module's docstring."""
+    made = cli.parser(
+        str(__doc__), example="scripts/prepare_checkpoint.py --dir /data/models/DeepSeek-R1"
+    )
+    made.add_argument("--dir", required=True, type=Path, help="folder of the checkpoint")
+    made.add_argument("--revert", action="store_true", help="put the originals back")
+    made.add_argument("--dry-run", action="store_true", help="show the differences, do nothing")
+    made.add_argument("--json", action="store_true", help="print the result as JSON")
+    return cli.run_main(_body, made, argv)
+
+
+def _body(options: argparse.Namespace) -> int:
+    from omnikit.weights import checkpoint_edits, edited_files
+
+    edits = checkpoint_edits.before()
+    planned = edited_files.plan_revert if options.revert else edited_files.plan
+    changes = planned(options.dir, edits)
+    if not options.dry_run:
+        edited_files.apply(changes)
+    if options.json:
+        print(json.dumps(checkpoint_edits.data(options.dir, changes, would=options.dry_run)))
+    else:
+        print(checkpoint_edits.told(changes, would=options.dry_run))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

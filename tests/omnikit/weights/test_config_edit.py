@@ -1,0 +1,62 @@
+"""What changes in config.json before and after msmodelslim."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from checkpoint_case import CONFIG, CONFIG_TEXT
+from omnikit.weights import config_edit
+from omnikit.weights.modeling_edit import Unexpected
+
+
+def test_before_the_quantization_goes_and_the_text_stays() -> None:
+    edited = config_edit.before(CONFIG_TEXT)
+    block = CONFIG_TEXT[CONFIG_TEXT.index('  "quantization') : CONFIG_TEXT.index('  "rms')]
+    assert edited.text == CONFIG_TEXT.replace(block, "")
+    assert edited.done == ("quantization_config is removed",)
+    assert config_edit.before(edited.text) == config_edit.Edited(edited.text, ())
+
+
+@pytest.mark.parametrize("architectures", ["DeepseekV3Fusion", ["DeepseekV3Fusion"]])
+def test_after_the_name_and_the_number_of_layers(architectures: object) -> None:
+    text = json.dumps({"architectures": architectures, "num_hidden_layers": 62, "z": 1}, indent=4)
+    edited = config_edit.after(text, 61)
+    assert edited.text == (
+        '{\n    "architectures": ["DeepseekV3ForCausalLM"],\n'
+        '    "num_hidden_layers": 61,\n    "z": 1\n}'
+    )
+    assert edited.done == (
+        'architectures: DeepseekV3Fusion -> ["DeepseekV3ForCausalLM"]',
+        "num_hidden_layers: 62 -> 61",
+    )
+    assert config_edit.after(edited.text, 61).done == ()
+
+
+@pytest.mark.parametrize(
+    "change, said",
+    [
+        ({"quantization_config": {"quant_method": "compressed-tensors"}}, "'compressed-tensors'"),
+        ({"quantization_config": None}, "found None"),
+        ({"architectures": ["Qwen2ForCausalLM"]}, "found ['Qwen2ForCausalLM']"),
+    ],
+)
+def test_before_refuses_other_weights(change: dict[str, object], said: str) -> None:
+    with pytest.raises(Unexpected) as raised:
+        config_edit.before(json.dumps({**CONFIG, **change}))
+    assert said in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "text, said",
+    [
+        ("[]", "no JSON object"),
+        ('{"architectures": ["Qwen2ForCausalLM"]}', "found ['Qwen2ForCausalLM']"),
+        ('{"architectures": "DeepseekV3Fusion"}', "found none"),
+        ('{"architectures": "DeepseekV3Fusion", "num_hidden_layers": 60}', "62 (or 61), found 60"),
+    ],
+)
+def test_after_refuses_what_the_tool_does_not_write(text: str, said: str) -> None:
+    with pytest.raises(Unexpected) as raised:
+        config_edit.after(text, 61)
+    assert said in str(raised.value)
