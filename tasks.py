@@ -464,6 +464,19 @@ def finish_checkpoint(c, dir, layers="", revert=False, dry_run=False, json=False
     _script(c, "finish_checkpoint.py", **_given(locals()))
 
 
+@task(
+    iterable=LISTS,
+    help=_help(
+        "dry-run", "json", source="folder of the fp8 checkpoint", out="folder that is to be made"
+    ),
+)  # fmt: skip
+def run_msmodelslim(
+    c, source, out, environment="", config=None, set=None, dry_run=False, json=False
+):
+    """Convert DeepSeek weights to W8A8 with Ascend's msmodelslim: check, edit, convert, finish."""
+    _script(c, "run_msmodelslim.py", **_given(locals()))
+
+
 @task()
 def test(c):
     """Run all tests side by side: the fast ones, then the slow ones."""

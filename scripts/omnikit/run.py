@@ -6,6 +6,7 @@ Standard library only: this module also runs on the hosts.
 from __future__ import annotations
 
 import os
+import re
 import selectors
 import shlex
 import signal
@@ -92,12 +93,19 @@ def stream(
     *,
     env: Optional[Mapping[str, str]] = None,
     cwd: Optional[Path] = None,
+    redrawn: bool = False,
 ) -> int:
     """Run a command and hand each line of its output (both streams) on as it comes.
 
-    Returns the exit status. An interrupt ends the command's own process group first.
+    redrawn: a carriage return ends a line too; so progress bars redraw theirs. Returns the exit
+    status. An interrupt ends the command's own process group first.
     """
-    return stream_all([argv], lambda _, line: on_line(line), env=env, cwd=cwd)[0]
+    ends = _REDRAWN if redrawn else _ENDS
+    return stream_all([argv], lambda _, line: on_line(line), env=env, cwd=cwd, ends=ends)[0]
+
+
+_ENDS = re.compile(rb"\n")
+_REDRAWN = re.compile(rb"\n|\r(?=[^\n])")
 
 
 def stream_all(
@@ -106,10 +114,12 @@ def stream_all(
     *,
     env: Optional[Mapping[str, str]] = None,
     cwd: Optional[Path] = None,
+    ends: re.Pattern[bytes] = _ENDS,
 ) -> list[int]:
     """Run commands side by side and hand each line on with its command's index.
 
-    Returns their exit statuses. An interrupt ends all their process groups first.
+    ends: what ends a line. Returns their exit statuses. An interrupt ends all their process
+    groups first.
     """
     children: list[subprocess.Popen[bytes]] = []
     pending: dict[int, bytes] = {}
@@ -126,7 +136,7 @@ def stream_all(
                     chunk = os.read(key.fd, 65536)
                     if not chunk:
                         selector.unregister(key.fileobj)
-                    *lines, rest = (pending[key.data] + chunk).split(b"\n")
+                    *lines, rest = ends.split(pending[key.data] + chunk)
                     if not chunk and rest:
                         lines, rest = [*lines, rest], b""
                     pending[key.data] = rest

@@ -8,6 +8,7 @@ from pydantic import Field, create_model
 
 from omnikit.schema_base import Secret, Strict
 from omnikit.schema_preparation import Checks, Container, Image, Keys, Source, Sync
+from omnikit.schema_weights import Weights
 from omnikit.setting_types import (
     Address,
     ArgValue,
@@ -280,3 +281,4 @@ class Settings(Strict):
     smoke_test: SmokeTest
     metrics: Metrics
     fleet: Fleet
+    weights: Weights

@@ -35,8 +35,11 @@ class Change:
 
     @property
     def diff(self) -> str:
-        """The change as a unified diff; line ends are shown as they are, but for CR."""
-        old, new = (text.replace("\r\n", "\n").split("\n") for text in (self.before, self.after))
+        """The change as a unified diff; without line ends."""
+        old, new = (
+            text.replace("\r\n", "\n").removesuffix("\n").split("\n")
+            for text in (self.before, self.after)
+        )
         names = (f"{self.path.name}.orig", self.path.name)
         if self.done == (RESTORED,):
             names = (names[1], names[0])
