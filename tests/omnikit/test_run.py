@@ -74,3 +74,13 @@ def test_a_tied_child_dies_with_its_parent(tmp_path: Path) -> None:
     who = identity(int(done.out))
     assert wait_until(lambda: not alive(who), 10, 0.02)
     assert done.code == -9 and os.getpid() > 0
+
+
+def test_a_line_that_is_redrawn_is_handed_on_each_time() -> None:
+    code = "print('a\\r\\n\\r1%\\r\\r2%', end='\\n'); print('end\\r', end='')"
+    lines: list[str] = []
+    run.stream([sys.executable, "-c", code], lines.append, redrawn=True)
+    assert [line for line in lines if line] == ["a", "1%", "2%", "end"]
+    whole: list[str] = []
+    run.stream([sys.executable, "-c", code], whole.append)
+    assert whole == ["a", "\r1%\r\r2%", "end"]

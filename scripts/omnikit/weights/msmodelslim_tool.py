@@ -29,7 +29,7 @@ print(json.dumps({"python": list(sys.version_info[:3]), "packages": found}))
 """
 # CANN's set_env.sh can only be sourced; what it leaves is read from the shell that did.
 _SOURCE = 'source "$1" >&2 && exec env -0'
-_SHELL_OWN = {"_", "SHLVL", "PWD", "OLDPWD"}
+_SHELL_OWN = {"_", "SHLVL", "PWD", "OLDPWD", "COLUMNS", "LINES"}
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,28 @@
+"""What of the tool's words is shown, and how its end is told."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from omnikit.weights.msmodelslim_convert import Bars, failure
+
+
+def test_a_bar_is_shown_now_and_then_and_when_it_is_full() -> None:
+    bars = Bars(every_s=3600)
+    lines = ["start", " 1%|#| 1/9", "10%|#| 2/9", "a warning", "99%|#| 8/9", "100%|#| 9/9"]
+    shown = [line for line in lines if bars.show(line)]
+    assert shown == ["start", " 1%|#| 1/9", "a warning", "100%|#| 9/9"]
+    always = Bars(every_s=0)
+    assert all(always.show(line) for line in lines)
+
+
+def test_the_last_lines_the_cause_and_what_to_do() -> None:
+    lines = [f"line {number}" for number in range(40)]
+    error = failure([*lines, "OSError: No space left on device"], 1, Path("/l"))
+    text = str(error)
+    assert "line 39" in text and "line 20" not in text
+    assert "Likely cause: the disk is full." in text
+    assert "What to do: free some space" in text
+    unknown = str(failure(lines, -15, Path("/the/log")))
+    assert "was ended by signal 15" in unknown and "Likely" not in unknown
+    assert "What to do: read /the/log; then the same command again" in unknown

@@ -1,0 +1,72 @@
+"""The order of the steps and what is refused; the whole way is in tests/test_run_msmodelslim.py."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+from omnikit import config
+from omnikit.errors import ActionError, InputError
+from omnikit.log import say
+from omnikit.weights import msmodelslim_convert, msmodelslim_run, msmodelslim_tool
+from omnikit.weights.msmodelslim_run import describe, run_msmodelslim
+from omnikit.weights.msmodelslim_state import State
+from slim_case import Machine
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Machine:
+    return Machine(tmp_path)
+
+
+def tool_of(machine: Machine) -> msmodelslim_tool.Tool:
+    words = [word[len("--set=") :] for word in machine.options() if word.startswith("--set=")]
+    return msmodelslim_tool.of_settings(config.load("local", [], words, environ={}).settings)
+
+
+def test_the_report_of_a_whole_run(machine: Machine) -> None:
+    tool = tool_of(machine)
+    planned = describe(machine.source, machine.out, tool)
+    assert (planned.result, planned.ready, planned.steps) == ("would be converted", True, {})
+    done = run_msmodelslim(machine.source, machine.out, tool, say)
+    assert done.result == "converted" and len(done.checks) == len(planned.checks)
+    assert describe(machine.source, machine.out, tool).result == "unchanged"
+
+
+def test_an_unfinished_result_that_is_gone_is_made_anew(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tool, said = tool_of(machine), []
+    with monkeypatch.context() as patched:
+        patched.setattr(msmodelslim_run, "_finish", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            run_msmodelslim(machine.source, machine.out, tool, say)
+    assert State.load(machine.side / "state.json").done("converted")
+    next(machine.partial.glob("*.safetensors")).unlink()
+    with pytest.raises(ActionError, match="it was converted, but now: 1 of 2 shards missing"):
+        run_msmodelslim(machine.source, machine.out, tool, say)
+    shutil.rmtree(machine.partial)
+    assert run_msmodelslim(machine.source, machine.out, tool, said.append).result == "converted"
+    assert f"because of what changed: {machine.partial} is gone" in "\n".join(said)
+    assert machine.out.is_dir()
+
+
+def interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+def test_a_result_inside_the_source_or_around_it(machine: Machine) -> None:
+    for out in (machine.source, machine.source / "a" / "b", machine.source.parent):
+        with pytest.raises(InputError, match="lie in one another"):
+            describe(machine.source, out, tool_of(machine))
+
+
+def test_a_setting_is_kept_as_a_digest_only(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(msmodelslim_convert, "convert", interrupt)
+    tool = tool_of(machine)
+    with pytest.raises(KeyboardInterrupt):
+        run_msmodelslim(machine.source, machine.out, tool, say)
+    assert "expandable_segments" not in (machine.side / "state.json").read_text()
