@@ -446,7 +446,7 @@ CHECKPOINT = {"dir": "folder of the checkpoint", "revert": "put the originals ba
 
 
 @task(help={"dry-run": HELP["dry-run"], "json": HELP["json"], **CHECKPOINT})
-def prepare_checkpoint(c, dir, revert=False, dry_run=False, json=False):
+def prepare_checkpoint(c, dir="", revert=False, dry_run=False, json=False):
     """Edit a downloaded DeepSeek checkpoint as msmodelslim needs it, before the conversion."""
     _script(c, "prepare_checkpoint.py", **_given(locals()))
 
@@ -459,7 +459,7 @@ def prepare_checkpoint(c, dir, revert=False, dry_run=False, json=False):
         **CHECKPOINT,
     }
 )
-def finish_checkpoint(c, dir, layers="", revert=False, dry_run=False, json=False):
+def finish_checkpoint(c, dir="", layers="", revert=False, dry_run=False, json=False):
     """Edit what msmodelslim wrote so that it can be served, after the conversion."""
     _script(c, "finish_checkpoint.py", **_given(locals()))
 
@@ -471,7 +471,7 @@ def finish_checkpoint(c, dir, layers="", revert=False, dry_run=False, json=False
     ),
 )  # fmt: skip
 def run_msmodelslim(
-    c, source, out, environment="", config=None, set=None, dry_run=False, json=False
+    c, source="", out="", environment="", config=None, set=None, dry_run=False, json=False
 ):
     """Convert DeepSeek weights to W8A8 with Ascend's msmodelslim: check, edit, convert, finish."""
     _script(c, "run_msmodelslim.py", **_given(locals()))

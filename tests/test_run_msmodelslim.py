@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import run_msmodelslim
+from needs import needs
 from omnikit import host_records
 from omnikit.health import wait_until
 from slim_case import KERNELS, Machine
@@ -195,3 +196,16 @@ def test_other_inputs_start_anew_before_it_is_finished_and_are_refused_after(
     next(machine.out.glob("*.safetensors")).unlink()
     assert run_msmodelslim.main(other) == 1
     assert "but now: 1 of 2 shards missing" in capsys.readouterr().err
+
+
+def test_a_source_that_is_mounted_read_only_is_refused_before_anything(machine: Machine) -> None:
+    """As weights often are; root may write anywhere else."""
+    needs("unshare", "mount")
+    mount = 'mount --bind "$1" "$1" && mount -o remount,ro,bind "$1" && shift && exec "$@"'
+    words = ["unshare", "-m", "bash", "-c", mount, "bash", str(machine.source.parent)]
+    words += [sys.executable, str(SCRIPT), *machine.options()]
+    done = subprocess.run(words, capture_output=True, text=True)
+    assert done.returncode == 2, done.stderr
+    assert f"2 files to edit, but {machine.source} cannot be written" in done.stderr
+    assert f"GiB free in {machine.source.parent}, not writable" in done.stderr
+    assert not machine.side.exists()

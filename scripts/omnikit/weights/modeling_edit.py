@@ -57,7 +57,7 @@ def edit(text: str) -> Edited:
         done.append(f"the block 'if {NAME}():' is commented out")
     for node in imports:
         _disable(lines, node)
-        done.append(f"the import of {NAME} is commented out")
+        done.append(f"the import of {NAME} is taken out")
     place = _place(tree, imports) if _is_missed(tree, inside) else None
     if place is not None:
         end = "\r" if lines[_last(place)].endswith("\r") else ""
@@ -184,7 +184,8 @@ def _disable(lines: list[str], node: ast.stmt) -> None:
         lines[row] = f"{line[: token.start[1]]}# {line[token.start[1] :]}"
     elif after is not None:  # NAME, next
         end = after.end[1] if after.end[0] == token.end[0] else token.end[1]
-        lines[row] = line[: token.start[1]] + line[end:].lstrip(" ")
+        kept, follows = line[: token.start[1]], line[end:].lstrip(" ")
+        lines[row] = (kept if follows.strip() else kept.rstrip(" ")) + follows
     elif before is not None and before.start[0] == token.start[0]:  # last, NAME
         lines[row] = line[: before.start[1]] + line[token.end[1] :]
     else:

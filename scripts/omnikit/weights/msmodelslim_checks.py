@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -117,6 +118,10 @@ def _edits(source: Path) -> Check:
         todo = f"invoke prepare-checkpoint --dir={source} --dry-run"
         return Check("edits", False, found, "files as published, or as we edit them", todo)
     done = sum(bool(change.done) for change in changes)
+    if done and not os.access(source, os.W_OK):
+        mount = f"findmnt -T {source}; copy the small files, link the weights: cp -rs {source} DIR"
+        found = f"{done} files to edit, but {source} cannot be written"
+        return Check("edits", False, found, "a source that can be edited", mount)
     return Check("edits", True, f"{done} files to edit" if done else "done before")
 
 
@@ -130,9 +135,10 @@ def _disk(tool: Tool, source: Path, out: Path) -> Check:
     partial = out.with_name(f"{out.name}.incomplete")
     if partial.is_dir():  # it will be removed first
         free += checkpoint_files.written(partial)[1]
+    writable = os.access(there, os.W_OK)
     return Check(
-        *("disk space", free >= need),
-        f"{free / 2**30:.1f} GiB free in {there}",
+        *("disk space", free >= need and writable),
+        f"{free / 2**30:.1f} GiB free in {there}" + ("" if writable else ", not writable"),
         f"{need / 2**30:.1f} GiB (weights.msmodelslim.free_ratio x the source)",
         f"free some, or choose another --out; what is large: du -xh {there} | sort -h | tail",
     )

@@ -38,6 +38,9 @@ VARIANTS = {
     "two to a line": with_import(
         f"from transformers.utils import (\n    a, {NAME},\n    logging,\n)\n"
     ),
+    "last on its line": with_import(
+        f"from transformers.utils import (logging, {NAME},\n    a, b)\n"
+    ),
     "last, no comma": with_import(
         f"from transformers.utils import (\n    logging,\n    {NAME}\n)\n"
     ),
@@ -72,6 +75,7 @@ def test_neither_the_name_nor_flash_attn_is_left_and_all_else_is(text: str) -> N
     kept = {n.name for node in ast.walk(before) if isinstance(node, ast.ImportFrom)
             for n in node.names if not (node.module or "").startswith("flash")}  # fmt: skip
     assert names == kept - {NAME}
+    assert not re.search(r"(?m) \r?$", edited.text)
     assert edited.text.count("\r\n") == text.count("\r\n")
     assert edited.text.startswith("\ufeff") == text.startswith("\ufeff")
 
