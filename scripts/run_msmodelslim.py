@@ -43,7 +43,7 @@ def _body(options: argparse.Namespace) -> int:
 
     tool = msmodelslim_tool.of_settings(load_config(options).settings)
     if options.dry_run:
-        report = msmodelslim_run.describe(options.source, options.out, tool)
+        report = msmodelslim_run.describe(options.source, options.out, tool, say)
     else:
         report = msmodelslim_run.run_msmodelslim(options.source, options.out, tool, say)
     if options.json:

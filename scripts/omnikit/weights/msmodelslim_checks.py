@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Mapping
 
 from omnikit import device_facts, run
+from omnikit.engine_progress import Progress, Say
 from omnikit.errors import InputError, ManyErrors, ToolkitError
 from omnikit.log import table
 from omnikit.weights import checkpoint_edits, checkpoint_files, edited_files, msmodelslim_tool
@@ -16,6 +17,7 @@ from omnikit.weights.msmodelslim_tool import Tool
 
 _TORCH = "2.1.0"
 BRANCH = "8.0.RC1_ZS2.0_20251230"
+_SIGN_EVERY_S = 10.0
 _CANN = "https://www.hiascend.com/developer/download/community/result?module=pt+cann"
 
 
@@ -49,8 +51,17 @@ class Looked:
         return tuple(check for check in self.checks if not check.ok)
 
 
-def look(tool: Tool, source: Path, out: Path) -> Looked:
+def look(tool: Tool, source: Path, out: Path, say: Say) -> Looked:
     """All that must hold before a conversion of source into out."""
+    progress = Progress(say, _SIGN_EVERY_S, name="msmodelslim")
+    progress.step(
+        f"checking what it needs; {tool.script.name} --help loads torch, which takes time"
+    )
+    with progress.watched():
+        return _look(tool, source, out)
+
+
+def _look(tool: Tool, source: Path, out: Path) -> Looked:
     own = [_source(source), _edits(source), _disk(tool, source, out), _script(tool)]
     cann: dict[str, str] = {}
     try:
@@ -227,7 +238,7 @@ def _packages(tool: Tool, environment: Mapping[str, str]) -> list[Check]:
     return [
         Check(
             *("Python", (3, 9) <= version[:2] <= (3, 11)),
-            ".".join(map(str, version)),
+            f"{'.'.join(map(str, version))}, {facts['path']}",
             "3.9 to 3.11",
             "--set weights.msmodelslim.python=PROGRAM",
         ),

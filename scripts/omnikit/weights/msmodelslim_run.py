@@ -77,7 +77,7 @@ def run_msmodelslim(source: Path, out: Path, tool: Tool, say: Say) -> Report:
         return _unchanged(places, state)
     looked = None
     if not state.done("converted"):
-        looked = msmodelslim_checks.look(tool, places.source, places.out)
+        looked = msmodelslim_checks.look(tool, places.source, places.out, say)
         say(msmodelslim_checks.overview(looked.checks))
         msmodelslim_checks.refuse(looked.checks)
     with _locked(places):
@@ -121,7 +121,7 @@ def _convert(places: _Places, state: State, tool: Tool, looked: Looked, say: Say
     state.mark("converted")
 
 
-def describe(source: Path, out: Path, tool: Tool) -> Report:
+def describe(source: Path, out: Path, tool: Tool, say: Say) -> Report:
     """What run_msmodelslim would find and do. Changes nothing."""
     places = _Places(source, out)
     state = _state(places, tool)
@@ -130,7 +130,7 @@ def describe(source: Path, out: Path, tool: Tool) -> Report:
     lines = _so_far(state)
     if state.done("converted"):
         return Report("would be converted", state.steps, (), "\n".join([*lines, *_ending(places)]))
-    looked = msmodelslim_checks.look(tool, places.source, places.out)
+    looked = msmodelslim_checks.look(tool, places.source, places.out, say)
     lines = [msmodelslim_checks.text(looked.checks), "", *lines, ""]
     with contextlib.suppress(InputError):  # among the checks then
         changes = edited_files.plan(places.source, checkpoint_edits.before())

@@ -25,7 +25,7 @@ def version(name):
     except metadata.PackageNotFoundError:
         return None
 found = {name: version(name) for name in sys.argv[1:]}
-print(json.dumps({"python": list(sys.version_info[:3]), "packages": found}))
+print(json.dumps({"python": list(sys.version_info[:3]), "path": sys.executable, "packages": found}))
 """
 # CANN's set_env.sh can only be sourced; what it leaves is read from the shell that did.
 _SOURCE = 'source "$1" >&2 && exec env -0'
@@ -81,7 +81,9 @@ def sourced(tool: Tool) -> dict[str, str]:
         raise InputError(f"there is no file {tool.set_env}", where="weights.msmodelslim.set_env")
     words = ["bash", "--noprofile", "--norc", "-c", _SOURCE, "bash", str(tool.set_env)]
     text = run.run(words, timeout=tool.timeout_s).out
-    pairs = (entry.partition("=") for entry in text.split("\0") if "=" in entry)
+    pairs = [entry.partition("=") for entry in text.split("\0") if "=" in entry]
+    if not pairs:
+        raise ActionError(f"{tool.set_env} ends the shell that sources it")
     return {
         name: value
         for name, _, value in pairs

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from omnikit import config
 from omnikit.errors import ManyErrors
+from omnikit.log import say
 from omnikit.weights import msmodelslim_checks, msmodelslim_tool
 from omnikit.weights.msmodelslim_checks import Check
 from slim_case import KERNELS, TOOLKIT, Machine
@@ -22,7 +23,7 @@ def machine(tmp_path: Path) -> Machine:
 def look(machine: Machine, **changes: object) -> dict[str, Check]:
     words = [word[len("--set=") :] for word in machine.options() if word.startswith("--set=")]
     tool = msmodelslim_tool.of_settings(config.load("local", [], words, environ={}).settings)
-    looked = msmodelslim_checks.look(replace(tool, **changes), machine.source, machine.out)
+    looked = msmodelslim_checks.look(replace(tool, **changes), machine.source, machine.out, say)
     return {check.name: check for check in looked.checks}
 
 

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+import run_msmodelslim
+from omnikit.weights import msmodelslim_convert
 from omnikit.weights.msmodelslim_convert import Bars, failure
+from slim_case import Machine
 
 
 def test_a_bar_is_shown_now_and_then_and_when_it_is_full() -> None:
@@ -26,3 +30,15 @@ def test_the_last_lines_the_cause_and_what_to_do() -> None:
     unknown = str(failure(lines, -15, Path("/the/log")))
     assert "was ended by signal 15" in unknown and "Likely" not in unknown
     assert "What to do: read /the/log; then the same command again" in unknown
+
+
+def test_a_silent_tool_gets_a_sign_of_life(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(msmodelslim_convert, "_SIGN_EVERY_S", 0.01)
+    machine = Machine(tmp_path)
+    assert run_msmodelslim.main(machine.options()) == 0
+    signs = [line for line in capsys.readouterr().err.split("\n") if ", 0 weight files" in line]
+    assert signs and signs[0].startswith("msmodelslim: converting")
+    [log] = machine.side.glob("log-*.txt")
+    assert signs[0] in log.read_text()

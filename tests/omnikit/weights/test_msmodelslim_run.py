@@ -27,11 +27,11 @@ def tool_of(machine: Machine) -> msmodelslim_tool.Tool:
 
 def test_the_report_of_a_whole_run(machine: Machine) -> None:
     tool = tool_of(machine)
-    planned = describe(machine.source, machine.out, tool)
+    planned = describe(machine.source, machine.out, tool, say)
     assert (planned.result, planned.ready, planned.steps) == ("would be converted", True, {})
     done = run_msmodelslim(machine.source, machine.out, tool, say)
     assert done.result == "converted" and len(done.checks) == len(planned.checks)
-    assert describe(machine.source, machine.out, tool).result == "unchanged"
+    assert describe(machine.source, machine.out, tool, say).result == "unchanged"
 
 
 def test_an_unfinished_result_that_is_gone_is_made_anew(
@@ -59,7 +59,7 @@ def interrupt(*_: object) -> None:
 def test_a_result_inside_the_source_or_around_it(machine: Machine) -> None:
     for out in (machine.source, machine.source / "a" / "b", machine.source.parent):
         with pytest.raises(InputError, match="lie in one another"):
-            describe(machine.source, out, tool_of(machine))
+            describe(machine.source, out, tool_of(machine), say)
 
 
 def test_a_setting_is_kept_as_a_digest_only(

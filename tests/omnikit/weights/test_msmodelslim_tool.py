@@ -73,6 +73,9 @@ def test_a_script_that_is_missing_or_fails(tool: msmodelslim_tool.Tool) -> None:
     tool.set_env.write_text("echo no CANN here >&2; return 3\n")
     with pytest.raises(ActionError, match="no CANN here"):
         msmodelslim_tool.sourced(tool)
+    tool.set_env.write_text("exit 0\n")
+    with pytest.raises(ActionError, match="ends the shell"):
+        msmodelslim_tool.sourced(tool)
     with pytest.raises(InputError, match="there is no file"):
         msmodelslim_tool.sourced(replace(tool, set_env=Path("/no/such")))
 
