@@ -442,6 +442,68 @@ def install_proxy(c, dry_run=False, json=False):
     _script(c, "install_proxy.py", **_given(locals()))
 
 
+WEIGHTS = {
+    "source": "original checkpoint (default: weights.source)",
+    "target": "converted checkpoint (default: weights.target, else model.path)",
+}
+
+
+@task(
+    iterable=LISTS,
+    help=_help(
+        "dry-run",
+        "json",
+        method="native (default: on any machine) or msmodelslim (Ascend's own tool)",
+        threads="that compute (default: weights.threads, else all cores)",
+        device="cpu or cuda (default: weights.device)",
+        **WEIGHTS,
+    ),
+)
+def convert_weights(
+    c,
+    source="",
+    target="",
+    method="",
+    threads="",
+    device="",
+    environment="",
+    config=None,
+    set=None,
+    dry_run=False,
+    json=False,
+):
+    """Convert a DeepSeek checkpoint, FP8 or bf16, to W8A8 INT8: resumable, all cores, checked."""
+    _script(c, "convert_weights.py", **_given(locals()))
+
+
+@task(
+    iterable=LISTS,
+    help=_help(
+        "json",
+        all="compare all numbers, not a sample",
+        matrices="compared of each kind (default 8)",
+        rows="compared of each matrix (default 64)",
+        out="folder that gets the report as JSON and a picture",
+        **WEIGHTS,
+    ),
+)
+def verify_weights(
+    c,
+    source="",
+    target="",
+    all=False,
+    matrices="",
+    rows="",
+    out="",
+    environment="",
+    config=None,
+    set=None,
+    json=False,
+):
+    """Verify a converted checkpoint: structure, hashes, and numbers against the source's."""
+    _script(c, "verify_weights.py", **_given(locals()))
+
+
 CHECKPOINT = {"dir": "folder of the checkpoint", "revert": "put the originals back"}
 
 

@@ -10,9 +10,7 @@ and goes on there.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
-from dataclasses import asdict
 from pathlib import Path
 from typing import Optional, Sequence
 
@@ -39,25 +37,14 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
 
 
 def _body(options: argparse.Namespace) -> int:
-    from omnikit.weights import msmodelslim_run, msmodelslim_tool
+    from omnikit.weights import msmodelslim_report, msmodelslim_run, msmodelslim_tool
 
     tool = msmodelslim_tool.of_settings(load_config(options).settings)
     if options.dry_run:
         report = msmodelslim_run.describe(options.source, options.out, tool, say)
     else:
         report = msmodelslim_run.run_msmodelslim(options.source, options.out, tool, say)
-    if options.json:
-        answer = {
-            "source": str(options.source),
-            "out": str(options.out),
-            "result": report.result,
-            "steps": report.steps,
-            "checks": [asdict(check) for check in report.checks],
-        }
-        print(json.dumps(answer))
-    else:
-        print(report.text)
-    return 0 if report.ready else 2
+    return msmodelslim_report.shown(report, options.source, options.out, options.json)
 
 
 if __name__ == "__main__":

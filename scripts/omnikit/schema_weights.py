@@ -1,13 +1,22 @@
-"""Types of the settings that convert weights."""
+"""Types of the settings of model checkpoints: conversion and verification."""
 
 from __future__ import annotations
 
-from typing import Annotated, Dict, List
+from typing import Annotated, Dict, List, Literal, Optional
 
 from pydantic import Field
 
 from omnikit.schema_base import Strict
-from omnikit.setting_types import EnvName, EnvValue, Line, PathText, Program, RelativePath, Seconds
+from omnikit.setting_types import (
+    Count,
+    EnvName,
+    EnvValue,
+    Line,
+    PathText,
+    Program,
+    RelativePath,
+    Seconds,
+)
 
 
 class Msmodelslim(Strict):
@@ -23,4 +32,8 @@ class Msmodelslim(Strict):
 
 
 class Weights(Strict):
+    source: Optional[PathText]
+    target: Optional[PathText]
+    threads: Optional[Count]
+    device: Literal["cpu", "cuda"]
     msmodelslim: Msmodelslim

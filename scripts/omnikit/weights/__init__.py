@@ -1,1 +1,1 @@
-"""Weights of a model: conversion, and what must be edited in a checkpoint for it."""
+"""Model checkpoints: download, conversion FP8 to W8A8 INT8, verification."""

@@ -1,0 +1,173 @@
+"""A folder of safetensors files as it describes itself: configuration, index and headers.
+
+No tensor is read. The safetensors library hands out tensors by dtype and knows no offsets for FP8
+in numpy; the conversion needs places in files, so the header (an 8-byte little-endian length, JSON,
+then the data: https://huggingface.co/docs/safetensors) is read here.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import Any
+
+from omnikit.errors import InputError, ManyErrors
+
+INDEX = "model.safetensors.index.json"
+SINGLE = "model.safetensors"
+# Bytes of one element; all that checkpoints of this kind hold.
+SIZES = {"F8_E4M3": 1, "I8": 1, "U8": 1, "BF16": 2, "F16": 2, "F32": 4, "I32": 4, "I64": 8}
+_LONGEST_HEADER = 100_000_000  # as the library has it
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """shape: elements. start, end: bytes of the file, from its beginning."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    file: str
+    start: int
+    end: int
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        return self.end - self.start
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """shards: names of the files in their order. sizes: their bytes."""
+
+    folder: Path
+    config: dict[str, Any]
+    tensors: dict[str, Tensor]
+    shards: list[str]
+    sizes: dict[str, int]
+
+
+def read(folder: Path, config_needed: bool = True) -> Checkpoint:
+    """All headers of a folder, checked against its index and the files' lengths.
+
+    Raises InputError or ManyErrors: every file that is missing, cut or says something else than the
+    index.
+    """
+    if not folder.is_dir():
+        raise InputError("there is no such folder.", where=str(folder), todo="name a checkpoint")
+    config = read_json(folder / "config.json") if config_needed else {}
+    weight_map = _weight_map(folder)
+    shards = sorted(set(weight_map.values()))
+    errors: list[Any] = []
+    tensors: dict[str, Tensor] = {}
+    sizes = {}
+    for shard in shards:
+        try:
+            found, sizes[shard] = read_header(folder / shard)
+        except InputError as error:
+            errors.append(error)
+            continue
+        for name, tensor in found.items():
+            if weight_map.get(name) == shard:
+                tensors[name] = tensor
+            elif weight_map:
+                said = weight_map.get(name)
+                where = f"the index says {said}" if said else "the index does not name it"
+                errors.append(InputError(f"holds {name}, but {where}.", where=str(folder / shard)))
+        lost = [name for name, file in weight_map.items() if file == shard and name not in found]
+        if lost:
+            count = f" and {len(lost) - 1} more" if len(lost) > 1 else ""
+            errors.append(
+                InputError(
+                    f"has no {lost[0]}{count}, which the index says that it holds.",
+                    where=str(folder / shard),
+                    todo="download this file again",
+                )
+            )
+    if errors:
+        raise errors[0] if len(errors) == 1 else ManyErrors(errors[:20])
+    return Checkpoint(folder, config, tensors, shards, sizes)
+
+
+def _weight_map(folder: Path) -> dict[str, str]:
+    """Tensor name to file name."""
+    index = folder / INDEX
+    if not index.exists():
+        if (folder / SINGLE).is_file():
+            return dict.fromkeys(read_header(folder / SINGLE)[0], SINGLE)
+        raise InputError(
+            f"there is neither {INDEX} nor {SINGLE}.",
+            where=str(folder),
+            todo="name the folder of a checkpoint in safetensors files",
+        )
+    weight_map = read_json(index).get("weight_map")
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise InputError("has no weight_map.", where=str(index), todo="download it again")
+    for name, file in weight_map.items():
+        if not isinstance(file, str) or "/" in file or not file.endswith(".safetensors"):
+            raise InputError(f"{name}: {file!r} is no name of a shard.", where=str(index))
+    return dict(sorted(weight_map.items()))
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object. Raises InputError."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise InputError("is missing.", where=str(path), todo="download it") from error
+    except (OSError, ValueError) as error:
+        raise InputError(f"cannot be read: {error}.", where=str(path)) from error
+    if not isinstance(found, dict):
+        raise InputError("is no JSON object.", where=str(path))
+    return found
+
+
+def read_header(path: Path) -> tuple[dict[str, Tensor], int]:
+    """The tensors of a file and its size in bytes.
+
+    Raises InputError: no such file, no safetensors, or its length is not what its header says.
+    """
+    again = "download this file again"
+    try:
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            head = file.read(8)
+            length = struct.unpack("<Q", head)[0] if len(head) == 8 else 0
+            if not 2 <= length <= min(_LONGEST_HEADER, size - 8):
+                raise InputError("is no safetensors file, or cut.", where=str(path), todo=again)
+            described = json.loads(file.read(length))
+    except FileNotFoundError as error:
+        raise InputError("is missing.", where=str(path), todo=again) from error
+    except OSError as error:
+        raise InputError(f"cannot be read: {error.strerror}.", where=str(path)) from error
+    except ValueError as error:
+        raise InputError("has a broken header.", where=str(path), todo=again) from error
+    tensors = {}
+    base = 8 + length
+    end = base
+    try:
+        for name, one in described.items():
+            if name == "__metadata__":
+                continue
+            begin, stop = one["data_offsets"]
+            shape = tuple(int(count) for count in one["shape"])
+            made = Tensor(name, one["dtype"], shape, path.name, base + begin, base + stop)
+            element = SIZES.get(made.dtype)
+            if begin < 0 or (element is not None and made.size != prod(shape) * element):
+                raise ValueError(name)
+            tensors[name] = made
+            end = max(end, made.end)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise InputError("has a broken header.", where=str(path), todo=again) from error
+    if end != size:
+        raise InputError(
+            f"has {size} bytes, its header describes {end}: the file is "
+            f"{'cut' if size < end else 'too long'}.",
+            where=str(path),
+            todo=again,
+        )
+    return tensors, size

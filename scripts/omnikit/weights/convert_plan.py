@@ -1,0 +1,250 @@
+"""What a conversion makes of every tensor, and where in the new files it will lie: pure data."""
+
+from __future__ import annotations
+
+import json
+import re
+import struct
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import Any, Optional
+
+from omnikit.errors import InputError, ManyErrors
+from omnikit.weights.checkpoint import INDEX, SINGLE, SIZES, Checkpoint, Tensor
+
+COPY, QUANTISE, WIDEN = "copied", "quantised", "widened to bf16"
+SCALE_INV, SCALE = "_scale_inv", "_scale"
+# As omni-infer's own converter names its files.
+_NEW_NAME = "quant_model_weight_w8a8_dynamic"
+_KEPT_BF16 = re.compile(r"\.self_attn\.kv_b_proj\.weight$")
+# The matrices that DeepSeek's FP8 checkpoints quantise, for sources that are all bf16.
+_MATRIX = re.compile(
+    r"^model\.layers\.\d+\.(?:self_attn\.(?:q_a_proj|q_b_proj|q_proj|kv_a_proj_with_mqa|kv_b_proj|o_proj)"
+    r"|mlp\.(?:(?:shared_experts|experts\.\d+)\.)?(?:gate|up|down)_proj)\.weight$"
+)
+_FAMILY = ("DeepseekV3ForCausalLM",)
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A tensor of the source and what becomes of it.
+
+    what: COPY, QUANTISE or WIDEN. scales: the source's block scales. start: first byte of the new
+    tensor in its file; scale_start: of its row scales (QUANTISE only).
+    """
+
+    source: Tensor
+    what: str
+    scales: Optional[Tensor]
+    start: int
+    scale_start: int = -1
+
+
+@dataclass(frozen=True)
+class NewShard:
+    """A file of the result. head: its bytes before the data. size: bytes of the whole file."""
+
+    name: str
+    source: str
+    head: bytes
+    size: int
+    pieces: tuple[Piece, ...]
+    tensors: dict[str, tuple[str, tuple[int, ...]]]
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """block: rows and columns of a block of the source, None where it is bf16."""
+
+    checkpoint: Checkpoint
+    block: Optional[tuple[int, int]]
+    shards: tuple[NewShard, ...]
+    config: dict[str, Any]
+
+    @property
+    def size(self) -> int:
+        """Bytes of all new safetensors files."""
+        return sum(shard.size for shard in self.shards)
+
+    def index(self) -> dict[str, Any]:
+        """The new model.safetensors.index.json."""
+        weight_map = {name: shard.name for shard in self.shards for name in shard.tensors}
+        size = sum(shard.size - len(shard.head) for shard in self.shards)
+        return {"metadata": {"total_size": size}, "weight_map": dict(sorted(weight_map.items()))}
+
+
+def plan(checkpoint: Checkpoint) -> Conversion:
+    """Raises InputError: another kind of model or quantisation, or tensors that do not fit."""
+    block = block_size(checkpoint)
+    actions = _actions(checkpoint, block)
+    held: dict[str, list[Tensor]] = {shard: [] for shard in checkpoint.shards}
+    for tensor in checkpoint.tensors.values():
+        if tensor.name in actions:
+            held[tensor.file].append(tensor)
+    shards = tuple(
+        _new_shard(checkpoint, shard, tensors, actions)
+        for shard, tensors in held.items()
+        if tensors
+    )
+    return Conversion(checkpoint, block, shards, new_config(checkpoint))
+
+
+def family(config: dict[str, Any], folder: Path) -> None:
+    """Raises InputError: a model of another kind than DeepSeek-V3."""
+    names = config.get("architectures") or []
+    if not set(names) & set(_FAMILY) or not isinstance(config.get("num_hidden_layers"), int):
+        raise InputError(
+            f"found architectures {names}, expected {_FAMILY[0]} (DeepSeek-V3, R1 and models built"
+            " like them).",
+            where=str(folder / "config.json"),
+            todo="other models are not converted here; name the folder of such a checkpoint",
+        )
+
+
+def block_size(checkpoint: Checkpoint) -> Optional[tuple[int, int]]:
+    """(rows, columns) of the source's FP8 blocks, None for a bf16 source. Raises InputError."""
+    config, where = checkpoint.config, str(checkpoint.folder / "config.json")
+    family(config, checkpoint.folder)
+    has_fp8 = any(tensor.dtype == "F8_E4M3" for tensor in checkpoint.tensors.values())
+    quantisation = config.get("quantization_config")
+    if quantisation is None and not has_fp8:
+        return None
+    if quantisation is None:  # taken out for msmodelslim (prepare_checkpoint.py)
+        return 128, 128
+    kind = (quantisation.get("quant_method"), quantisation.get("fmt", "e4m3"))
+    block = quantisation.get("weight_block_size")
+    if kind != ("fp8", "e4m3") or not has_fp8:
+        raise InputError(
+            f"found quantization_config with quant_method {kind[0]!r} and fmt {kind[1]!r}"
+            f"{'' if has_fp8 else ', and no FP8 tensor'}; expected fp8 in e4m3, or none.",
+            where=where,
+            todo="start from the original FP8 checkpoint, or from a bf16 one",
+        )
+    good = isinstance(block, list) and len(block) == 2
+    if not good or not all(isinstance(side, int) and side > 0 for side in block):
+        raise InputError(
+            f"found weight_block_size {block!r}, expected two sizes such as [128, 128].",
+            where=where,
+        )
+    return block[0], block[1]
+
+
+def _actions(checkpoint: Checkpoint, block: Optional[tuple[int, int]]) -> dict[str, str]:
+    """What becomes of each tensor; block scales are left out."""
+    tensors = checkpoint.tensors
+    found: dict[str, str] = {}
+    errors: list[Any] = []
+
+    def wrong(tensor: Tensor, what: str) -> None:
+        errors.append(InputError(what, where=f"{checkpoint.folder / tensor.file}: {tensor.name}"))
+
+    for name, tensor in tensors.items():
+        if name.endswith(f".weight{SCALE_INV}"):
+            if name[: -len(SCALE_INV)] not in tensors:
+                wrong(tensor, "a block scale without its matrix.")
+            continue
+        if tensor.dtype not in SIZES:
+            wrong(tensor, f"the dtype {tensor.dtype} is not known here.")
+        is_matrix = tensor.dtype == "F8_E4M3" if block else bool(_MATRIX.match(name))
+        if not is_matrix:
+            found[name] = COPY
+            continue
+        scales = tensors.get(f"{name}{SCALE_INV}")
+        if len(tensor.shape) != 2:
+            wrong(tensor, f"found shape {list(tensor.shape)}, expected a matrix.")
+        elif block is None and tensor.dtype != "BF16":
+            wrong(tensor, f"found dtype {tensor.dtype}, expected BF16 or F8_E4M3.")
+        elif block is not None and scales is None:
+            wrong(tensor, f"is FP8, but there is no {name}{SCALE_INV}.")
+        elif block is not None and scales is not None:
+            blocks = tuple(-(-size // side) for size, side in zip(tensor.shape, block))
+            if (scales.dtype, scales.shape) != ("F32", blocks):
+                expected = f"F32 {list(blocks)}"
+                wrong(scales, f"found {scales.dtype} {list(scales.shape)}, expected {expected}.")
+        keep = bool(_KEPT_BF16.search(name))
+        found[name] = QUANTISE if not keep else WIDEN if block else COPY
+    if not errors and QUANTISE not in found.values():
+        what = "no matrix to quantise was found."
+        errors.append(InputError(what, where=str(checkpoint.folder)))
+    if errors:
+        raise errors[0] if len(errors) == 1 else ManyErrors(errors[:20])
+    return found
+
+
+def _new_shard(
+    checkpoint: Checkpoint, shard: str, tensors: list[Tensor], actions: dict[str, str]
+) -> NewShard:
+    made: dict[str, tuple[str, tuple[int, ...]]] = {}
+    for tensor in tensors:
+        what = actions[tensor.name]
+        dtype = {COPY: tensor.dtype, QUANTISE: "I8", WIDEN: "BF16"}[what]
+        made[tensor.name] = (dtype, tensor.shape)
+        if what == QUANTISE:
+            made[f"{tensor.name}{SCALE}"] = ("F32", (tensor.shape[0], 1))
+    # Larger elements first, so that all are aligned, as the library itself writes them.
+    order = sorted(made, key=lambda name: (-SIZES[made[name][0]], name))
+    place, at = {}, 0
+    described: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    for name in order:
+        dtype, shape = made[name]
+        size = prod(shape) * SIZES[dtype]
+        described[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [at, at + size]}
+        place[name] = at
+        at += size
+    text = json.dumps(described, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    head = struct.pack("<Q", len(text)) + text
+    pieces = []
+    for tensor in sorted(tensors, key=lambda one: one.start):
+        what = actions[tensor.name]
+        scales = checkpoint.tensors.get(f"{tensor.name}{SCALE_INV}")
+        scale_start = place[f"{tensor.name}{SCALE}"] + len(head) if what == QUANTISE else -1
+        pieces.append(Piece(tensor, what, scales, place[tensor.name] + len(head), scale_start))
+    return NewShard(new_name(shard), shard, head, len(head) + at, tuple(pieces), made)
+
+
+def new_name(shard: str) -> str:
+    """The new file's name: "model" is replaced, numbers stay."""
+    return shard.replace("model", _NEW_NAME, 1) if "model" in shard else f"{_NEW_NAME}-{shard}"
+
+
+def new_config(checkpoint: Checkpoint) -> dict[str, Any]:
+    """config.json with the quantisation as omni-infer v0.4.1's converter writes it."""
+    kept = [name for name in checkpoint.tensors if _KEPT_BF16.search(name)]
+    ignored = [name[: -len(".weight")] for name in kept]
+    ignored.sort(key=lambda name: [int(part) for part in re.findall(r"\d+", name)])
+    common: dict[str, Any] = {"num_bits": 8, "type": "int", "symmetric": True}
+    empty: dict[str, Any] = dict.fromkeys(("group_size", "block_structure", "actorder"))
+    empty["observer_kwargs"] = {}
+    token = {"strategy": "token", "dynamic": True, "observer": "memoryless"}
+    channel = {"strategy": "channel", "dynamic": False, "observer": "minmax"}
+    group = {
+        "targets": ["Linear"],
+        "input_activations": {**common, **token, **empty},
+        "weights": {**common, **channel, **empty},
+        "output_activations": None,
+    }
+    quantisation = {
+        "quant_method": "compressed-tensors",
+        "format": "int-quantized",
+        "quantization_status": "compressed",
+        "kv_cache_scheme": None,
+        "global_compression_ratio": 1.5943962512751309,
+        "ignore": ignored,
+        "config_groups": {"group_0": group},
+    }
+    return {**checkpoint.config, "quantization_config": quantisation}
+
+
+def other_files(folder: Path) -> list[Path]:
+    """What is copied as it is: tokenizer, generation settings, code, licence."""
+    skipped = ("config.json", INDEX, SINGLE)
+    return sorted(
+        path
+        for path in folder.iterdir()
+        if path.is_file()
+        and path.name not in skipped
+        and not path.name.startswith(".")
+        and path.suffix not in (".safetensors", ".incomplete")
+    )

@@ -1,0 +1,276 @@
+"""Carries a conversion out: all cores, bounded memory, and where a run was cut the next goes on."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+import threading
+from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import wait as wait_for
+from pathlib import Path
+from typing import Any, Callable, Optional
+
+from omnikit import host_records
+from omnikit.errors import ActionError, InputError
+from omnikit.weights import checkpoint, convert_plan, convert_records, convert_rows
+from omnikit.weights.convert_plan import Conversion, NewShard, Piece
+from omnikit.weights.meter import Meter
+
+# Of the source, read at once by each thread. Buffers of all threads stay below _MEMORY.
+CHUNK = 16 << 20
+_MEMORY = 1 << 30
+Convert = Callable[[convert_rows.Rows, Optional[tuple[int, int]], Any, int, int], None]
+
+
+def work_folder(target: Path) -> Path:
+    """Where the result grows; renamed to target at the end."""
+    return target.with_name(f"{target.name}.incomplete")
+
+
+def run(
+    conversion: Conversion,
+    target: Path,
+    threads: int,
+    meter: Meter,
+    convert: Convert = convert_rows.convert,
+) -> dict[str, Any]:
+    """Make target of a source; returns the manifest.
+
+    Raises InputError: target is taken, or lies in the source. Raises ActionError: no space, a
+    damaged source, another conversion under way. What was done is kept in work_folder(target).
+    """
+    check_places(_folder(conversion), target)
+    work = work_folder(target)
+    try:
+        work.mkdir(parents=True, exist_ok=True)
+        with host_records.locked(work / ".lock", f"conversion into {target}"):
+            manifest = _Run(conversion, work, threads, meter, convert).run()
+            (work / ".lock").unlink()
+            if target.is_dir():
+                target.rmdir()  # empty: finished() has looked
+            work.rename(target)
+            _sync_folder(target.parent)
+    except OSError as error:
+        raise _explained(error, work, conversion) from error
+    return manifest
+
+
+def check_places(source: Path, target: Path) -> None:
+    """Raises InputError: the target lies in the source."""
+    if source.resolve() in (target.resolve(), *target.resolve().parents):
+        raise InputError("the target lies in the source.", where=str(target), todo="put it beside")
+
+
+def space_needed(conversion: Conversion, target: Path) -> tuple[int, int]:
+    """Bytes that are still to be written, and bytes that are free there."""
+    work = work_folder(target)
+    there = [shard for shard in conversion.shards if convert_records.done(work, conversion, shard)]
+    others = sum(path.stat().st_size for path in convert_plan.other_files(_folder(conversion)))
+    needed = conversion.size - sum(shard.size for shard in there) + others
+    above = next(folder for folder in (target, *target.parents) if folder.is_dir())
+    return needed, shutil.disk_usage(above).free
+
+
+def _folder(conversion: Conversion) -> Path:
+    return conversion.checkpoint.folder
+
+
+class _Run:
+    """One run of a conversion, in its locked working folder."""
+
+    def __init__(
+        self, conversion: Conversion, work: Path, threads: int, meter: Meter, convert: Convert
+    ) -> None:
+        self.conversion = conversion
+        self.work = work
+        self.threads = threads
+        self.meter = meter
+        self.convert = convert
+        self.chunk = max(1 << 20, min(CHUNK, _MEMORY // (3 * threads)))
+        self.files: dict[str, dict[str, Any]] = {}
+        # Not more than this is planned ahead: an error stops the rest at once.
+        self.ahead = threading.Semaphore(4 * threads)
+        self.failed = threading.Event()
+        self.futures: set[Future[None]] = set()
+        self.jobs: set[_ShardJob] = set()
+
+    def run(self) -> dict[str, Any]:
+        convert_records.begin(self.work, self.conversion)
+        with ThreadPoolExecutor(self.threads) as pool:
+            try:
+                for shard in self.conversion.shards:
+                    record = convert_records.done(self.work, self.conversion, shard)
+                    if record is None:
+                        self._start(pool, shard)
+                    else:
+                        self._submit(pool, self._check, shard, record)
+                    if self.failed.is_set():
+                        break
+                wait_for(self.futures)
+                for future in self.futures:
+                    future.result()
+            except BaseException:
+                self.failed.set()
+                pool.shutdown(cancel_futures=True)
+                for job in self.jobs:
+                    job.abandon()
+                raise
+        return self._finish()
+
+    def _submit(self, pool: ThreadPoolExecutor, act: Callable[..., None], *given: Any) -> None:
+        self.ahead.acquire()
+
+        def guarded() -> None:
+            try:
+                if not self.failed.is_set():
+                    act(*given)
+            except BaseException:
+                self.failed.set()
+                raise
+            finally:
+                self.ahead.release()
+
+        future = pool.submit(guarded)
+        self.futures = {one for one in self.futures if not one.done() or one.exception()}
+        self.futures.add(future)
+
+    def _start(self, pool: ThreadPoolExecutor, shard: NewShard) -> None:
+        """Submit all parts of a shard."""
+        job = _ShardJob(self, shard)
+        self.jobs.add(job)
+        for piece in sorted(shard.pieces, key=lambda one: one.source.start):
+            scales = job.scales(piece)
+            for rows in convert_rows.cut(piece, self.chunk):
+                if self.failed.is_set():
+                    return
+                job.expect()
+                self._submit(pool, job.part, rows, scales)
+        self._submit(pool, job.one_less)
+
+    def _check(self, shard: NewShard, record: dict[str, Any]) -> None:
+        """A shard of an earlier run: used again when its content is what was written."""
+        found = convert_records.sha256(self.work / shard.name)
+        if found != record["sha256"]:
+            raise ActionError(
+                "is not what an earlier run has written: the disk may be damaged.",
+                where=str(self.work / shard.name),
+                todo="remove this file and run again",
+            )
+        self.files[shard.name] = {"size": shard.size, "sha256": found}
+        self.meter.skip(sum(piece.source.size for piece in shard.pieces))
+
+    def _finish(self) -> dict[str, Any]:
+        """All small files, a last look at the whole, and the manifest."""
+        texts = {"config.json": self.conversion.config, checkpoint.INDEX: self.conversion.index()}
+        for name, data in texts.items():
+            text = json.dumps(data, indent=2, ensure_ascii=False) + "\n"
+            host_records.write_atomically(self.work / name, text)
+        for path in convert_plan.other_files(_folder(self.conversion)):
+            shutil.copyfile(path, self.work / path.name)
+        for path in [self.work / name for name in texts] + [
+            self.work / path.name for path in convert_plan.other_files(_folder(self.conversion))
+        ]:
+            size = path.stat().st_size
+            self.files[path.name] = {"size": size, "sha256": convert_records.sha256(path)}
+        made = checkpoint.read(self.work)
+        wanted = {
+            name: one for shard in self.conversion.shards for name, one in shard.tensors.items()
+        }
+        found = {name: (one.dtype, one.shape) for name, one in made.tensors.items()}
+        assert found == wanted, "the written headers are not those planned"
+        manifest = convert_records.manifest(self.conversion, self.files)
+        text = json.dumps(manifest, indent=1) + "\n"
+        host_records.write_atomically(self.work / convert_records.MANIFEST, text)
+        convert_records.forget(self.work)
+        _sync_folder(self.work)
+        return manifest
+
+
+class _ShardJob:
+    """A shard that is being written: NAME.part, renamed when all of it is on the disk."""
+
+    def __init__(self, run: _Run, shard: NewShard) -> None:
+        self.run = run
+        self.shard = shard
+        folder = _folder(run.conversion)
+        self.made_of = convert_records.stamp(run.conversion, shard)
+        self.part_file = run.work / f"{shard.name}.part"
+        self.source = (folder / shard.source).open("rb", buffering=0)
+        self.target = self.part_file.open("wb", buffering=0)
+        self.target.truncate(shard.size)
+        os.pwrite(self.target.fileno(), shard.head, 0)
+        self.lock = threading.Lock()
+        self.left = 1  # until all parts are submitted
+
+    def scales(self, piece: Piece) -> Any:
+        """A piece's block scales, from whatever file has them."""
+        if piece.scales is None or piece.what == convert_plan.COPY:
+            return None
+        return convert_rows.block_scales(_folder(self.run.conversion), piece.scales)
+
+    def expect(self) -> None:
+        """One more part will be submitted."""
+        with self.lock:
+            self.left += 1
+
+    def part(self, rows: convert_rows.Rows, scales: Any) -> None:
+        """Convert some rows."""
+        block = self.run.conversion.block
+        self.run.convert(rows, block, scales, self.source.fileno(), self.target.fileno())
+        self.run.meter.add(rows.size)
+        self.one_less()
+
+    def one_less(self) -> None:
+        """A part is done, or all are submitted; the last of these completes the file."""
+        with self.lock:
+            self.left -= 1
+            last = self.left == 0
+        if last:
+            self._complete()
+
+    def abandon(self) -> None:
+        """Half a file is of no use."""
+        self.target.close()
+        self.source.close()
+        self.part_file.unlink(missing_ok=True)
+
+    def _complete(self) -> None:
+        os.fsync(self.target.fileno())
+        self.target.close()
+        self.source.close()
+        if convert_records.stamp(self.run.conversion, self.shard) != self.made_of:
+            raise ActionError(
+                "was changed while it was converted.",
+                where=str(_folder(self.run.conversion) / self.shard.source),
+                todo="wait until the source is complete, then run again",
+            )
+        digest = convert_records.sha256(self.part_file)
+        self.part_file.rename(self.run.work / self.shard.name)
+        _sync_folder(self.run.work)
+        record = {"size": self.shard.size, "sha256": digest, "made_of": self.made_of}
+        convert_records.write(self.run.work, self.shard, record)
+        self.run.jobs.discard(self)
+        self.run.files[self.shard.name] = {"size": self.shard.size, "sha256": digest}
+
+
+def _sync_folder(folder: Path) -> None:
+    """Names of files survive a power failure only when their folder is on the disk."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _explained(error: OSError, work: Path, conversion: Conversion) -> ActionError:
+    kept = [one for one in conversion.shards if (work / one.name).exists()]
+    rest = f"{len(kept)} of {len(conversion.shards)} files are done and kept in {work}"
+    what = f"{error.strerror or error}"
+    todo = "mend it"
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        what, todo = "the disk is full", "free some space"
+    return ActionError(
+        f"{what}; {rest}.", where=str(error.filename or work), todo=f"{todo}, then run again"
+    )

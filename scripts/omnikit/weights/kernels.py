@@ -1,0 +1,201 @@
+"""The arithmetic of the conversion, compiled for this machine's vector units.
+
+Source: blocks of e4m3 with one float32 scale each, value = float(e4m3) x scale (DeepSeek-V3's
+README_WEIGHTS.md); or bf16. Target: int8 per row (output channel), scale = max |value| / 127,
+q = rint(value / scale). All in float32, with IEEE division and rounding to even, so that every
+implementation of the same formula gives the same bits.
+numpy alone has no FP8 and passes over memory once per operation: about twenty times slower.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+from numba import njit, types
+from numba.extending import intrinsic
+
+_I8, _I16, _I32, _F32 = ir.IntType(8), ir.IntType(16), ir.IntType(32), ir.FloatType()
+# The smallest normal float32: below it, a scale has too few bits to divide by.
+SMALLEST = np.float32(2.0**-126)
+NAN_E4M3 = 127  # of the seven bits below the sign: the one pattern that is no number
+
+
+def _c(number: int) -> Any:
+    return ir.Constant(_I32, number)
+
+
+def _from_e4m3(b: Any, byte: Any) -> Any:
+    """IEEE float32 of an e4m3fn byte: 4 bits of exponent with bias 7, 3 of mantissa.
+
+    Moved to float32's places, the exponent lacks 127 - 7. Without an exponent (subnormal), the
+    value is mantissa / 8 x 2^-6: the number with exponent -6 and this mantissa, less 2^-6.
+    """
+    bits = b.zext(byte, _I32)
+    moved = b.shl(b.and_(bits, _c(127)), _c(20))
+    normal = b.bitcast(b.add(moved, _c(120 << 23)), _F32)
+    raised = b.bitcast(b.add(moved, _c(121 << 23)), _F32)
+    small = b.fsub(raised, ir.Constant(_F32, 2.0**-6))
+    value = b.select(b.icmp_unsigned(">=", moved, _c(1 << 23)), normal, small)
+    sign = b.shl(b.and_(bits, _c(128)), _c(24))
+    return b.bitcast(b.or_(b.bitcast(value, _I32), sign), _F32)
+
+
+def _from_bf16(b: Any, word: Any) -> Any:
+    return b.bitcast(b.shl(b.zext(word, _I32), _c(16)), _F32)
+
+
+def _rounded(b: Any, value: Any, scale: Any) -> Any:
+    """rint(value / scale) as an 8-bit integer. |value| <= 127 x scale up to one rounding."""
+    rint = b.module.declare_intrinsic("llvm.rint", [_F32])
+    return b.trunc(b.fptosi(b.call(rint, [b.fdiv(value, scale)]), _I32), _I8)
+
+
+@intrinsic
+def _int8_of_e4m3(context: Any, byte: Any, factor: Any, scale: Any) -> Any:
+    def generate(_context: Any, b: Any, _signature: Any, args: Any) -> Any:
+        return _rounded(b, b.fmul(_from_e4m3(b, args[0]), args[1]), args[2])
+
+    return types.int8(types.uint8, types.float32, types.float32), generate
+
+
+@intrinsic
+def _int8_of_bf16(context: Any, word: Any, scale: Any) -> Any:
+    def generate(_context: Any, b: Any, _signature: Any, args: Any) -> Any:
+        return _rounded(b, _from_bf16(b, args[0]), args[1])
+
+    return types.int8(types.uint16, types.float32), generate
+
+
+@intrinsic
+def _float_of_e4m3(context: Any, byte: Any) -> Any:
+    def generate(_context: Any, b: Any, _signature: Any, args: Any) -> Any:
+        return _from_e4m3(b, args[0])
+
+    return types.float32(types.uint8), generate
+
+
+@intrinsic
+def _bf16_of_e4m3(context: Any, byte: Any, factor: Any) -> Any:
+    """The product rounded to the nearest bf16, ties to even."""
+
+    def generate(_context: Any, b: Any, _signature: Any, args: Any) -> Any:
+        bits = b.bitcast(b.fmul(_from_e4m3(b, args[0]), args[1]), _I32)
+        odd = b.and_(b.lshr(bits, _c(16)), _c(1))
+        return b.trunc(b.lshr(b.add(bits, b.add(odd, _c(0x7FFF))), _c(16)), _I16)
+
+    return types.uint16(types.uint8, types.float32), generate
+
+
+# The inner loops run over slices: only then does the compiler know that no index is negative, and
+# uses vector instructions.
+_jit = njit(nogil=True, cache=True, error_model="numpy")
+
+
+@_jit
+def _top_byte(row: Any) -> Any:
+    top = np.uint8(0)
+    for j in range(row.shape[0]):
+        top = max(top, np.uint8(row[j] & np.uint8(127)))
+    return top
+
+
+@_jit
+def _top_word(row: Any) -> Any:
+    top = np.uint16(0)
+    for j in range(row.shape[0]):
+        top = max(top, np.uint16(row[j] & np.uint16(0x7FFF)))
+    return top
+
+
+@_jit
+def _quantise_block(source: Any, factor: Any, scale: Any, target: Any) -> None:
+    for j in range(source.shape[0]):
+        target[j] = _int8_of_e4m3(source[j], factor, scale)
+
+
+@_jit
+def _quantise_words(source: Any, scale: Any, target: Any) -> None:
+    for j in range(source.shape[0]):
+        target[j] = _int8_of_bf16(source[j], scale)
+
+
+@_jit
+def _widen_block(source: Any, factor: Any, target: Any) -> None:
+    for j in range(source.shape[0]):
+        target[j] = _bf16_of_e4m3(source[j], factor)
+
+
+@_jit
+def quantise_fp8(
+    source: Any, factors: Any, block: Any, first: int, target: Any, scales: Any
+) -> int:
+    """Rows of e4m3 to int8.
+
+    source: uint8 [rows, columns]. factors: float32 [block rows, block columns] of the whole matrix.
+    block: (rows, columns) of a block. first: the first row's number in the matrix.
+    target: int8 [rows, columns]. scales: float32 [rows]. Both are written.
+    Returns -1, or the row (from 0) that holds no finite number. A row with no value above
+    127 x SMALLEST gets zeros and scale 1.
+    """
+    rows, columns = source.shape
+    for i in range(rows):
+        factor = factors[(first + i) // block[0]]
+        largest = np.float32(0)
+        for part in range(factor.shape[0]):
+            low, high = part * block[1], min(columns, (part + 1) * block[1])
+            top = _top_byte(source[i, low:high])
+            if top == NAN_E4M3:
+                return i
+            largest = max(largest, np.float32(_float_of_e4m3(top) * factor[part]))
+        if not np.isfinite(largest):
+            return i
+        scale = np.float32(largest / np.float32(127))
+        if scale < SMALLEST:
+            scale = np.float32(1)
+        scales[i] = scale
+        for part in range(factor.shape[0]):
+            low, high = part * block[1], min(columns, (part + 1) * block[1])
+            _quantise_block(source[i, low:high], factor[part], scale, target[i, low:high])
+    return -1
+
+
+@_jit
+def quantise_bf16(source: Any, target: Any, scales: Any) -> int:
+    """Rows of bf16 (uint16 [rows, columns]) to int8; returns as quantise_fp8, for what is not
+    finite.
+    """
+    for i in range(source.shape[0]):
+        top = _top_word(source[i])
+        if top >= 0x7F80:
+            return i
+        scale = np.float32(_word_value(top) / np.float32(127))
+        if scale < SMALLEST:
+            scale = np.float32(1)
+        scales[i] = scale
+        _quantise_words(source[i], scale, target[i])
+    return -1
+
+
+@_jit
+def widen_fp8(source: Any, factors: Any, block: Any, first: int, target: Any) -> int:
+    """Rows of e4m3 to bf16 (uint16 [rows, columns]); arguments and result as of quantise_fp8."""
+    rows, columns = source.shape
+    for i in range(rows):
+        factor = factors[(first + i) // block[0]]
+        for part in range(factor.shape[0]):
+            low, high = part * block[1], min(columns, (part + 1) * block[1])
+            top = _top_byte(source[i, low:high])
+            if top == NAN_E4M3 or not np.isfinite(_float_of_e4m3(top) * factor[part]):
+                return i
+            _widen_block(source[i, low:high], factor[part], target[i, low:high])
+    return -1
+
+
+@intrinsic
+def _word_value(context: Any, word: Any) -> Any:
+    def generate(_context: Any, b: Any, _signature: Any, args: Any) -> Any:
+        return _from_bf16(b, args[0])
+
+    return types.float32(types.uint16), generate

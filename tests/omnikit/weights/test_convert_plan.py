@@ -1,0 +1,125 @@
+"""What becomes of each tensor, and what is refused by name."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import small_deepseek as small
+from omnikit.errors import InputError
+from omnikit.weights import checkpoint, convert_plan
+from omnikit.weights.convert_plan import COPY, QUANTISE, WIDEN
+
+
+def planned(made: small.Small, folder: Path) -> convert_plan.Conversion:
+    return convert_plan.plan(checkpoint.read(made.write(folder)))
+
+
+def actions(conversion: convert_plan.Conversion) -> dict[str, str]:
+    return {p.source.name: p.what for shard in conversion.shards for p in shard.pieces}
+
+
+def test_quantised_is_what_has_block_scales_save_kv_b_proj(tmp_path: Path) -> None:
+    made = small.make()
+    found = actions(planned(made, tmp_path / "m"))
+    for name, (dtype, _) in made.tensors.items():
+        if name.endswith("_scale_inv"):
+            assert name not in found
+        elif dtype != "F8_E4M3":
+            assert found[name] == COPY
+        else:
+            assert found[name] == (WIDEN if "kv_b_proj" in name else QUANTISE)
+    assert found["model.layers.3.mlp.experts.0.up_proj.weight"] == QUANTISE  # MTP
+
+
+def test_a_bf16_source_has_the_same_matrices_quantised(tmp_path: Path) -> None:
+    fp8 = actions(planned(small.make(), tmp_path / "a"))
+    bf16 = actions(planned(small.make(block=None), tmp_path / "b"))
+    assert {name for name, what in fp8.items() if what == QUANTISE} == {
+        name for name, what in bf16.items() if what == QUANTISE
+    }
+    assert WIDEN not in bf16.values()
+
+
+def test_names_index_and_configuration_of_the_result(tmp_path: Path) -> None:
+    found = planned(small.make(), tmp_path / "m")
+    names = [shard.name for shard in found.shards]
+    assert names[0] == "quant_model_weight_w8a8_dynamic-00001-of-000003.safetensors"
+    index = found.index()
+    assert set(index["weight_map"].values()) == set(names)
+    assert not [name for name in index["weight_map"] if name.endswith("_scale_inv")]
+    assert "model.layers.0.mlp.up_proj.weight_scale" in index["weight_map"]
+    told = found.config["quantization_config"]
+    assert told["ignore"] == [f"model.layers.{i}.self_attn.kv_b_proj" for i in range(4)]
+    assert (told["quant_method"], told["format"]) == ("compressed-tensors", "int-quantized")
+    group = told["config_groups"]["group_0"]
+    assert group["targets"] == ["Linear"] and group["output_activations"] is None
+    assert (group["weights"]["strategy"], group["weights"]["dynamic"]) == ("channel", False)
+    activations = group["input_activations"]
+    assert (activations["strategy"], activations["dynamic"]) == ("token", True)
+    assert found.config["hidden_size"] == small.CONFIG["hidden_size"]
+
+
+def test_every_tensor_has_a_place_of_its_own(tmp_path: Path) -> None:
+    for shard in planned(small.make(), tmp_path / "m").shards:
+        described = json.loads(shard.head[8:])
+        places = sorted(
+            one["data_offsets"] for name, one in described.items() if name != "__metadata__"
+        )
+        assert places[0][0] == 0 and places[-1][1] == shard.size - len(shard.head)
+        assert all(a[1] == b[0] for a, b in zip(places, places[1:])) and len(shard.head) % 8 == 0
+
+
+def test_a_checkpoint_that_was_prepared_for_msmodelslim_is_fp8_still(tmp_path: Path) -> None:
+    folder = small.make().write(tmp_path / "m")
+    config = json.loads((folder / "config.json").read_text())
+    del config["quantization_config"]
+    (folder / "config.json").write_text(json.dumps(config))
+    assert convert_plan.plan(checkpoint.read(folder)).block == (128, 128)
+
+
+def _quantisation(**changes: Any) -> dict[str, Any]:
+    return {"quantization_config": {**small.QUANTISATION, **changes}}
+
+
+@pytest.mark.parametrize(
+    ("config", "what"),
+    [
+        ({"architectures": ["Qwen2ForCausalLM"]}, "Qwen2ForCausalLM"),
+        ({"architectures": None}, "expected DeepseekV3ForCausalLM"),
+        (_quantisation(quant_method="awq"), "'awq'"),
+        (_quantisation(fmt="e5m2"), "'e5m2'"),
+        (_quantisation(weight_block_size=None), "weight_block_size None"),
+        (_quantisation(weight_block_size=[128, 0]), "weight_block_size"),
+        (_quantisation(weight_block_size=[64, 128]), r"expected F32 \[4, 4\]|expected F32"),
+    ],
+)
+def test_other_models_and_quantisations_are_refused(
+    tmp_path: Path, config: dict[str, Any], what: str
+) -> None:
+    folder = small.make().write(tmp_path / "m")
+    told = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**told, **config}))
+    with pytest.raises(InputError, match=what):
+        convert_plan.plan(checkpoint.read(folder))
+
+
+def test_a_scale_that_is_missing_or_left_over_is_named(tmp_path: Path) -> None:
+    made = small.make()
+    lost = "model.layers.1.self_attn.o_proj.weight_scale_inv"
+    del made.tensors[lost]
+    with pytest.raises(InputError, match=f"no {lost}"):
+        planned(made, tmp_path / "a")
+    made = small.make()
+    del made.tensors["model.layers.1.self_attn.o_proj.weight"]
+    with pytest.raises(InputError, match="a block scale without its matrix"):
+        planned(made, tmp_path / "b")
+
+
+def test_a_model_already_converted_is_refused(tmp_path: Path) -> None:
+    made = small.make(block=None)
+    made.config["quantization_config"] = {"quant_method": "compressed-tensors"}
+    with pytest.raises(InputError, match="compressed-tensors"):
+        planned(made, tmp_path / "m")

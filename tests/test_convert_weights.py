@@ -1,0 +1,163 @@
+"""The script convert_weights.py as a person runs it."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import small_deepseek as small
+from docker_host import wait_for
+
+ROOT = Path(__file__).resolve().parents[1]
+SCRIPT = str(ROOT / "scripts" / "convert_weights.py")
+
+
+def convert(*words: object, code: int = 0) -> subprocess.CompletedProcess[str]:
+    argv = [sys.executable, SCRIPT, *map(str, words)]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=120, cwd=ROOT)
+    assert done.returncode == code, done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    return done
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return small.make().write(tmp_path_factory.mktemp("weights") / "source", shards=9)
+
+
+@pytest.fixture(scope="module")
+def whole(source: Path) -> Path:
+    target = source.with_name("whole")
+    done = convert("--source", source, "--target", target)
+    assert done.stdout == f"{target}: converted\n"
+    assert "9 files" in done.stderr and "converted in" in done.stderr
+    return target
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_a_second_run_changes_nothing(source: Path, whole: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in whole.iterdir()}
+    done = convert("--source", source, "--target", whole, "--json")
+    assert json.loads(done.stdout)["result"] == "unchanged"
+    assert {path: path.stat().st_mtime_ns for path in whole.iterdir()} == before
+
+
+def test_a_dry_run_tells_sizes_time_and_actions_and_does_nothing(
+    source: Path, tmp_path: Path
+) -> None:
+    target = tmp_path / "target"
+    done = convert("--source", source, "--target", target, "--dry-run")
+    assert "64 tensors quantised, 4 tensors widened to bf16" in done.stdout
+    assert "time: about 0 s with" in done.stdout and "would be converted" in done.stdout
+    assert not list(tmp_path.iterdir())
+    found = json.loads(
+        convert("--source", source, "--target", target, "--dry-run", "--json").stdout
+    )
+    assert found["needed_bytes"] >= found["target_bytes"] > found["source_bytes"] > 6_000_000
+    assert found["estimate"]["compute"] > 1e7 and found["threads"] >= 1
+
+
+@pytest.mark.parametrize("records", [0, 2, 5])
+def test_killed_at_any_moment_the_next_run_ends_with_the_same_bits(
+    source: Path, whole: Path, tmp_path: Path, records: int
+) -> None:
+    target, work = tmp_path / "target", tmp_path / "target.incomplete"
+    words = [sys.executable, SCRIPT, f"--source={source}", f"--target={target}", "--threads=1"]
+    running = subprocess.Popen(words, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+
+    def reached() -> bool:
+        assert running.poll() is None, "it was over before it could be killed"
+        return (work / ".records").is_dir() and len(list(work.glob("*.safetensors"))) >= records
+
+    while not reached():
+        time.sleep(0.0002)  # a whole run writes for some ten milliseconds
+    running.kill()
+    assert running.wait() == -signal.SIGKILL and not target.exists()
+    assert convert("--source", source, "--target", target).stdout.endswith("converted\n")
+    assert content(target) == content(whole) and not work.exists()
+
+
+def test_an_interrupt_leaves_what_is_done_and_no_half_files(source: Path, tmp_path: Path) -> None:
+    target, work = tmp_path / "target", tmp_path / "target.incomplete"
+    words = [sys.executable, SCRIPT, f"--source={source}", f"--target={target}", "--threads=1"]
+    running = subprocess.Popen(words, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    wait_for(lambda: (work / ".records").is_dir(), "the conversion has begun")
+    running.send_signal(signal.SIGINT)
+    _, said = running.communicate(timeout=60)
+    assert running.returncode == 130 and "Traceback" not in said
+    assert not target.exists() and not list(work.glob("*.part"))
+    convert("--source", source, "--target", target)
+
+
+def test_a_bf16_source_works_too(tmp_path: Path) -> None:
+    made = small.opened(small.make(seed=2)).write(tmp_path / "bf16")
+    convert("--source", made, "--target", tmp_path / "target", "--threads", 3)
+    done = subprocess.run(
+        [
+            *(sys.executable, "scripts/verify_weights.py", "--all", "--json"),
+            *(f"--source={made}", f"--target={tmp_path / 'target'}"),
+        ],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert json.loads(done.stdout)["quantised"] == 64
+
+
+def test_source_and_target_are_settings(source: Path, tmp_path: Path) -> None:
+    words = [f"weights.source={source}", f"model.path={tmp_path / 'model'}"]
+    done = convert(*(f"--set={word}" for word in words))
+    assert done.stdout == f"{tmp_path / 'model'}: converted\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "what"),
+    [
+        ([], "weights.source: no source is named"),
+        (["--source=/no/such"], "/no/such: there is no such folder"),
+        (["--source={source}", "--target={source}"], "the target lies in the source"),
+        (["--source={source}", "--target={occupied}"], "was not made here"),
+        (["--source={occupied}"], "config.json: is missing"),
+        (["--source={source}", "--device=cuda"], "weights.device"),
+        (["--source={source}", "--threads=0"], "expected 1 to 1024"),
+        (["--source={source}", "--threads=many"], "invalid"),
+    ],
+)
+def test_wrong_input_is_refused_with_what_to_do(
+    source: Path, tmp_path: Path, words: list[str], what: str
+) -> None:
+    (tmp_path / "occupied").mkdir()
+    (tmp_path / "occupied" / "notes.txt").write_text("mine")
+    places = {"source": source, "occupied": tmp_path / "occupied"}
+    given = [word.format(**places) for word in words]
+    if not any("--target" in word for word in given):
+        given.append(f"--target={tmp_path / 'target'}")
+    done = convert(*given, code=2)
+    assert what in done.stderr
+    assert not (tmp_path / "target").exists()
+    assert [path.name for path in (tmp_path / "occupied").iterdir()] == ["notes.txt"]
+
+
+def test_a_disk_that_is_too_small_is_said_before_anything_is_written(
+    source: Path, tmp_path: Path
+) -> None:
+    from image_cases import mount_small_disk
+    from needs import needs
+
+    needs("mount")
+    disk = tmp_path / "disk"
+    mount_small_disk(disk, 4)
+    try:
+        done = convert("--source", source, "--target", disk / "target", code=2)
+        assert "8.7 MiB more, 4.0 MiB are free" in done.stderr and not list(disk.iterdir())
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
