@@ -155,6 +155,12 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
         "--target", metavar="DIR", help="result (default: weights.target, model.path)"
     )
     made.add_argument(
+        "--method",
+        choices=("native", "msmodelslim"),
+        default="native",
+        help="native: here, on any machine (default); msmodelslim: Ascend's tool, as the guide says",
+    )
+    made.add_argument(
         "--threads", type=_count, metavar="N", help="default: weights.threads, all cores"
     )
     made.add_argument("--device", choices=("cpu", "cuda"), help="default: weights.device")

@@ -14,6 +14,7 @@ import small_deepseek as small
 from docker_host import wait_for
 
 ROOT = Path(__file__).resolve().parents[1]
+pytestmark = pytest.mark.slow
 SCRIPT = str(ROOT / "scripts" / "convert_weights.py")
 
 

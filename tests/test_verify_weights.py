@@ -16,6 +16,7 @@ import small_deepseek as small
 from omnikit.weights import checkpoint
 
 ROOT = Path(__file__).resolve().parents[1]
+pytestmark = pytest.mark.slow
 MATRIX = "model.layers.1.mlp.experts.2.up_proj.weight"
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from omnikit.weights import msmodelslim_report
+from omnikit.weights.msmodelslim_checks import Check
 from omnikit.weights.msmodelslim_run import Report
 
 
@@ -14,7 +15,8 @@ from omnikit.weights.msmodelslim_run import Report
 def test_what_is_missing_is_wrong_input(
     ready: bool, code: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    report = Report(result="checked", steps={}, checks=[], text="a table", ready=ready)
+    check = Check("torch-npu", ok=ready, found="", todo="")
+    report = Report(result="checked", steps={}, checks=(check,), text="a table")
     assert msmodelslim_report.shown(report, Path("a"), Path("b"), False) == code
     assert capsys.readouterr().out == "a table\n"
     assert msmodelslim_report.shown(report, Path("a"), Path("b"), True) == code
