@@ -255,6 +255,50 @@ def smoke_test(c, environment="", config=None, set=None, json=False):
 
 
 @task(
+    iterable=[*LISTS, "compare"],
+    help=_help(
+        "dry-run", "json",
+        instance="this server alone, for example d0 (default: the proxy)",
+        url="a server at http://HOST:PORT instead",
+        model="default: model.served_name",
+        tokenizer="its folder (default: model.path)",
+        concurrency="requests at the same time; several, 1,4,16, are a sweep",
+        rate="requests per second; several, 0.5,1,2, are a sweep",
+        input="tokens of each request",
+        output="tokens of each answer",
+        requests="requests of each run",
+        warmups="requests before the first run",
+        seed="of prompts and times (default 0)",
+        chat="chat completions",
+        compare="an earlier result.json to be shown beside (repeatable)",
+        out="where the result's folder is made (default: build/control/NAME/benchmarks)",
+    ),
+)  # fmt: skip
+def benchmark_serving(
+    c, environment="", config=None, set=None, instance="", url="", model="", tokenizer="",
+    concurrency="", rate="", input="", output="", requests="", warmups="", seed="", chat=False,
+    compare=None, out="", dry_run=False, json=False,
+):  # fmt: skip
+    """Put load on an environment and measure latencies and throughput, beside earlier results."""
+    _script(c, "benchmark_serving.py", **_given(locals()))
+
+
+@task(
+    iterable=LISTS,
+    help=_help(
+        "dry-run", "json",
+        exporter="HOST:PORT of an nginx-prometheus-exporter that speaks for the proxy",
+        out="folder (default: build/control/NAME/monitoring)",
+    ),
+)  # fmt: skip
+def metrics(
+    c, environment="", config=None, set=None, exporter="", out="", dry_run=False, json=False
+):
+    """Write what Prometheus and Grafana need: targets, alert rules, a dashboard."""
+    _script(c, "write_metrics_config.py", **_given(locals()))
+
+
+@task(
     iterable=LISTS,
     help=_help(
         "json",

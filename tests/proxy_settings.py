@@ -23,4 +23,5 @@ SETTINGS: dict[str, Any] = {
     "nginx": None,
     "modules_dir": None,
     "venv": None,
+    "metrics": True,
 }

@@ -94,14 +94,17 @@ def stream(
     env: Optional[Mapping[str, str]] = None,
     cwd: Optional[Path] = None,
     redrawn: bool = False,
+    stdin: Optional[Path] = None,
 ) -> int:
     """Run a command and hand each line of its output (both streams) on as it comes.
 
-    redrawn: a carriage return ends a line too; so progress bars redraw theirs. Returns the exit
-    status. An interrupt ends the command's own process group first.
+    redrawn: a carriage return ends a line too; so progress bars redraw theirs. stdin: a file that
+    it reads. Returns the exit status. An interrupt ends the command's own process group first.
     """
     ends = _REDRAWN if redrawn else _ENDS
-    return stream_all([argv], lambda _, line: on_line(line), env=env, cwd=cwd, ends=ends)[0]
+    return stream_all(
+        [argv], lambda _, line: on_line(line), env=env, cwd=cwd, ends=ends, stdin=stdin
+    )[0]
 
 
 _ENDS = re.compile(rb"\n")
@@ -115,6 +118,7 @@ def stream_all(
     env: Optional[Mapping[str, str]] = None,
     cwd: Optional[Path] = None,
     ends: re.Pattern[bytes] = _ENDS,
+    stdin: Optional[Path] = None,
 ) -> list[int]:
     """Run commands side by side and hand each line on with its command's index.
 
@@ -125,7 +129,8 @@ def stream_all(
     pending: dict[int, bytes] = {}
     try:
         for argv in commands:
-            children.append(start(argv, output=subprocess.PIPE, env=env, cwd=cwd, tied=True))
+            child = start(argv, output=subprocess.PIPE, env=env, cwd=cwd, tied=True, stdin=stdin)
+            children.append(child)
         with selectors.DefaultSelector() as selector:
             for index, child in enumerate(children):
                 assert child.stdout is not None
@@ -162,17 +167,20 @@ def start(
     env: Optional[Mapping[str, str]] = None,
     cwd: Optional[Path] = None,
     tied: bool = False,
+    stdin: Optional[Path] = None,
 ) -> subprocess.Popen[bytes]:
     """Start a command in a session (and so a process group) of its own and return at once.
 
     tied: when this process dies, even by SIGKILL, the kernel sends the command a SIGTERM.
+    stdin: a file that it reads; None: it reads nothing.
     """
+    given = None if stdin is None else stdin.open("rb")
     try:
         return subprocess.Popen(
             [str(word) for word in argv],
             env=_environment(env),
             cwd=cwd,
-            stdin=subprocess.DEVNULL,
+            stdin=given or subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,
@@ -180,6 +188,9 @@ def start(
         )
     except OSError as error:
         raise _missing(argv, error) from error
+    finally:
+        if given is not None:
+            given.close()
 
 
 def _tie() -> None:

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Dict, List, Literal, Optional
 from pydantic import Field, create_model
 
 from omnikit.schema_base import Secret, Strict
+from omnikit.schema_measuring import Benchmark, Monitoring
 from omnikit.schema_preparation import Checks, Container, Image, Keys, Source, Sync
 from omnikit.schema_weights import Weights
 from omnikit.setting_types import (
@@ -187,6 +188,7 @@ class Proxy(Strict):
     modules_dir: Optional[PathText]
     venv: Optional[PathText]
     install_timeout_s: Seconds
+    metrics: bool
 
 
 class Ranktable(Strict):
@@ -279,6 +281,8 @@ class Settings(Strict):
     readiness: Readiness
     stop: Stop
     smoke_test: SmokeTest
+    benchmark: Benchmark
     metrics: Metrics
+    monitoring: Monitoring
     fleet: Fleet
     weights: Weights

@@ -1,9 +1,11 @@
 """The kind nginx-njs: nginx with a short script, from the system's packages.
 
-Needs nginx 1.22 and njs 0.7.9 or later. Nothing of it needs root, and no file outside run_dir and
-log_dir is written. Started as root, its workers run as nginx's compiled-in user.
-Files: nginx.conf, pd_proxy.js (only with prefill servers). Logs: access.log (one JSON object per
-request; never a prompt), error.log.
+Needs nginx 1.22 with stub_status and njs 0.7.9 or later. Nothing of it needs root, and no file
+outside run_dir and log_dir is written. Started as root, its workers run as nginx's compiled-in
+user.
+Files: nginx.conf, pd_proxy.js (only with prefill servers), proxy_metrics.js (with proxy.metrics:
+GET /metrics tells Prometheus). Logs: access.log (one JSON object per request; never a prompt),
+error.log.
 """
 
 from __future__ import annotations
@@ -74,11 +76,16 @@ def _holes(spec: ProxySpec, source: str) -> dict[str, Any]:
         "prefill": len(spec.prefill),
         "decode": len(spec.decode),
     }
+    run_dir = values.path("run_dir", spec.run_dir).rstrip("/")
     pools = [("prefill", spec.prefill), ("decode", spec.decode)]
     return {
         "source": values.comment(source),
         "disaggregated": bool(spec.prefill),
         "front": "prefill" if spec.prefill else "decode",
+        "scripts": bool(spec.prefill) or _metrics(spec),
+        "metrics": _metrics(spec),
+        "run_dir": run_dir,
+        "run_dir_text": json.dumps(run_dir, ensure_ascii=False),
         "js_module": values.path("proxy.modules_dir", _modules_dir(spec)) + f"/{places.JS_MODULE}",
         "listen": values.address("proxy.listen_host", (spec.listen_host, spec.listen_port)),
         "log_dir": values.path("paths.log_dir", spec.log_dir),
@@ -105,12 +112,16 @@ def _holes(spec: ProxySpec, source: str) -> dict[str, Any]:
     }
 
 
+def _metrics(spec: ProxySpec) -> bool:
+    return bool(spec.settings.get("metrics"))
+
+
 def _modules_dir(spec: ProxySpec) -> str:
     return spec.settings.get("modules_dir") or places.MODULE_PLACES[0]
 
 
 def files(spec: ProxySpec, source: str) -> dict[str, str]:
-    """nginx.conf and, with prefill servers, the script that it runs."""
+    """nginx.conf and the scripts that it runs."""
     import jinja2  # late: it would slow down every --help
 
     made = jinja2.Environment(
@@ -125,6 +136,8 @@ def files(spec: ProxySpec, source: str) -> dict[str, str]:
     names = {"nginx.conf": "njs_nginx.conf.j2"}
     if spec.prefill:
         names["pd_proxy.js"] = "pd_proxy.js.j2"
+    if _metrics(spec):
+        names["proxy_metrics.js"] = "proxy_metrics.js.j2"
     return {name: made.get_template(file).render(holes) for name, file in names.items()}
 
 

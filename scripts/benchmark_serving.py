@@ -1,0 +1,159 @@
+#!/usr/bin/env python3
+"""Put load on an environment and measure it: through the proxy, on one server, or at a URL.
+
+Runs on the control host; the requests come from vLLM's own load generator ("vllm bench serve"),
+here if the engine is here, else on the proxy's host, in a container where servers run in
+containers. It always streams: without that there is no time to first token. Changes nothing, but
+makes a folder with result.json (everything), result.csv (a row per run), pictures and the
+generator's output. Exits 1 when a request failed.
+
+TTFT: time to first token. TPOT: mean time per further token of an answer. ITL: between two tokens.
+Another --seed sends other prompts: the same ones may be answered out of the prefix cache.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import sys
+from pathlib import Path
+from typing import Callable, Optional, Sequence
+
+from omnikit import cli
+from omnikit.config_options import add_config_options, load_config
+
+
+def whole(least: int) -> Callable[[str], int]:
+    """A whole number of at least so much."""
+
+    def read(text: str) -> int:
+        if not text.isascii() or not text.isdigit() or int(text) < least:
+            raise argparse.ArgumentTypeError(f"{text!r} is no whole number of at least {least}")
+        return int(text)
+
+    return read
+
+
+def numbers(text: str) -> tuple[int, ...]:
+    """Whole numbers above 0 with commas between."""
+    return tuple(map(whole(1), text.split(",")))
+
+
+def rates(text: str) -> tuple[float, ...]:
+    """Numbers above 0 with commas between."""
+    made = []
+    for part in text.split(","):
+        try:
+            made.append(float(part))
+        except ValueError:
+            made.append(math.nan)
+        if not 0 < made[-1] < math.inf:
+            raise argparse.ArgumentTypeError(f"{part!r} is no number above 0")
+    return tuple(made)
+
+
+def body(options: argparse.Namespace) -> int:
+    """Check, measure, print."""
+    from datetime import datetime
+
+    from omnikit import load_options, load_place, load_result, load_run, load_table, load_target
+    from omnikit.layers import shown_path
+    from omnikit.log import say
+    from omnikit.topology import make_plan
+
+    config = load_config(options)
+    wanted = config.settings.benchmark
+    alone = options.rate and not options.concurrency
+    load = load_options.Load(
+        levels=load_options.levels(
+            options.concurrency or (() if alone else tuple(wanted.concurrency)), options.rate or ()
+        ),
+        input_tokens=options.input or wanted.input_tokens,
+        output_tokens=options.output or wanted.output_tokens,
+        requests=options.requests or wanted.requests,
+        warmups=wanted.warmups if options.warmups is None else options.warmups,
+        seed=options.seed,
+        chat=options.chat,
+    )
+    load_options.refuse(wanted.generator, load)
+    others = [load_result.read(path) for path in options.compare]
+    plan = make_plan(config)
+    target = load_target.find(
+        config,
+        plan,
+        instance=options.instance,
+        url=options.url,
+        model=options.model,
+        tokenizer=options.tokenizer,
+    )
+    with load_place.find(config, plan, target) as place:
+        if options.dry_run:
+            words = load_run.arguments(wanted.generator, target, load)
+            made = {"url": target.url, "runs_on": place.name, "command": place.shown(words)}
+            print(json.dumps(made, indent=1) if options.json else place.shown(words))
+            return 0
+        load_target.check(config, target, load, ours=options.url is None)
+        load_place.check(place, target)
+        began = datetime.now()
+        into = load_run.folder(config, options.out, began)
+        result = load_run.measure(config, target, load, place, into, began)
+    load_run.drawn(into, result, others)
+    if options.json:
+        print(json.dumps({"folder": str(into), **load_result.without_raw(result)}, indent=1))
+    else:
+        print(f"{target.name}: {target.model} at {target.url}, load from {place.name}")
+        print(f"{load.input_tokens} tokens in, {load.output_tokens} out, seed {load.seed}\n")
+        print(f"{load_table.as_text(result, others)}\n\nall of it: {shown_path(into)}")
+    if load_result.ok(result):
+        return 0
+    why = f"no request was answered: {result['cause']}" if result["cause"] else "requests failed"
+    say(f"error: {target.url}: {why}")
+    say(f"  What to do: invoke status, invoke doctor; generator's words: {into / load_run.LOG}")
+    return 1
+
+
+def main(argv: Optional[Sequence[str]] = None) -> int:
+    """Command line: see the module's docstring."""
+    example = "python scripts/benchmark_serving.py --concurrency 1,4,16 --input 512 --output 128"
+    made = cli.parser(__doc__ or "", example=example)
+    add_config_options(made)
+    group = made.add_argument_group("who is asked")
+    who = group.add_mutually_exclusive_group()
+    who.add_argument("--instance", metavar="NAME", help="this server alone, for example d0")
+    who.add_argument("--url", metavar="URL", help="a server at http://HOST:PORT")
+    group.add_argument("--model", metavar="NAME", help="default: model.served_name")
+    group.add_argument("--tokenizer", metavar="DIR", help="its folder (default: model.path)")
+    group = made.add_argument_group("the load (defaults: the settings of benchmark)")
+    group.add_argument(
+        "--concurrency", type=numbers, metavar="N,…", help="requests at the same time; a run each"
+    )
+    group.add_argument(
+        "--rate", type=rates, metavar="N,…", help="requests per second, at random; a run each"
+    )
+    group.add_argument("--input", type=whole(1), metavar="N", help="tokens of each request")
+    group.add_argument("--output", type=whole(2), metavar="N", help="tokens of each answer")
+    group.add_argument("--requests", type=whole(1), metavar="N", help="requests of each run")
+    group.add_argument(
+        "--warmups", type=whole(0), metavar="N", help="requests before the first run"
+    )
+    group.add_argument("--seed", type=whole(0), default=0, metavar="N", help="of prompts and times")
+    group.add_argument("--chat", action="store_true", help="chat completions")
+    made.add_argument(
+        "--compare",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="an earlier result.json, or its folder, to be shown beside (repeatable)",
+    )
+    made.add_argument(
+        "--out", type=Path, metavar="DIR", help="where the folder is made (default: see README)"
+    )
+    made.add_argument("--dry-run", action="store_true", help="show the command, send nothing")
+    made.add_argument("--json", action="store_true", help="print the figures as JSON")
+    return cli.run_main(body, made, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,158 @@
+"""A load from its beginning to its kept result: check, run, show, draw."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Callable, Optional, Sequence
+
+from omnikit import load_driver, load_options, load_result, load_target
+from omnikit.config import Config
+from omnikit.deployment import control_folder
+from omnikit.errors import ActionError
+from omnikit.load_options import Level, Load, Target
+from omnikit.load_place import Place
+from omnikit.log import say
+from omnikit.run import stream
+
+LOG = "generator.log"
+_COUNT = re.compile(r"(\d+)/(\d+) \[")  # of the generator's progress bar
+_QUIET_S = 5.0  # between two lines of progress
+
+
+def arguments(generator: str, target: Target, load: Load) -> list[str]:
+    """The driver's arguments: the warm-up, if there is one, and each level."""
+    runs = [load_options.warm_up(generator, target, load)] if load.warmups else []
+    runs += [
+        load_options.arguments(generator, target, load, level, index)
+        for index, level in enumerate(load.levels)
+    ]
+    return [word for run in runs for word in (load_driver.BETWEEN, *run)][1:]
+
+
+class Watch:
+    """Reads what the generator says: progress is told, results are kept, all else is logged."""
+
+    def __init__(self, load: Load, log: Callable[[str], None], done: Callable[[], None]) -> None:
+        self.load = load
+        self.log = log
+        self.done = done
+        self.runs: list[dict[str, Any]] = []
+        self.level: Optional[Level] = None  # None: warm-up
+        self.spoke = time.monotonic()
+
+    def on_line(self, line: str) -> None:
+        """One line of the generator."""
+        if line.startswith(load_driver.MARK):
+            self._event(json.loads(line[len(load_driver.MARK) :]))
+        elif line.strip():
+            self.log(line)
+            self._progress(line)
+
+    def _progress(self, line: str) -> None:
+        found = _COUNT.search(line)
+        if found and time.monotonic() - self.spoke >= _QUIET_S:
+            self.spoke = time.monotonic()
+            say(f"{self.level or 'warm-up'}: {found[1]} of {found[2]} requests")
+
+    def _event(self, event: dict[str, Any]) -> None:
+        index = event["load"] - (1 if self.load.warmups else 0)
+        self.level = self.load.levels[index] if index >= 0 else None
+        requests = self.load.requests if index >= 0 else self.load.warmups
+        what = self.level or f"warm-up, {requests} requests"
+        # A warm-up counts only when it fails, and then as the first level.
+        level = self.level or self.load.levels[0]
+        if event["state"] == "began":
+            self.spoke = time.monotonic()
+            say(f"{what}: began")
+        elif event["state"] == "failed":
+            self._keep(load_result.broken(level, event["error"], requests))
+        elif self.level or not event["result"].get("completed"):
+            result = event["result"]
+            self._keep(load_result.run_of(level, result, requests, self.load.output_tokens))
+
+    def _keep(self, run: dict[str, Any]) -> None:
+        self.runs.append(run)
+        seconds = f" in {run['duration_s']:.0f} s" if run["duration_s"] else ""
+        say(f"{self.level or 'warm-up'}: {run['completed']} of {run['requests']} answered{seconds}")
+        self.done()
+
+
+def folder(config: Config, out: Optional[Path], began: datetime) -> Path:
+    """A new folder for one result."""
+    above = out or control_folder(config.environment) / "benchmarks"
+    made = above / f"{began:%Y-%m-%d_%H-%M-%S}"
+    made.mkdir(parents=True)
+    return made
+
+
+def measure(
+    config: Config, target: Target, load: Load, place: Place, into: Path, began: datetime
+) -> dict[str, Any]:
+    """Run the load and keep result.json, result.csv and the generator's output in a folder.
+
+    What was measured is kept also when the rest fails or is interrupted. Raises ActionError when
+    the generator ended without a result.
+    """
+    generator = config.settings.benchmark.generator
+    argv = place.argv(arguments(generator, target, load))
+    result: dict[str, Any] = {
+        "format": load_result.FORMAT,
+        "name": target.name,
+        "environment": config.environment,
+        "url": target.url,
+        "model": target.model,
+        "began": began.strftime("%Y-%m-%d %H:%M:%S"),
+        "generator": generator,
+        "ran_on": place.name,
+        "command": place.shown(arguments(generator, target, load)),
+        "load": _load(load),
+        "cause": None,
+        "runs": [],
+    }
+    last: list[str] = []
+    with (into / LOG).open("w", encoding="utf-8") as file:
+
+        def log(line: str) -> None:
+            print(line, file=file, flush=True)
+            last[:] = [*last[-8:], line]
+
+        watch = Watch(load, log, lambda: load_result.keep(into, {**result, "runs": watch.runs}))
+        say(f"the load comes from {place.name}; its generator starts")
+        code = stream(argv, watch.on_line, env=place.env, stdin=place.stdin)
+    result["runs"] = watch.runs
+    if not watch.runs:
+        raise ActionError(
+            f"the load generator ended with exit status {code} before the first answer:\n"
+            + "\n".join(last),
+            where=place.name,
+            todo=f"read all that it said: {into / LOG}",
+        )
+    if not watch.runs[-1]["completed"]:
+        result["cause"] = load_target.why_not(config, target, load)
+    load_result.keep(into, result)
+    return result
+
+
+def _load(load: Load) -> dict[str, Any]:
+    return {
+        "levels": [{"concurrency": one.concurrency, "rate": one.rate} for one in load.levels],
+        "input_tokens_each": load.input_tokens,
+        "output_tokens_each": load.output_tokens,
+        "requests": load.requests,
+        "warmups": load.warmups,
+        "seed": load.seed,
+        "chat": load.chat,
+    }
+
+
+def drawn(into: Path, result: dict[str, Any], others: Sequence[dict[str, Any]]) -> list[Path]:
+    """The pictures, unless nothing was answered at all."""
+    from omnikit import load_plots
+
+    if not any(run["completed"] for run in result["runs"]):
+        return []
+    return load_plots.draw(into, result, others)
