@@ -86,7 +86,8 @@ def arguments(generator: str, target: Target, load: Load, level: Level, index: i
 
 def warm_up(generator: str, target: Target, load: Load) -> list[str]:
     """The words of the requests before the first level, whose times do not count."""
-    common = _common(generator, target, load, load.levels[0], seed=load.seed * 1000)
+    level = Level(load.levels[0].concurrency or 1)
+    common = _common(generator, target, load, level, seed=load.seed * 1000)
     return [*common, f"--num-prompts={load.warmups}"]
 
 

@@ -42,6 +42,7 @@ class Watch:
         self.done = done
         self.runs: list[dict[str, Any]] = []
         self.level: Optional[Level] = None  # None: warm-up
+        self.broken: Optional[str] = None  # why the generator itself failed
         self.spoke = time.monotonic()
 
     def on_line(self, line: str) -> None:
@@ -69,6 +70,7 @@ class Watch:
             self.spoke = time.monotonic()
             say(f"{what}: began")
         elif event["state"] == "failed":
+            self.broken = f"the load generator failed: {event['error']}"
             self._keep(load_result.broken(level, event["error"], requests))
         elif self.level or not event["result"].get("completed"):
             result = event["result"]
@@ -132,7 +134,7 @@ def measure(
             todo=f"read all that it said: {into / LOG}",
         )
     if not watch.runs[-1]["completed"]:
-        result["cause"] = load_target.why_not(config, target, load)
+        result["cause"] = watch.broken or load_target.why_not(config, target, load)
     load_result.keep(into, result)
     return result
 

@@ -54,7 +54,9 @@ def _server_url(plan: Plan, instance: str) -> str:
         if node.servers:
             places.setdefault(node.name, (node.address, node.servers[0].api_port))
     if instance not in places:
-        near = get_close_matches(instance, list(places), n=1, cutoff=0.4)
+        # Of names that are so short, those with the same first letter are meant.
+        alike = [name for name in places if name[:1] == instance[:1]] or list(places)
+        near = get_close_matches(instance, alike, n=1, cutoff=0.4)
         raise InputError(
             f"there is no server {instance!r}" + (f", is it {near[0]!r}?" if near else "."),
             where="--instance",

@@ -44,6 +44,14 @@ def test_lines_of_several_commands_come_with_their_index() -> None:
     assert sorted(seen) == [(0, "a"), (0, "b"), (1, "c")]
 
 
+def test_a_streamed_command_reads_a_file_or_nothing(tmp_path: Path) -> None:
+    seen: list[str] = []
+    (tmp_path / "text").write_text("one\ntwo\n")
+    assert run.stream(["cat"], seen.append, stdin=tmp_path / "text") == 0
+    assert run.stream(["cat"], seen.append) == 0
+    assert seen == ["one", "two"]
+
+
 def test_an_interrupt_ends_the_whole_group(tmp_path: Path) -> None:
     children: list[dict] = []
 

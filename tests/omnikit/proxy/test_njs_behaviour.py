@@ -389,7 +389,9 @@ def test_another_method_on_a_generation_path_is_for_prefill_to_refuse(pd):
     assert decode.seen == []
 
 
-@pytest.mark.parametrize("path", ["/", "/metrics", "/prefill/v1/completions", "/decode/x", "/v1"])
+@pytest.mark.parametrize(
+    "path", ["/", "/omnikit/status", "/prefill/v1/completions", "/decode/x", "/v1"]
+)
 def test_other_paths_are_not_found(pd, path):
     running, prefill, decode = pd
     answer = request(running.url + path, timeout_s=5)

@@ -1,0 +1,103 @@
+"""A load from its beginning to its kept result, with the stand-in generator."""
+
+from __future__ import annotations
+
+import json
+import sys
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Optional
+
+import pytest
+from load_cases import PLACE, a_load, a_target
+from omnikit import config, load_run
+from omnikit.errors import ActionError
+from omnikit.load_options import Load
+from omnikit.load_place import Place
+
+LOCAL = config.load("local", (), ["benchmark.generator=vllm-0.9"], environ={})
+BEGAN = datetime(2026, 1, 2, 3, 4, 5)
+
+
+def measured(into: Path, model: str = "tiny", load: Optional[Load] = None) -> dict[str, Any]:
+    return load_run.measure(LOCAL, a_target(model), load or a_load(), PLACE, into, BEGAN)
+
+
+def test_the_warm_up_comes_first_and_every_level_after() -> None:
+    words = load_run.arguments("vllm-0.9", a_target(), a_load())
+    assert words.count("---") == 2 and "--num-prompts=2" in words[: words.index("---")]
+    assert load_run.arguments("vllm-0.9", a_target(), a_load(warmups=0)).count("---") == 1
+
+
+def test_the_result_has_every_level_and_is_kept(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    result = measured(tmp_path)
+    assert [(r["concurrency"], r["completed"]) for r in result["runs"]] == [(1, 6), (4, 6)]
+    assert result["cause"] is None and result["began"] == "2026-01-02 03:04:05"
+    assert json.loads((tmp_path / "result.json").read_text()) == result
+    assert "6/6" in (tmp_path / load_run.LOG).read_text()
+    said = capsys.readouterr().err
+    assert "warm-up, 2 requests: began" in said and "concurrency 4: 6 of 6 answered in 2 s" in said
+
+
+def test_the_folder_is_new_and_named_by_the_time(tmp_path: Path) -> None:
+    made = load_run.folder(LOCAL, tmp_path, BEGAN)
+    assert made == tmp_path / "2026-01-02_03-04-05" and made.is_dir()
+    with pytest.raises(FileExistsError):
+        load_run.folder(LOCAL, tmp_path, BEGAN)
+
+
+def test_failed_requests_are_in_the_result(tmp_path: Path) -> None:
+    result = measured(tmp_path, "half")
+    assert [run["errors"] for run in result["runs"]] == [{"answer: Bad Gateway": 3}] * 2
+    assert result["cause"] is None
+
+
+def test_after_nothing_was_answered_the_cause_is_asked_for(tmp_path: Path) -> None:
+    result = measured(tmp_path, "none", a_load(warmups=0))
+    assert len(result["runs"]) == 1 and result["runs"][0]["completed"] == 0
+    assert "ConnectionRefusedError" in result["cause"]
+    assert load_run.drawn(tmp_path, result, []) == []
+
+
+def test_a_failed_warm_up_ends_it(tmp_path: Path) -> None:
+    result = measured(tmp_path, "none")
+    assert [run["requests"] for run in result["runs"]] == [2]
+
+
+def test_a_generator_that_fails_is_the_cause(tmp_path: Path) -> None:
+    result = measured(tmp_path, "broken")
+    assert result["cause"] == "the load generator failed: ValueError: Initial test run failed"
+    assert "Traceback" in (tmp_path / load_run.LOG).read_text()
+
+
+def test_a_generator_that_never_begins_shows_its_words(tmp_path: Path) -> None:
+    nothing = Place("host x", (sys.executable, "-c", "print('no engine'); exit(3)"))
+    with pytest.raises(ActionError, match=r"host x: .* exit status 3 before the first answer") as e:
+        load_run.measure(LOCAL, a_target(), a_load(), nothing, tmp_path, BEGAN)
+    assert "no engine" in str(e.value) and str(tmp_path / load_run.LOG) in str(e.value)
+
+
+def test_a_missing_engine_is_named(tmp_path: Path) -> None:
+    """A Python without vLLM: what a host without the engine would say."""
+    bare = Place("host x", PLACE.before, {})
+    result = load_run.measure(LOCAL, a_target(), a_load(), bare, tmp_path, BEGAN)
+    assert "ModuleNotFoundError: No module named 'vllm'" in result["cause"]
+
+
+def test_what_was_measured_is_kept_when_the_rest_is_interrupted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[str] = []
+
+    def stop(line: str) -> None:
+        seen.append(line)
+        if "concurrency 4: began" in line:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(load_run, "say", stop)
+    with pytest.raises(KeyboardInterrupt):
+        measured(tmp_path)
+    kept = json.loads((tmp_path / "result.json").read_text())
+    assert [run["concurrency"] for run in kept["runs"]] == [1]

@@ -1,0 +1,120 @@
+"""The command line of the load test; real loads on real servers: test_deploy_environment."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Iterator
+
+import pytest
+from load_cases import GENERATOR
+from proxy_backend import Backend
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def benchmark(*words: str, **env: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "scripts/benchmark_serving.py", *words],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        env={**os.environ, **env},
+    )
+
+
+@pytest.fixture
+def server() -> Iterator[str]:
+    """A server that says that it serves the model "tiny", on a port of its own."""
+    text = json.dumps({"data": [{"id": "tiny", "max_model_len": 4096}]})
+    backend = Backend("decode", behave=lambda handler, _: handler.answer(200, text))
+    yield "http://{}:{}".format(*backend.address)
+    backend.close()
+
+
+@pytest.fixture
+def engine(tmp_path: Path) -> str:
+    """A virtual environment with the stand-in generator."""
+    python = tmp_path / "venv" / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    line = f'PYTHONPATH="{GENERATOR}" exec "{sys.executable}" "$@"'
+    python.write_text(f"#!/bin/sh\n{line}\n")
+    python.chmod(0o755)
+    return f"engine.venv={python.parents[1]}"
+
+
+def test_a_result_is_shown_kept_drawn_and_compared(
+    server: str, engine: str, tmp_path: Path
+) -> None:
+    words = ["--url", server, "--set", engine, "--set", "benchmark.generator=vllm-0.9"]
+    words += ["--tokenizer", str(tmp_path), "--concurrency", "1,2", "--requests", "4"]
+    done = benchmark(*words, "--out", str(tmp_path / "a"))
+    assert done.returncode == 0, done.stderr
+    (first,) = (tmp_path / "a").iterdir()
+    assert f"all of it: {first}" in done.stdout
+    pictures = {
+        f"{n}.{e}" for n in ("latency", "throughput", "distribution") for e in ("svg", "png")
+    }
+    kept = {path.name for path in first.iterdir()}
+    assert kept == {"result.json", "result.csv", "generator.log", *pictures}
+    again = benchmark(*words, "--out", str(tmp_path / "b"), "--compare", str(first), "--json")
+    assert again.returncode == 0, again.stderr
+    figures = json.loads(again.stdout)
+    assert [run["completed"] for run in figures["runs"]] == [4, 4]
+    assert "raw" not in figures["runs"][0]
+
+
+def test_failed_requests_exit_1_with_the_evidence(server: str, engine: str, tmp_path: Path) -> None:
+    text = json.dumps({"data": [{"id": "half"}]})
+    backend = Backend("decode", behave=lambda handler, _: handler.answer(200, text))
+    url = "http://{}:{}".format(*backend.address)
+    words = ["--url", url, "--set", engine, "--tokenizer", str(tmp_path), "--model", "half"]
+    done = benchmark(
+        *words, "--out", str(tmp_path / "out"), "--set", "benchmark.generator=vllm-0.9"
+    )
+    backend.close()
+    assert done.returncode == 1
+    assert "20 x answer: Bad Gateway" in done.stdout
+    assert f"error: {url}: requests failed" in done.stderr and "invoke status" in done.stderr
+
+
+def test_dry_run_shows_the_command_and_sends_nothing() -> None:
+    done = benchmark("-e", "2p1d", "--rate", "1,2", "--input", "512", "--dry-run", "--json")
+    assert done.returncode == 0, done.stderr
+    shown = json.loads(done.stdout)
+    assert shown["runs_on"] == "container omnikit_2p1d_p0 on p0"
+    assert shown["command"].count("--request-rate") == 2
+    assert "--random-input-len=512" in shown["command"]
+
+
+def test_nothing_served_is_said_with_the_state() -> None:
+    done = benchmark("-e", "local", "--set", "ports.proxy=7")
+    assert done.returncode == 2
+    assert "does not serve (ConnectionRefusedError" in done.stderr
+    assert "instance  role" in done.stderr and "make deploy" in done.stderr
+    assert done.stdout == ""
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--concurrency", "0"], "'0' is no whole number of at least 1"),
+        (["--concurrency", "1,x"], "'x' is no whole number of at least 1"),
+        (["--rate", "0"], "'0' is no number above 0"),
+        (["--rate", "inf"], "'inf' is no number above 0"),
+        (["--output", "1"], "'1' is no whole number of at least 2"),
+        (["--concurrency", "1,2", "--rate", "1"], "found 2 values and a rate"),
+        (["--instance", "d1"], "there is no server 'd1', is it 'd0'?"),
+        (["--instance", "d0", "--url", "http://h:1"], "not allowed with argument"),
+        (["--url", "h"], "expected http://HOST:PORT"),
+        (["--compare", "no-such-file"], "the earlier result cannot be read"),
+        (["-e", "2p1d", "--chat"], "sends completions only"),
+    ],
+)
+def test_misuse_exits_2(words: list[str], said: str) -> None:
+    done = benchmark(*words)
+    assert done.returncode == 2
+    assert said in done.stderr and "Traceback" not in done.stderr
