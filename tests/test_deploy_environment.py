@@ -13,14 +13,20 @@ import socket
 import subprocess
 import sys
 import time
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Iterator
 
 import pytest
+import vllm_parser
+from load_cases import a_load
 from omnikit import config as config_module
-from omnikit import host_records, smoke_test
+from omnikit import host_records, load_run, load_target, monitor_dashboard, smoke_test
 from omnikit.health import metric, request, wait_until
+from omnikit.load_place import DRIVER, ENV, Place
+from omnikit.load_result import ok
 from omnikit.topology import make_plan
+from prometheus_server import prometheus
 
 ROOT = Path(__file__).resolve().parents[1]
 PD = "tests/environments/pd.yaml"
@@ -75,6 +81,17 @@ def leftovers(work_dir: Path) -> list[str]:
         if str(work_dir) in line:
             found.append(line)
     return found
+
+
+def counted(port: int, name: str) -> float:
+    """A metric of a server here."""
+    return metric(request(f"http://127.0.0.1:{port}/metrics", timeout_s=30).text, name) or 0.0
+
+
+@pytest.fixture(scope="class")
+def loads(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the tests of a class keep the results of loads."""
+    return tmp_path_factory.mktemp("loads")
 
 
 @pytest.fixture(scope="class")
@@ -209,18 +226,80 @@ class TestDisaggregated:
         assert mixed["choices"][0]["text"] != right
 
     def test_both_prefill_servers_take_part(self) -> None:
-        def computed(port: int) -> float:
-            text = request(f"http://127.0.0.1:{port}/metrics", timeout_s=30).text
-            return metric(text, "vllm:prompt_tokens_total") or 0.0
+        def computed() -> list[float]:
+            return [counted(port, "vllm:prompt_tokens_total") for port in (19000, 19001)]
 
-        before = [computed(19000), computed(19001)]
+        before = computed()
         for number in range(6):
             complete("http://127.0.0.1:17000", f"request {number}")
-        assert all(now > then for now, then in zip([computed(19000), computed(19001)], before))
+        assert all(now > then for now, then in zip(computed(), before))
 
-    def test_a_dead_prefill_server_is_skipped_reported_and_mended_alone(self) -> None:
+    def test_a_load_comes_from_the_generator_of_vllm_0_9_sent_as_text(self, loads: Path) -> None:
+        """omni-infer's release, and the way to a host or container that has no such file."""
+        config = config_module.load(PD, (), ["benchmark.generator=vllm-0.9"])
+        target = load_target.find(config, make_plan(config))
+        place = Place("vLLM 0.9", (str(vllm_parser.install()), "-"), ENV, DRIVER)
+        began = datetime.now()
+        into = load_run.folder(config, loads / "old", began)
+        result = load_run.measure(config, target, a_load(input_tokens=32), place, into, began)
+        assert ok(result), result["runs"]
+        assert [run["output_tokens"] for run in result["runs"]] == [24, 24]
+
+    def test_a_load_is_measured_compared_and_seen_by_prometheus(
+        self, loads: Path, tmp_path: Path
+    ) -> None:
+        every_second = ["--set", "monitoring.scrape_interval_s=1"]
+        done = script("write_metrics_config.py", "-e", PD, *every_second, "--out", str(tmp_path))
+        assert done.returncode == 0, done.stderr
+        before = counted(19100, "vllm:generation_tokens_total")
+        (old,) = (loads / "old").iterdir()
+        words = ["--concurrency", "1,4", "--requests", "12", "--input", "32", "--output", "16"]
+        words += ["--warmups", "0", "--compare", str(old), "--out", str(loads / "new")]
+        with prometheus(tmp_path / "prometheus.yml", tmp_path) as reading:
+            done = script("benchmark_serving.py", "-e", PD, *words)
+            assert done.returncode == 0, done.stderr
+            assert counted(19100, "vllm:generation_tokens_total") - before == 2 * 12 * 16
+            total = 'vllm:generation_tokens_total{environment="pd",role="decode"}'
+            assert wait_until(lambda: reading.values(total) == [before + 2 * 12 * 16], 30, 0.2)
+            assert reading.health() == dict.fromkeys(("p0", "p1", "d0", "c0"), "up")
+            board = json.loads((tmp_path / "dashboard.json").read_text())
+            empty = []
+            for asked in monitor_dashboard.queries(board):
+                plain = asked.replace("$role", ".*").replace("$instance", ".*")
+                if not reading.values(plain.replace("$__rate_interval", "5m")):
+                    empty.append(asked)
+        # This engine has no prefix cache to look into.
+        assert [query for query in empty if "prefix_cache" not in query] == []
+        (new,) = (loads / "new").iterdir()
+        runs = json.loads((new / "result.json").read_text())["runs"]
+        assert [(run["completed"], run["failed"], run["short"]) for run in runs] == [(12, 0, 0)] * 2
+        assert all(0 < run["ttft_ms"]["p50"] <= run["e2el_ms"]["p99"] for run in runs)
+        assert "difference" in done.stdout and "not the same load: output tokens" in done.stdout
+        assert (new / "latency.png").stat().st_size > 10_000
+
+    def test_a_dead_prefill_server_is_skipped_reported_and_mended_alone(self, loads: Path) -> None:
         before = pids(PD)
-        os.killpg(before["p0"], signal.SIGKILL)
+        words = ["scripts/benchmark_serving.py", "-e", PD, "--instance", "p0", "--warmups", "0"]
+        words += ["--concurrency", "4", "--output", "1000", "--out", str(loads / "dead")]
+        with subprocess.Popen(
+            [sys.executable, *words],
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        ) as loading:
+            running = "vllm:num_requests_running"
+            assert wait_until(
+                lambda: counted(19000, running) > 0 or loading.poll() is not None, 120, 0.1
+            )
+            os.killpg(before["p0"], signal.SIGKILL)
+            said = loading.communicate(timeout=120)[0]
+        assert loading.returncode == 1, said
+        (dead,) = (loads / "dead").iterdir()
+        (run,) = json.loads((dead / "result.json").read_text())["runs"]
+        assert run["failed"] == sum(run["errors"].values()) > 0, said
+        assert any("ConnectorError" in kind for kind in run["errors"])
+        assert f"generator's words: {dead}" in said
         assert wait_until(lambda: not status(PD)["ok"], 30, 0.2)
         found = status(PD)
         states = {s["name"]: s["state"] for n in found["nodes"] for s in n["servers"]}
