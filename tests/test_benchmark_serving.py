@@ -12,8 +12,10 @@ from typing import Iterator
 import pytest
 from load_cases import GENERATOR
 from proxy_backend import Backend
+from ssh_hosts import kept_connections, make_key, ssh_host
 
 ROOT = Path(__file__).resolve().parents[1]
+ADDRESS = "198.51.100.91"
 
 
 def benchmark(*words: str, **env: str) -> subprocess.CompletedProcess[str]:
@@ -96,6 +98,34 @@ def test_nothing_served_is_said_with_the_state() -> None:
     assert "does not serve (ConnectionRefusedError" in done.stderr
     assert "instance  role" in done.stderr and "make deploy" in done.stderr
     assert done.stdout == ""
+
+
+@pytest.mark.slow
+def test_where_the_engine_is_not_here_the_load_comes_from_a_host_over_ssh(
+    server: str, engine: str, tmp_path: Path
+) -> None:
+    """A real SSH server; the host's engine is the stand-in, and its model is not known here."""
+    with ssh_host(tmp_path / "p0", ADDRESS, make_key(tmp_path / "key"), {}) as host:
+        site = tmp_path / "site.yaml"
+        site.write_text(
+            "profile: {engine: cpu, model: tiny-qwen2}\n"
+            f"paths: {{work_dir: {tmp_path}/work}}\n"
+            "model: {path: /only/there}\n"
+            "benchmark: {generator: vllm-0.9}\n"
+            f"keys: {{known_hosts: {host.known_hosts}}}\n"
+            f"hosts: {{p0: {host.entry()}}}\n"
+            "topology: {colocated: [{hosts: [p0]}]}\n"
+        )
+        words = ["-e", str(site), "--set", engine, "--url", server, "--requests", "4"]
+        with kept_connections() as env:
+            options = f"{env['ANSIBLE_SSH_ARGS']} -o UserKnownHostsFile={host.known_hosts}"
+            done = benchmark(*words, "--out", str(tmp_path / "out"), ANSIBLE_SSH_ARGS=options)
+    assert done.returncode == 0, done.stderr
+    assert f"tiny at {server}, load from host p0" in done.stdout
+    (result,) = (tmp_path / "out").glob("*/result.json")
+    kept = json.loads(result.read_text())
+    assert kept["ran_on"] == "host p0" and "ssh " in kept["command"]
+    assert [run["completed"] for run in kept["runs"]] == [4, 4]
 
 
 @pytest.mark.parametrize(

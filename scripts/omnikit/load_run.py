@@ -87,7 +87,14 @@ def folder(config: Config, out: Optional[Path], began: datetime) -> Path:
     """A new folder for one result."""
     above = out or control_folder(config.environment) / "benchmarks"
     made = above / f"{began:%Y-%m-%d_%H-%M-%S}"
-    made.mkdir(parents=True)
+    try:
+        made.mkdir(parents=True)
+    except OSError as error:
+        raise ActionError(
+            f"the folder for the result cannot be made: {error.strerror}.",
+            where=str(made),
+            todo="choose another place: --out DIR",
+        ) from error
     return made
 
 
@@ -153,8 +160,12 @@ def _load(load: Load) -> dict[str, Any]:
 
 def drawn(into: Path, result: dict[str, Any], others: Sequence[dict[str, Any]]) -> list[Path]:
     """The pictures, unless nothing was answered at all."""
-    from omnikit import load_plots
-
     if not any(run["completed"] for run in result["runs"]):
         return []
-    return load_plots.draw(into, result, others)
+    try:
+        from omnikit import load_plots
+
+        return load_plots.draw(into, result, others)
+    except ImportError as error:  # a .venv from before: what was measured is not lost for it
+        say(f"no pictures: {error}. What to do: bash scripts/setup_toolkit.sh .venv")
+        return []

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any, Iterator, Sequence
 
 from omnikit import monitor_queries as q
-from omnikit.monitor_targets import PROXY
 from omnikit.schema import Settings
 
 Panel = dict[str, Any]
@@ -166,7 +165,7 @@ def _hand_over(settings: Settings, ours: Sequence[str]) -> Iterator[Panel]:
 
 
 def _proxy(environment: str) -> Iterator[Panel]:
-    ours = q.labels(environment=environment, job=PROXY)
+    ours = q.labels(environment=environment, role="proxy")
     requests = q.total(q.rate("nginx_http_requests_total", WINDOW, ours), "instance")
     failed = q.total(q.rate(q.FAILED, WINDOW, ours), "instance", "kind")
     yield _panel("Requests, with those of health and metrics", "reqps", (requests, "{{instance}}"))

@@ -55,13 +55,13 @@ def files(config: Config, plan: Plan, folder: Path, exporter: Optional[str]) -> 
     """File name -> finished text. folder: where they will lie, for the commands in the README."""
     settings = config.settings
     found = monitor_targets.targets(plan, settings, exporter)
-    proxy = any(target.job == monitor_targets.PROXY for target in found)
+    proxy = any(target.kind == monitor_targets.PROXY for target in found)
     roles = list(dict.fromkeys(node.role for node in plan.nodes if node.servers))
     rules = monitor_rules.rules(
         plan.environment, settings, proxy=proxy, disaggregated=plan.disaggregated
     )
     board = monitor_dashboard.dashboard(plan.environment, settings, roles, proxy=proxy)
-    scraped = monitor_targets.prometheus(found, settings, RULES)
+    scraped = monitor_targets.prometheus(plan.environment, found, settings, RULES)
     made = {
         CONFIG: _yaml(plan.environment, scraped),
         RULES: _yaml(plan.environment, rules),

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any, Iterator
 
 from omnikit import monitor_queries as q
-from omnikit.monitor_targets import PROXY, SERVERS
 from omnikit.schema import Settings
 
 Rule = dict[str, Any]
@@ -34,10 +33,11 @@ def _servers(environment: str, settings: Settings) -> Iterator[Rule]:
     wanted = settings.monitoring
     window = f"{wanted.window_s}s"
     ours = q.labels(environment=environment)
+    up = q.series("up", ours, 'role!="proxy"')
     down = _rule(
         environment,
         "OmnikitServerDown",
-        f"{q.series('up', q.labels(environment=environment, job=SERVERS))} == 0",
+        f"{up} == 0",
         "critical",
         "{{ $labels.instance }} ({{ $labels.role }}) on {{ $labels.host }} does not answer",
         "See what runs: invoke status --environment {e}. Start what is missing: invoke deploy.",
@@ -93,7 +93,7 @@ def _hand_over(environment: str, settings: Settings) -> Iterator[Rule]:
 
 def _proxy(environment: str, settings: Settings) -> Iterator[Rule]:
     window = f"{settings.monitoring.window_s}s"
-    ours = q.labels(environment=environment, job=PROXY)
+    ours = q.labels(environment=environment, role="proxy")
     down = _rule(
         environment,
         "OmnikitProxyDown",

@@ -8,16 +8,16 @@ from typing import Any, Optional
 from omnikit.plan_types import Plan, reachable
 from omnikit.schema import Settings
 
-SERVERS, PROXY = "omnikit-servers", "omnikit-proxy"
+SERVERS, PROXY = "servers", "proxy"
 # Kinds whose own port answers /metrics; "auto" is nginx-njs wherever that can be had.
 _WITH_METRICS = ("auto", "nginx-njs")
 
 
 @dataclass(frozen=True)
 class Target:
-    """One address to read, and the labels that its series get."""
+    """One address to read, and the labels that its series get. kind: SERVERS or PROXY."""
 
-    job: str
+    kind: str
     address: str
     labels: dict[str, str]
 
@@ -48,14 +48,20 @@ def _address(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-def prometheus(found: list[Target], settings: Settings, rules: str) -> dict[str, Any]:
-    """prometheus.yml as data. rules: the rule file's name beside it."""
+def prometheus(
+    environment: str, found: list[Target], settings: Settings, rules: str
+) -> dict[str, Any]:
+    """prometheus.yml as data. rules: the rule file's name beside it.
+
+    Jobs carry the environment's name: those of several fit into one configuration.
+    """
     interval = f"{settings.monitoring.scrape_interval_s}s"
     jobs = []
-    for job in (SERVERS, PROXY):
-        groups = [{"targets": [t.address], "labels": t.labels} for t in found if t.job == job]
+    for kind in (SERVERS, PROXY):
+        groups = [{"targets": [t.address], "labels": t.labels} for t in found if t.kind == kind]
+        name = f"omnikit-{environment}-{kind}"
         if groups:
-            jobs.append({"job_name": job, "metrics_path": "/metrics", "static_configs": groups})
+            jobs.append({"job_name": name, "metrics_path": "/metrics", "static_configs": groups})
     return {
         "global": {"scrape_interval": interval, "evaluation_interval": interval},
         "rule_files": [rules],

@@ -44,7 +44,7 @@ def test_the_result_has_every_level_and_is_kept(
 def test_the_folder_is_new_and_named_by_the_time(tmp_path: Path) -> None:
     made = load_run.folder(LOCAL, tmp_path, BEGAN)
     assert made == tmp_path / "2026-01-02_03-04-05" and made.is_dir()
-    with pytest.raises(FileExistsError):
+    with pytest.raises(ActionError, match="cannot be made: File exists"):
         load_run.folder(LOCAL, tmp_path, BEGAN)
 
 

@@ -15,8 +15,8 @@ from omnikit.run import run
 LOCAL = config.load("local", environ={}).settings
 NPU = config.load("2p1d", environ={}).settings
 SERVER = 'environment="local",role="decode",instance="d0",host="local"'
-UP = f'up{{{SERVER},job="omnikit-servers"}}'
-PROXY = 'environment="local",role="proxy",instance="c0",host="local",job="omnikit-proxy"'
+UP = f"up{{{SERVER}}}"
+PROXY = 'environment="local",role="proxy",instance="c0",host="local"'
 
 
 def made(**given: bool) -> dict[str, Any]:

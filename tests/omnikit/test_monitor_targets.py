@@ -19,7 +19,7 @@ def of(loaded: Config, exporter: str | None = None) -> list[Target]:
 
 def test_every_server_and_the_proxy_with_their_labels() -> None:
     found = of(LOCAL)
-    assert [(t.job, t.address, t.labels["instance"], t.labels["role"]) for t in found] == [
+    assert [(t.kind, t.address, t.labels["instance"], t.labels["role"]) for t in found] == [
         (SERVERS, "127.0.0.1:9000", "p0", "prefill"),
         (SERVERS, "127.0.0.1:9001", "p1", "prefill"),
         (SERVERS, "127.0.0.1:9100", "d0", "decode"),
@@ -37,17 +37,17 @@ def test_each_of_a_nodes_many_servers_is_read(tmp_path: Path) -> None:
 
 def test_a_proxy_without_metrics_is_read_through_an_exporter(tmp_path: Path) -> None:
     fleet = load(tmp_path, FLEET)
-    assert not [t for t in of(fleet) if t.job == PROXY]
-    (proxy,) = [t for t in of(fleet, "192.0.2.1:9113") if t.job == PROXY]
+    assert not [t for t in of(fleet) if t.kind == PROXY]
+    (proxy,) = [t for t in of(fleet, "192.0.2.1:9113") if t.kind == PROXY]
     assert proxy.address == "192.0.2.1:9113" and proxy.labels["instance"] == "c0"
     for setting in ("proxy.kind=vllm-router", "proxy.metrics=false"):
         loaded = config.load("local", (), [setting], environ={})
-        assert not [t for t in of(loaded) if t.job == PROXY]
+        assert not [t for t in of(loaded) if t.kind == PROXY]
 
 
 def test_a_proxy_on_all_addresses_is_read_at_its_hosts_own(tmp_path: Path) -> None:
     fleet = load(tmp_path, FLEET, ["proxy.kind=nginx-njs", "proxy.kv_params=none"])
-    assert [t.address for t in of(fleet) if t.job == PROXY] == ["192.0.2.1:7000"]
+    assert [t.address for t in of(fleet) if t.kind == PROXY] == ["192.0.2.1:7000"]
 
 
 def test_ipv6_addresses_stand_in_brackets(tmp_path: Path) -> None:
@@ -56,9 +56,12 @@ def test_ipv6_addresses_stand_in_brackets(tmp_path: Path) -> None:
 
 
 def test_the_configuration_has_a_job_for_each_kind() -> None:
-    made = prometheus(of(LOCAL), LOCAL.settings, "alerts.yml")
-    assert [job["job_name"] for job in made["scrape_configs"]] == [SERVERS, PROXY]
+    made = prometheus("local", of(LOCAL), LOCAL.settings, "alerts.yml")
+    assert [job["job_name"] for job in made["scrape_configs"]] == [
+        "omnikit-local-servers",
+        "omnikit-local-proxy",
+    ]
     assert made["global"]["scrape_interval"] == "15s" and made["rule_files"] == ["alerts.yml"]
     alone = config.load("colocated", environ={})
-    jobs = prometheus(of(alone), alone.settings, "alerts.yml")["scrape_configs"]
-    assert [job["job_name"] for job in jobs] == [SERVERS]
+    jobs = prometheus("x", of(alone), alone.settings, "alerts.yml")["scrape_configs"]
+    assert [job["job_name"] for job in jobs] == ["omnikit-x-servers"]
