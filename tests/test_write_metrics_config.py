@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import vllm_parser
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -50,3 +52,21 @@ def test_a_folder_that_cannot_be_written_is_said(tmp_path: Path) -> None:
     done = write("--out", str(tmp_path / "file" / "below"))
     assert done.returncode == 1
     assert "the files cannot be written" in done.stderr and "--out DIR" in done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("environment", "release"), [("2p1d", "0.9.0"), ("local", "0.32.0")])
+def test_every_metric_exists_in_the_environments_vllm(
+    environment: str, release: str, engine_python: Path, tmp_path: Path
+) -> None:
+    """Read in the very vLLM: no NPU is here that could be asked."""
+    python = vllm_parser.install() if release == "0.9.0" else engine_python
+    (source,) = python.parents[1].glob("lib/python3*/site-packages/vllm/v1/metrics/loggers.py")
+    known = set(re.findall(r'"(vllm:[a-z0-9_]+)"', source.read_text(encoding="utf-8")))
+    done = write("-e", environment, "--out", str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    text = "".join((tmp_path / name).read_text() for name in ("alerts.yml", "dashboard.json"))
+    used = set(re.findall(r"vllm:[a-z0-9_]+", text))
+    assert len(used) > 10
+    # The library that vLLM uses appends these to counters and histograms.
+    assert {re.sub("_(total|bucket)$", "", name) for name in used} - known == set()

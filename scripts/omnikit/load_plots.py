@@ -62,6 +62,11 @@ def _points(result: Result, key: str) -> list[Mapping[str, Any]]:
     return sorted(runs, key=lambda run: float(run[key]))
 
 
+def _swept(named: Sequence[tuple[str, Result]], key: str) -> list[Any]:
+    """Every value that any of the results has a run for."""
+    return sorted({run[key] for _, result in named for run in _points(result, key)})
+
+
 def _line(plot: Any, result: Result, key: str, values: list[Any], **how: Any) -> None:
     numbers = [float("nan") if value is None else value for value in values]
     plot.plot([run[key] for run in _points(result, key)], numbers, marker="o", **how)
@@ -84,6 +89,7 @@ def _latency(named: Sequence[tuple[str, Result]]) -> Any:
                 values = [r[f"{metric}_ms"][f"p{percentile}"] for r in _points(result, key)]
                 style = {"color": f"C{color}", "linestyle": _DASHES[number % len(_DASHES)]}
                 _line(plot, result, key, values, label=f"{name} p{percentile}", **style)
+        plot.set_xticks(_swept(named, key))
         _finish(plot, title, words, "ms")
     return figure
 
@@ -96,6 +102,7 @@ def _throughput(named: Sequence[tuple[str, Result]]) -> Any:
         for name, result in named:
             values = [run[figure_key] for run in _points(result, key)]
             _line(plot, result, key, values, label=name)
+        plot.set_xticks(_swept(named, key))
         _finish(plot, y, words, y)
     return figure
 
@@ -104,9 +111,11 @@ def _distribution(named: Sequence[tuple[str, Result]]) -> Any:
     """Which share of the first tokens, and of the gaps between tokens, took at most how long."""
     figure, plots = _figure(1, 2, 11, 4.5)
     key, _ = _axis(named[0][1])
+    swept = _swept(named, key)
     for number, (name, result) in enumerate(named):
-        for color, run in enumerate(_points(result, key)):
-            how = {"color": f"C{color % 10}", "linestyle": _DASHES[number % len(_DASHES)]}
+        for run in _points(result, key):
+            color = f"C{swept.index(run[key]) % 10}"
+            how = {"color": color, "linestyle": _DASHES[number % len(_DASHES)]}
             label = f"{name}, {key} {run[key]:g}"
             raw = run["raw"]
             answered = [not error for error in raw.get("errors", [])]
