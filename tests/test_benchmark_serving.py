@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Iterator
 
 import pytest
+from docker_host import DockerHost
 from load_cases import GENERATOR
 from proxy_backend import Backend
+from python_image import make_python_image
 from ssh_hosts import kept_connections, make_key, ssh_host
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -48,6 +50,7 @@ def engine(tmp_path: Path) -> str:
     return f"engine.venv={python.parents[1]}"
 
 
+@pytest.mark.slow
 def test_a_result_is_shown_kept_drawn_and_compared(
     server: str, engine: str, tmp_path: Path
 ) -> None:
@@ -69,6 +72,7 @@ def test_a_result_is_shown_kept_drawn_and_compared(
     assert "raw" not in figures["runs"][0]
 
 
+@pytest.mark.slow
 def test_failed_requests_exit_1_with_the_evidence(server: str, engine: str, tmp_path: Path) -> None:
     text = json.dumps({"data": [{"id": "half"}]})
     backend = Backend("decode", behave=lambda handler, _: handler.answer(200, text))
@@ -126,6 +130,39 @@ def test_where_the_engine_is_not_here_the_load_comes_from_a_host_over_ssh(
     kept = json.loads(result.read_text())
     assert kept["ran_on"] == "host p0" and "ssh " in kept["command"]
     assert [run["completed"] for run in kept["runs"]] == [4, 4]
+
+
+@pytest.mark.slow
+def test_where_servers_run_in_containers_the_load_comes_from_one_of_them(
+    server: str, docker_host: DockerHost, tmp_path: Path
+) -> None:
+    """A real container with the stand-in generator; the driver's text goes in by standard input."""
+    site = tmp_path / "boxes.yaml"
+    site.write_text(
+        "profile: {engine: cpu, model: tiny-qwen2}\n"
+        "runtime: docker\n"
+        f"paths: {{work_dir: {tmp_path}/work}}\n"
+        f"engine: {{venv: {tmp_path}/none}}\n"
+        "container: {venv: null}\n"
+        "benchmark: {generator: vllm-0.9}\n"
+        "hosts: {here: {address: 127.0.0.1, connection: local}}\n"
+        "topology: {colocated: [{hosts: [here]}]}\n"
+    )
+    name = "omnikit_boxes_s0"
+    words = ["run", "-d", "--name", name, "--network", "host", "-v", f"{GENERATOR}:/generator:ro"]
+    words += ["-e", "PYTHONPATH=/generator", make_python_image(docker_host), "sleep", "600"]
+    docker_host.docker(*words)
+    try:
+        asked = ["-e", str(site), "--url", server, "--requests", "4", "--concurrency", "2"]
+        done = benchmark(*asked, "--out", str(tmp_path / "out"), **docker_host.env)
+    finally:
+        docker_host.docker("rm", "-f", name)
+    assert done.returncode == 0, done.stderr
+    assert f"load from container {name} on here" in done.stdout
+    assert "4 of 4" in done.stdout
+    gone = benchmark(*asked, "--out", str(tmp_path / "out"), **docker_host.env)
+    assert gone.returncode == 1
+    assert name in gone.stderr and "before the first answer" in gone.stderr
 
 
 @pytest.mark.parametrize(

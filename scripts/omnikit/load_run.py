@@ -77,7 +77,7 @@ class Watch:
             self._keep(load_result.run_of(level, result, requests, self.load.output_tokens))
 
     def _keep(self, run: dict[str, Any]) -> None:
-        self.runs.append(run)
+        self.runs.append(run if self.level else {**run, "warm_up": True})
         seconds = f" in {run['duration_s']:.0f} s" if run["duration_s"] else ""
         say(f"{self.level or 'warm-up'}: {run['completed']} of {run['requests']} answered{seconds}")
         self.done()

@@ -41,6 +41,11 @@ def difference(now: Optional[float], earlier: Optional[float]) -> str:
     return f"{100 * (now - earlier) / earlier:+.1f} %"
 
 
+def _load(run: Run) -> str:
+    """The load of a run; a warm-up is there only when nothing came after it."""
+    return "warm-up" if run.get("warm_up") else str(Level(run["concurrency"], run["rate"]))
+
+
 def names(result: Result, others: Sequence[Result]) -> list[str]:
     """What each earlier result is called: by its name, and its time where that is taken."""
     taken = [result["name"], *(other["name"] for other in others)]
@@ -68,7 +73,7 @@ def _rows(
 ) -> list[list[str]]:
     rows = []
     for run in result["runs"]:
-        load = str(Level(run["concurrency"], run["rate"]))
+        load = _load(run)
         now = cells(run)
         rows.append([load, result["name"], *lead(run), *map(shown, now)])
         for name, other in zip(names(result, others), others):
@@ -99,7 +104,7 @@ def _latencies(metric: str) -> Cells:
 def _notes(result: Result, others: Sequence[Result]) -> list[str]:
     said = []
     for run in result["runs"]:
-        load = Level(run["concurrency"], run["rate"])
+        load = _load(run)
         said += [f"{load}: {count} x {kind}" for kind, count in run["errors"].items()]
         if run["short"]:
             said.append(f"{load}: {run['short']} answers were shorter than asked for")
@@ -110,7 +115,7 @@ def _notes(result: Result, others: Sequence[Result]) -> list[str]:
                 what = key.replace("_", " ")
                 said.append(f"not the same load: {what} {mine[key]} here, {theirs[key]} in {name}")
         missing = [run for run in result["runs"] if at_level(other, run) is None]
-        levels = "; ".join(str(Level(run["concurrency"], run["rate"])) for run in missing)
+        levels = "; ".join(map(_load, missing))
         if missing:
             said.append(f"{name} has no run with: {levels}")
     return said

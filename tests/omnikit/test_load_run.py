@@ -10,7 +10,7 @@ from typing import Any, Optional
 
 import pytest
 from load_cases import PLACE, a_load, a_target
-from omnikit import config, load_run
+from omnikit import config, load_run, load_table
 from omnikit.errors import ActionError
 from omnikit.load_options import Load
 from omnikit.load_place import Place
@@ -63,7 +63,8 @@ def test_after_nothing_was_answered_the_cause_is_asked_for(tmp_path: Path) -> No
 
 def test_a_failed_warm_up_ends_it(tmp_path: Path) -> None:
     result = measured(tmp_path, "none")
-    assert [run["requests"] for run in result["runs"]] == [2]
+    assert [(run["requests"], run["warm_up"]) for run in result["runs"]] == [(2, True)]
+    assert "warm-up: 2 x answer: Bad Gateway" in load_table.as_text(result, [])
 
 
 def test_a_generator_that_fails_is_the_cause(tmp_path: Path) -> None:
