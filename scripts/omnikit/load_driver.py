@@ -22,21 +22,6 @@ BETWEEN = "---"
 FILE = "result.json"
 
 
-class Lines:
-    """A stream on which a progress bar becomes lines."""
-
-    def __init__(self, stream: Any) -> None:
-        self.stream = stream
-
-    def write(self, text: str) -> int:
-        """Write, each state of the bar as a line of its own."""
-        self.stream.write(text.replace("\r", "\n"))
-        return len(text)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.stream, name)
-
-
 def split(words: list[str]) -> list[list[str]]:
     """The arguments of each load.
 
@@ -72,7 +57,6 @@ def one(words: list[str]) -> dict[str, Any]:
 
 def run(words: list[str]) -> int:
     """All loads in turn; after one without a single answer there is no sense in the next."""
-    sys.stderr = Lines(sys.stderr)
     for index, load in enumerate(split(words)):
         tell(index, state="began")
         try:

@@ -131,7 +131,7 @@ def measure(
 
         watch = Watch(load, log, lambda: load_result.keep(into, {**result, "runs": watch.runs}))
         say(f"the load comes from {place.name}; its generator starts")
-        code = stream(argv, watch.on_line, env=place.env, stdin=place.stdin)
+        code = stream(argv, watch.on_line, env=place.env, redrawn=True, stdin=place.stdin)
     result["runs"] = watch.runs
     if not watch.runs:
         raise ActionError(

@@ -16,7 +16,8 @@ WORDS = ["--num-prompts=3", "--max-concurrency=2"]
 def told(place: Place, *words: str) -> tuple[int, list[dict[str, Any]], list[str]]:
     """Exit status, the marked lines as data, and all others."""
     lines: list[str] = []
-    code = run.stream(place.argv(words), lines.append, env=place.env, stdin=place.stdin)
+    argv = place.argv(words)
+    code = run.stream(argv, lines.append, env=place.env, redrawn=True, stdin=place.stdin)
     marked = [line for line in lines if line.startswith(load_driver.MARK)]
     events = [json.loads(line[len(load_driver.MARK) :]) for line in marked]
     return code, events, [line for line in lines if line not in marked]
