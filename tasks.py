@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parent
 task = partial(invoke_task, auto_shortflags=False)
 LISTS = ["config", "set"]
 HOSTS = [*LISTS, "host"]
-BENCHMARKS = ("commands", "proxy", "deploy", "sync", "fleet")
+BENCHMARKS = ("commands", "proxy", "deploy", "sync", "fleet", "weights")
 HELP = {
     "environment": "name in configs/environments, or a path (default: local)",
     "config": "site file with settings on top of the environment's (repeatable)",

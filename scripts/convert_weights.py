@@ -158,7 +158,7 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
         "--method",
         choices=("native", "msmodelslim"),
         default="native",
-        help="native: here, on any machine (default); msmodelslim: Ascend's tool, as the guide says",
+        help="native: here, on any machine (default); msmodelslim: Ascend's own tool",
     )
     made.add_argument(
         "--threads", type=_count, metavar="N", help="default: weights.threads, all cores"

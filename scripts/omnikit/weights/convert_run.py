@@ -21,6 +21,8 @@ from omnikit.weights.meter import Meter
 # Of the source, read at once by each thread. Buffers of all threads stay below _MEMORY.
 CHUNK = 16 << 20
 _MEMORY = 1 << 30
+# Threads beyond those that compute: while some wait for the disk, all cores have work.
+_WAITING = 2
 Convert = Callable[[convert_rows.Rows, Optional[tuple[int, int]], Any, int, int], None]
 
 
@@ -85,13 +87,13 @@ class _Run:
     ) -> None:
         self.conversion = conversion
         self.work = work
-        self.threads = threads
+        self.threads = threads + _WAITING
         self.meter = meter
         self.convert = convert
-        self.chunk = max(1 << 20, min(CHUNK, _MEMORY // (3 * threads)))
+        self.chunk = max(1 << 20, min(CHUNK, _MEMORY // (3 * self.threads)))
         self.files: dict[str, dict[str, Any]] = {}
         # Not more than this is planned ahead: an error stops the rest at once.
-        self.ahead = threading.Semaphore(4 * threads)
+        self.ahead = threading.Semaphore(4 * self.threads)
         self.failed = threading.Event()
         self.futures: set[Future[None]] = set()
         self.jobs: set[_ShardJob] = set()

@@ -32,6 +32,12 @@ def content(folder: Path) -> dict[str, str]:
     return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.iterdir()}
 
 
+@pytest.fixture
+def alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One thread, so that parts are done in their order."""
+    monkeypatch.setattr(convert_run, "_WAITING", 0)
+
+
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return small.make().write(tmp_path_factory.mktemp("weights") / "source", shards=5)
@@ -108,7 +114,7 @@ def test_threads_and_sizes_of_parts_change_nothing(
 
 @pytest.mark.parametrize("fails_at", [1, 40, 75])
 def test_after_an_error_the_next_run_goes_on_where_it_was(
-    source: Path, whole: Path, tmp_path: Path, fails_at: int
+    source: Path, whole: Path, tmp_path: Path, fails_at: int, alone: None
 ) -> None:
     calls = 0
 
@@ -136,7 +142,7 @@ def test_after_an_error_the_next_run_goes_on_where_it_was(
     assert again == before
 
 
-def test_a_kept_file_that_is_damaged_is_named(source: Path, tmp_path: Path) -> None:
+def test_a_kept_file_that_is_damaged_is_named(source: Path, tmp_path: Path, alone: None) -> None:
     calls = 0
 
     def fails(*given: Any) -> None:
@@ -209,7 +215,7 @@ def test_damaged_numbers_are_named_with_tensor_and_file(
     assert not (tmp_path / "target").exists()
 
 
-def test_two_at_once_into_one_folder_are_refused(source: Path, tmp_path: Path) -> None:
+def test_two_at_once_into_one_folder_are_refused(source: Path, tmp_path: Path, alone: None) -> None:
     target = tmp_path / "target"
     tried = []
 

@@ -1,0 +1,248 @@
+#!/usr/bin/env python3
+"""Measure the conversion of weights against copying them, and against torch.
+
+Makes an FP8 checkpoint of DeepSeek-R1's matrix sizes with random numbers, converts it on one core
+and on all, and in the same run: cp of the same bytes, the same formula in torch, and the two-step
+way over bf16 (both in the CPU engine's Python, build/engine-cpu or OMNIKIT_ENGINE__VENV). All read
+from the page cache and end when the result is on the disk. PYTHONPATH must name scripts/.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any, Callable, Optional, Sequence
+
+import numpy as np
+from omnikit import cli, log
+from safetensors import serialize_file
+from timing import ROOT
+
+# DeepSeek-R1's: an expert's matrices, the dense layers' and o_proj.
+SHAPES = ((2048, 7168), (7168, 2048), (18432, 7168), (7168, 16384))
+CONFIG = {
+    "architectures": ["DeepseekV3ForCausalLM"],
+    "num_hidden_layers": 61,
+    "quantization_config": {
+        "quant_method": "fp8",
+        "fmt": "e4m3",
+        "weight_block_size": [128, 128],
+    },
+}
+R1_BYTES = 689e9  # DeepSeek-R1's 163 files, as published
+
+
+def make(folder: Path, total: int, shards: int) -> int:
+    """About total bytes of FP8 in so many files; returns the bytes of FP8."""
+    random = np.random.default_rng(0)
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text(json.dumps(CONFIG))
+    weight_map, made = {}, 0
+    for shard in range(shards):
+        file = f"model-{shard + 1:05}-of-{shards:06}.safetensors"
+        tensors: dict[str, Any] = {}
+        size = 0
+        while size < total // shards:
+            rows, columns = SHAPES[len(tensors) // 2 % len(SHAPES)]
+            name = f"model.layers.{shard}.mlp.experts.{len(tensors)}.up_proj.weight"
+            data = random.integers(0, 254, (rows, columns), dtype=np.uint8)
+            data[(data & 127) == 127] = 0
+            grid = (rows // 128, columns // 128)
+            scales = random.uniform(1e-4, 3e-4, grid).astype(np.float32)
+            for one, dtype, array in (
+                (name, "float8_e4m3fn", data),
+                (f"{name}_scale_inv", "float32", scales),
+            ):
+                shape = list(array.shape)
+                tensors[one] = {"dtype": dtype, "shape": shape, "data": array.tobytes()}
+                weight_map[one] = file
+            size += data.size
+        serialize_file(tensors, str(folder / file), {"format": "pt"})
+        made += size
+    index = {"metadata": {}, "weight_map": weight_map}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    return made
+
+
+def engine_python() -> Path:
+    """With torch."""
+    return ROOT / os.environ.get("OMNIKIT_ENGINE__VENV", "build/engine-cpu") / "bin" / "python"
+
+
+def resident_peak(pid: int) -> int:
+    """Bytes that a process had in memory at most so far; 0 when it is gone."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return 0
+    lines = dict(line.split(":", 1) for line in status.splitlines() if ":" in line)
+    return int(lines.get("VmHWM", "0").split()[0]) * 1024
+
+
+class Bench:
+    """source: the FP8 checkpoint. Every measured command writes below folder, which is emptied."""
+
+    def __init__(self, folder: Path, source: Path) -> None:
+        self.source = source
+        self.out = folder / "out"
+
+    def timed(self, *argv: object, cores: Optional[int] = None) -> tuple[float, int]:
+        """Wall seconds and peak resident memory in bytes of a command."""
+        shutil.rmtree(self.out, ignore_errors=True)
+        os.sync()
+        self.out.mkdir()
+        words = [str(word) for word in argv]
+        if cores is not None:
+            words = ["taskset", "--cpu-list", f"0-{cores - 1}", *words]
+        began = time.perf_counter()
+        peak = 0
+        with subprocess.Popen(words, cwd=ROOT, stdout=subprocess.DEVNULL) as running:
+            # Not getrusage: that counts the memory of this process, too, from before the exec.
+            while running.poll() is None:
+                peak = max(peak, resident_peak(running.pid))
+                time.sleep(0.01)
+        taken = time.perf_counter() - began
+        if running.returncode:
+            raise subprocess.CalledProcessError(running.returncode, words)
+        return taken, peak
+
+    def copy(self, cores: Optional[int] = None) -> tuple[float, int]:
+        """cp, and then all of it on the disk."""
+        script = 'cp -r "$1" "$2" && sync -f "$2"'
+        return self.timed("bash", "-c", script, "copy", self.source, self.out / "x", cores=cores)
+
+    def native(self, cores: Optional[int] = None) -> tuple[float, int]:
+        """This toolkit's."""
+        script = [sys.executable, "scripts/convert_weights.py", f"--source={self.source}"]
+        return self.timed(*script, f"--target={self.out / 'x'}", cores=cores)
+
+    def torch(self, way: str, cores: Optional[int] = None) -> tuple[float, int]:
+        """benchmarks/torch_convert.py."""
+        places = [self.out / "x"] if way == "one" else [self.out / "between", self.out / "x"]
+        script = [engine_python(), "benchmarks/torch_convert.py", way, self.source]
+        return self.timed(*script, *places, cores=cores)
+
+
+def kernel_rates() -> dict[str, float]:
+    """Bytes of FP8 per second on one core, in memory: the kernel, with SHA-256, and a copy of the
+    same bytes (read once, written once), which is as fast as memory allows.
+    """
+    import hashlib
+
+    from omnikit.weights import kernels
+
+    rows, columns = 2048, 7168  # 14.7 MB: more than a core's cache
+    random = np.random.default_rng(0)
+    source = random.integers(0, 126, (rows, columns), dtype=np.uint8)
+    target = np.empty(source.shape, np.int8)
+    factors = np.ones((rows // 128, columns // 128), np.float32)
+    scales = np.empty(rows, np.float32)
+
+    def convert() -> None:
+        kernels.quantise_fp8(source, factors, (128, 128), 0, target, scales)
+
+    acts: dict[str, Callable[[], Any]] = {
+        "kernel": convert,
+        "sha256": lambda: hashlib.sha256(target.data.cast("B")).digest(),
+        "copy": lambda: np.copyto(target, source.view(np.int8)),
+    }
+    found = {}
+    for name, act in acts.items():
+        act()
+        times = []
+        for _ in range(7):
+            began = time.perf_counter()
+            act()
+            times.append(time.perf_counter() - began)
+        found[name] = source.size / statistics.median(times)
+    return found
+
+
+def body(options: argparse.Namespace) -> int:
+    """All figures."""
+    cores = len(os.sched_getaffinity(0))
+    with tempfile.TemporaryDirectory(prefix="bench-weights-", dir=options.dir) as text:
+        folder = Path(text)
+        size = make(folder / "source", options.mib << 20, options.shards)
+        bench = Bench(folder, folder / "source")
+        bench.native()  # compiles, and reads the source into memory
+        acts: dict[str, Callable[[], tuple[float, int]]] = {
+            "cp": bench.copy,
+            f"convert_weights, {cores} cores": bench.native,
+            "convert_weights, 1 core": lambda: bench.native(1),
+            f"torch, {cores} cores": lambda: bench.torch("one"),
+            f"torch over bf16, {cores} cores": lambda: bench.torch("two"),
+        }
+        found: dict[str, list[tuple[float, int]]] = {}
+        for run in range(options.runs):
+            for name, act in acts.items():
+                if run and name.startswith("torch"):
+                    continue  # minutes, and far from every bar
+                found.setdefault(name, []).append(act())
+                log.say(f"{name}: {found[name][-1][0]:.1f} s")
+        many = folder / "many"
+        make(many, options.mib << 20, options.shards * 4)
+        _, small = Bench(folder, many).native()
+    result = {
+        "bytes": size,
+        "cores": cores,
+        "seconds": {name: statistics.median(t for t, _ in all_) for name, all_ in found.items()},
+        "peak_bytes": {name: max(m for _, m in all_) for name, all_ in found.items()},
+        "peak_bytes_4x_shards": small,
+        "rates": kernel_rates(),
+    }
+    if options.json:
+        print(json.dumps(result, indent=1))
+    else:
+        show(result, options.shards)
+    return 0
+
+
+def show(result: dict[str, Any], shards: int) -> None:
+    """As tables, with the bars."""
+    seconds, peaks, size = result["seconds"], result["peak_bytes"], result["bytes"]
+    print(
+        f"{size / 1e9:.2f} GB of FP8 in {shards} files, medians (torch: one run), source in the page cache:"
+    )
+    rows = [
+        [name, f"{taken:.2f} s", f"{size / taken / 1e9:.2f} GB/s", f"{peaks[name] / 1e6:.0f} MB"]
+        for name, taken in seconds.items()
+    ]
+    print(log.table(rows, ["what", "time", "FP8 input", "peak memory"]))
+    print(f"with four times as many files: peak {result['peak_bytes_4x_shards'] / 1e6:.0f} MB")
+    rates = ", ".join(f"{name} {rate / 1e9:.2f} GB/s" for name, rate in result["rates"].items())
+    print(f"one core, in memory: {rates}")
+    cp, ours, one, _, two = seconds.values()
+    estimate = R1_BYTES / (size / ours) / 60
+    print(f"estimate for DeepSeek-R1's {R1_BYTES / 1e9:.0f} GB at this rate: {estimate:.0f} min")
+    per_core = size / one / 1e9
+    bars = [
+        ["against torch over bf16", f"{two / ours:.1f} times as fast", ">= 3", two / ours >= 3],
+        ["one core, end to end", f"{per_core:.2f} GB/s", ">= 0.5 GB/s", per_core >= 0.5],
+        ["against cp", f"{ours / cp:.2f} times its time", "<= 2", ours / cp <= 2],
+    ]
+    table = [[*map(str, bar[:3]), "yes" if bar[3] else "NO"] for bar in bars]
+    print(log.table(table, ["what", "measured", "bar", "held"]))
+
+
+def main(argv: Optional[Sequence[str]] = None) -> int:
+    """Command line: see the module's docstring."""
+    made = cli.parser(__doc__ or "", example="invoke bench --only weights")
+    made.add_argument("--mib", type=int, default=3072, metavar="N", help="of FP8 (default 3072)")
+    made.add_argument("--shards", type=int, default=6, metavar="N", help="files (default 6)")
+    made.add_argument("--runs", type=int, default=3, metavar="N", help="of each but torch (3)")
+    made.add_argument("--dir", default=str(ROOT / "build"), help="disk to measure on (build/)")
+    made.add_argument("--json", action="store_true", help="print the result as JSON")
+    return cli.run_main(body, made, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
