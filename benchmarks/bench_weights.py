@@ -209,9 +209,8 @@ def body(options: argparse.Namespace) -> int:
 def show(result: dict[str, Any], shards: int) -> None:
     """As tables, with the bars."""
     seconds, peaks, size = result["seconds"], result["peak_bytes"], result["bytes"]
-    print(
-        f"{size / 1e9:.2f} GB of FP8 in {shards} files, medians (torch: one run), source in the page cache:"
-    )
+    what = f"{size / 1e9:.2f} GB of FP8 in {shards} files"
+    print(f"{what}, medians (torch: one run), source in the page cache:")
     rows = [
         [name, f"{taken:.2f} s", f"{size / taken / 1e9:.2f} GB/s", f"{peaks[name] / 1e6:.0f} MB"]
         for name, taken in seconds.items()
