@@ -493,6 +493,41 @@ WEIGHTS = {
 
 
 @task(
+    iterable=[*LISTS, "include", "exclude"],
+    help=_help(
+        "dry-run",
+        "json",
+        origin="modelscope:ORG/NAME, hf:ORG/NAME, http(s)://… or a folder",
+        target="folder of the model (default: weights.source)",
+        revision="branch, tag or commit",
+        checksums="file with hashes as sha256sum writes them",
+        include="only files with such names (repeatable)",
+        exclude="not files with such names (repeatable)",
+        workers="files at the same time",
+        verify="read files that are there again",
+    ),
+)
+def download_weights(
+    c,
+    origin="",
+    target="",
+    revision="",
+    checksums="",
+    include=None,
+    exclude=None,
+    workers="",
+    verify=False,
+    environment="",
+    config=None,
+    set=None,
+    dry_run=False,
+    json=False,
+):
+    """Download a model, whole and checked: ModelScope, Hugging Face, a web server or a folder."""
+    _script(c, "download_weights.py", **_given(locals()))
+
+
+@task(
     iterable=LISTS,
     help=_help(
         "dry-run",

@@ -6,7 +6,7 @@ from typing import Annotated, Dict, List, Literal, Optional
 
 from pydantic import Field
 
-from omnikit.schema_base import Strict
+from omnikit.schema_base import Secret, Strict
 from omnikit.setting_types import (
     Count,
     EnvName,
@@ -16,6 +16,7 @@ from omnikit.setting_types import (
     Program,
     RelativePath,
     Seconds,
+    Url,
 )
 
 
@@ -31,9 +32,23 @@ class Msmodelslim(Strict):
     timeout_s: Seconds
 
 
+class Download(Strict):
+    origin: Optional[Line]
+    revision: Optional[Line]
+    endpoint: Optional[Url]
+    token: Optional[Secret]
+    include: List[Line]
+    exclude: List[Line]
+    workers: Annotated[int, Field(ge=1, le=64)]
+    attempts: Count
+    delay_s: Seconds
+    timeout_s: Seconds
+
+
 class Weights(Strict):
     source: Optional[PathText]
     target: Optional[PathText]
     threads: Optional[Count]
     device: Literal["cpu", "cuda"]
+    download: Download
     msmodelslim: Msmodelslim
