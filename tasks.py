@@ -119,6 +119,23 @@ def releases(c, environment="", config=None, set=None, json=False):
 
 @task(
     iterable=LISTS,
+    help=_help(
+        "json",
+        record="this one of the list, or a .jsonl file",
+        list="show which records there are",
+        top="steps and hosts shown",
+        trace="write its trace for Perfetto to this file",
+    ),
+)
+def timeline(
+    c, environment="", config=None, set=None, record="", list=False, top=10, trace="", json=False
+):
+    """Show where the time of a deployment went: steps, hosts, critical path, waiting."""
+    _script(c, "show_timeline.py", **_given(locals()))
+
+
+@task(
+    iterable=LISTS,
     help=_help("dry-run", "json", "yes", to="number of a release", keep="stop nothing on failure"),
 )
 def rollback(

@@ -48,6 +48,11 @@ def pids() -> dict[str, Any]:
     return {server["name"]: server["pid"] for node in nodes for server in node["servers"]}
 
 
+def node_names() -> list[str]:
+    nodes = json.loads(script("show_status.py", "--json").stdout)["nodes"]
+    return [node["node"] for node in nodes]
+
+
 def releases() -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = json.loads(script("show_releases.py", "--json").stdout)
     return found
@@ -71,6 +76,10 @@ def test_the_first_deployment_is_a_release_with_a_timeline() -> None:
     steps = {e["step"] for e in map(json.loads, timeline.read_text().splitlines()) if "step" in e}
     assert {"Start the servers", "Wait for the servers", "Start the proxy"} <= steps
     assert timeline.with_suffix(".log").read_text() == said
+    shown = json.loads(script("show_timeline.py", "--json").stdout)
+    assert shown["result"] == "ok" and shown["trace"] == str(timeline.with_suffix(".trace.json"))
+    assert {one["node"] for one in shown["engines"]} == set(node_names())
+    assert 0 < shown["waiting_for_engines_s"] < shown["seconds"]
 
 
 def test_a_second_deployment_changes_nothing_and_is_no_release() -> None:

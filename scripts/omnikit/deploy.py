@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import time
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Iterator, Optional, Sequence
+from typing import Optional, Sequence
 
 from omnikit import (
     ask,
     causes,
     code_sync,
     fleet,
-    host_records,
     live,
     local_setup,
     ranktables,
@@ -23,14 +20,14 @@ from omnikit import (
 )
 from omnikit.config import Config
 from omnikit.deploy_failure import undo
+from omnikit.deploy_record import recorded
 from omnikit.deploy_report import report
 from omnikit.deploy_steps import STEPS
-from omnikit.deployment import Deployment, control_folder, prepare
+from omnikit.deployment import Deployment, prepare
 from omnikit.errors import ActionError, InputError, ToolkitError
-from omnikit.log import recording, say
+from omnikit.log import say
 from omnikit.plan_types import Plan
 from omnikit.progress import Progress
-from omnikit.timeline import Timeline
 from omnikit.topology import make_plan
 
 
@@ -76,25 +73,6 @@ def deploy(config: Config, options: Options) -> int:
     with recorded(config.environment, "deploy", options) as progress:
         deployment = prepared(config, plan, options, progress)
         return carry_out(deployment, options, progress)
-
-
-@contextmanager
-def recorded(environment: str, what: str, options: Options) -> Iterator[Progress]:
-    """The environment locked on this machine, and all that is said and done written down."""
-    stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
-    file = control_folder(environment) / "timelines" / f"{stamp}.jsonl"
-    timeline = Timeline(file, shown=options.as_json)
-    with recording(file.with_suffix(".log")), who.audited(environment, what):
-        timeline.write("command", what=what, owner=who.am_i(), steps=sorted(options.steps))
-        try:
-            lock = control_folder(environment) / "lock"
-            with host_records.locked(lock, f"{what} of {environment}"):
-                yield Progress(timeline=timeline)
-        except ToolkitError as error:
-            timeline.write("failed", error=str(error), exit_code=error.exit_code)
-            with file.with_suffix(".log").open("a", encoding="utf-8") as log:
-                log.write(f"error: {error}\n")
-            raise
 
 
 def prepared(config: Config, plan: Plan, options: Options, progress: Progress) -> Deployment:

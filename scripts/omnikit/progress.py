@@ -20,6 +20,8 @@ class Progress:
         self.spoke = 0.0
         self.shown: dict[str, str] = {}
         self.nodes: dict[str, dict[str, Any]] = {}
+        self.began_at = time.time()
+        self.written: set[str] = set()
 
     def say(self, message: str) -> None:
         """One line with the time since the command began."""
@@ -44,6 +46,7 @@ class Progress:
             self.say(f"{name}: {what} on {event['host']}")
         if "verdict" in data:
             self._states(data["nodes"])
+            self._engines(event["host"], data["nodes"])
 
     def _states(self, nodes: list[dict[str, Any]]) -> None:
         words = []
@@ -60,3 +63,16 @@ class Progress:
             words.append(f"{node['node']} {shown}{since}")
         if news or time.monotonic() - self.spoke >= self.quiet_s:
             self.say("  ".join(words))
+
+    def _engines(self, host: str, nodes: list[dict[str, Any]]) -> None:
+        """Write down when servers that this command started began and were ready, or failed."""
+        for node in nodes:
+            began = node["started_at"]
+            if node["node"] in self.written or node["state"] not in ("ready", "failed"):
+                continue
+            end = node["ready_at"] if node["state"] == "ready" else time.time()
+            if began is None or end is None or end < self.began_at:
+                continue  # it was ready before
+            self.written.add(node["node"])
+            about = {"node": node["node"], "host": host, "start": began, "end": max(began, end)}
+            self.timeline.write("engine", **about, result=node["state"])

@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass
 from typing import AbstractSet, Any, Sequence
 
-from omnikit import deploy, jobs, live, releases, roll_drain, smoke_test, status, who
+from omnikit import deploy, deploy_record, jobs, live, releases, roll_drain, smoke_test, status, who
 from omnikit.config import Config
 from omnikit.deploy import Options
 from omnikit.deployment import Deployment
@@ -74,7 +74,7 @@ def roll(config: Config, names: Sequence[str], options: Options) -> int:
     """Restart them; new settings of theirs are taken over. Raises InputError, ActionError."""
     plan = make_plan(config)
     wanted = chosen(plan, names)
-    with deploy.recorded(config.environment, "rolling restart", options) as progress:
+    with deploy_record.recorded(config.environment, "rolling restart", options) as progress:
         steps = frozenset({"ranktable"})
         deployment = deploy.prepared(config, plan, Options(steps=steps), progress)
         deployment.write()
@@ -259,7 +259,7 @@ def reload_proxy(config: Config) -> dict[str, str]:
     if plan.proxy is None:
         raise InputError(f"environment {plan.environment} has no proxy.", where="topology.proxy")
     options = Options(steps=frozenset({"ranktable"}))
-    with deploy.recorded(config.environment, "reload of the proxy", options) as progress:
+    with deploy_record.recorded(config.environment, "reload of the proxy", options) as progress:
         deployment = deploy.prepared(config, plan, options, progress)
         deployment.write()
         found = live.look(deployment, progress.timeline.on_event)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
+import pytest
 from omnikit.progress import Progress
+from omnikit.timeline import Timeline
 
 
 def waiting(**states: str) -> dict:
@@ -53,3 +56,20 @@ def test_what_was_done_is_told_with_its_host(capsys) -> None:
 def test_output_that_is_no_json_is_ignored(capsys) -> None:
     Progress().on_event({"event": "ok", "host": "h1", "task": "t", "stdout": "plain"})
     assert capsys.readouterr().err == ""
+
+
+def test_starts_of_servers_are_written_down_once_and_only_new_ones(tmp_path: Path) -> None:
+    progress = Progress(timeline=Timeline(tmp_path / "t.jsonl"))
+    now = progress.began_at
+    for node, ready_at in (("p0", now + 42), ("p1", now - 5)):
+        event = waiting(**{node: "ready"})
+        data = json.loads(event["stdout"])
+        data["nodes"][0].update(started_at=ready_at - 40, ready_at=ready_at)
+        for _ in range(2):
+            progress.on_event({**event, "stdout": json.dumps(data)})
+    lines = [json.loads(line) for line in (tmp_path / "t.jsonl").read_text().splitlines()]
+    found = [line for line in lines if line["kind"] == "engine"]
+    assert [(one["node"], one["host"], one["result"]) for one in found] == [
+        ("p0", "local", "ready")
+    ]
+    assert found[0]["end"] - found[0]["start"] == pytest.approx(40)

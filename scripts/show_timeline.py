@@ -1,0 +1,66 @@
+#!/usr/bin/env python3
+"""Show where the time of a deployment went: steps, hosts, critical path, waiting for engines.
+
+Runs on the control host and reads what a deploy, rollback or roll wrote there; asks no host and
+changes nothing. Shows the newest record, or one of --list. Each has a trace for Perfetto as well.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Optional, Sequence
+
+from omnikit import cli
+from omnikit.config_options import add_config_options, load_config
+
+
+def positive(text: str) -> int:
+    """A whole number above 0."""
+    if not text.isdigit() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number above 0")
+    return int(text)
+
+
+def body(options: argparse.Namespace) -> int:
+    """Read and print."""
+    from omnikit import timeline_records, timeline_report, timeline_trace
+
+    environment = load_config(options).environment
+    if options.list:
+        known, damaged = timeline_records.all_of(environment)
+        for problem in damaged:
+            print(f"left out: {problem}", file=sys.stderr)
+        if options.json:
+            print(json.dumps([timeline_report.as_data(one) for one in known], indent=1))
+        else:
+            print(timeline_report.listing(known) if known else "nothing was deployed yet")
+        return 0
+    record = timeline_records.find(environment, options.record)
+    if options.trace:
+        timeline_trace.write_to(record, options.trace)
+    if options.json:
+        print(json.dumps(timeline_report.as_data(record), indent=1))
+    else:
+        print(timeline_report.as_text(record, environment, options.top))
+    return 0
+
+
+def main(argv: Optional[Sequence[str]] = None) -> int:
+    """Command line: see the module's docstring."""
+    made = cli.parser(__doc__ or "", example="python scripts/show_timeline.py -e 2p1d --top 5")
+    add_config_options(made)
+    made.add_argument("--record", metavar="NAME", help="this one of --list, or a .jsonl file")
+    made.add_argument("--list", action="store_true", help="show which records there are")
+    made.add_argument(
+        "--top", type=positive, default=10, metavar="N", help="steps and hosts shown (default 10)"
+    )
+    made.add_argument("--trace", type=Path, metavar="FILE", help="write its trace for Perfetto")
+    made.add_argument("--json", action="store_true", help="print everything as JSON")
+    return cli.run_main(body, made, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

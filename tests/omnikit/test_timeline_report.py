@@ -1,0 +1,43 @@
+"""What invoke timeline prints."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from omnikit import timeline_report, timeline_trace
+from omnikit.timeline_records import read
+from timeline_cases import write
+
+
+def test_the_text_names_steps_hosts_path_and_share_of_waiting(tmp_path: Path) -> None:
+    record = read(write(tmp_path))
+    text = timeline_report.as_text(record, "site", 10)
+    assert "deploy of site, 2026-" in text and "ann@bastion: 92.0 s, ended well" in text
+    assert "waiting for engines: 80.0 s of 92.0 s (87%)" in text
+    assert "Wait for the servers  80.0     87%    2      d0 80.0       40.0" in text
+    assert "invoke timeline --trace FILE" in text
+    timeline_trace.write_beside(record.path)
+    assert ".trace.json" in timeline_report.as_text(record, "site", 10)
+
+
+def test_only_so_many_are_shown_and_the_rest_is_counted(tmp_path: Path) -> None:
+    text = timeline_report.as_text(read(write(tmp_path)), "site", 2)
+    assert "and 3 more, see --top" in text and "set up  " not in text.split("critical path")[0]
+
+
+def test_the_data_reads_back_and_counts_from_the_start(tmp_path: Path) -> None:
+    data = json.loads(json.dumps(timeline_report.as_data(read(write(tmp_path)))))
+    assert (data["seconds"], data["waiting_for_engines"], data["result"]) == (92.0, 0.87, "ok")
+    assert data["spans"][1]["start"] == 3.0 and data["engines"][1]["end"] == 84.0
+    assert data["critical_path"][-1]["step"] == "real requests"
+    assert data["trace"] is None
+
+
+def test_failures_and_records_without_steps(tmp_path: Path) -> None:
+    failed = read(write(tmp_path, error="p0 died\nmore"))
+    assert "failed: p0 died" in timeline_report.as_text(failed, "site", 10)
+    empty = read(write(tmp_path, spans=(), ended=False))
+    text = timeline_report.as_text(empty, "site", 10)
+    assert "cut off" in text and "ended before its first step" in text
+    assert "cut off" in timeline_report.listing([empty])

@@ -1,0 +1,59 @@
+"""Where the time went: steps, hosts, waiting, critical path."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from omnikit import timeline_where
+from omnikit.timeline import Span
+from omnikit.timeline_records import Record, read
+from timeline_cases import write
+
+
+@pytest.fixture
+def record(tmp_path: Path) -> Record:
+    return read(write(tmp_path))
+
+
+def test_waiting_counts_once_where_hosts_wait_together(record: Record) -> None:
+    assert timeline_where.waiting(record) == 80.0
+    assert timeline_where.hosts(record) == {
+        "here": (3.0, 0.0),
+        "p0": (44.0, 40.0),
+        "d0": (82.0, 80.0),
+    }
+
+
+def test_the_slowest_step_comes_first_with_its_slowest_host(record: Record) -> None:
+    first = timeline_where.steps(record)[0]
+    assert (first.step, first.seconds, first.slowest) == ("Wait for the servers", 80.0, "d0")
+    assert (first.hosts, first.longest, first.shortest) == (2, 80.0, 40.0)
+
+
+def test_the_critical_path_follows_the_slowest_host_and_has_no_hole(record: Record) -> None:
+    path = timeline_where.critical_path(record)
+    assert [(part.step, part.host, part.seconds) for part in path] == [
+        ("set up", "here", 1.0),
+        (timeline_where.BETWEEN, "", 2.0),
+        ("Start the servers", "d0", 2.0),
+        ("Wait for the servers", "d0", 80.0),
+        ("Start the proxy", "p0", 3.0),
+        (timeline_where.BETWEEN, "", 2.0),
+        ("real requests", "here", 2.0),
+    ]
+
+
+_TIMES = st.tuples(st.floats(0, 100), st.floats(0, 50))
+
+
+@given(st.lists(_TIMES, max_size=12))
+def test_the_critical_path_is_as_long_as_the_run(times: list[tuple[float, float]]) -> None:
+    spans = tuple(Span(f"s{i}", "h", a, a + d, "ok") for i, (a, d) in enumerate(times))
+    end = max([1.0, *(span.end for span in spans)])
+    record = Record(Path("x.jsonl"), "deploy", "o", 0.0, end, "ok", "", spans, ())
+    path = timeline_where.critical_path(record)
+    assert sum(part.seconds for part in path) == pytest.approx(end, abs=0.06 * (len(spans) + 1))
+    assert timeline_where.covered(spans) <= end + 1e-6

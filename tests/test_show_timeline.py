@@ -1,0 +1,50 @@
+"""scripts/show_timeline.py on records of an environment."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import show_timeline
+from omnikit import timeline_records
+from timeline_cases import write
+
+
+@pytest.fixture(autouse=True)
+def apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Records in a folder of the test's own."""
+    monkeypatch.setattr(timeline_records, "control_folder", lambda name: tmp_path / name)
+
+
+def test_the_newest_record_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    write(timeline_records.folder("local"), "20261101T000000Z", error="old")
+    write(timeline_records.folder("local"), "20261102T000000Z")
+    assert show_timeline.main(["-e", "local"]) == 0
+    said = capsys.readouterr().out
+    assert "deploy of local" in said and "ended well" in said and "critical path" in said
+
+
+def test_json_the_list_and_a_trace(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write(timeline_records.folder("local"), "20261101T000000Z")
+    (timeline_records.folder("local") / "20261102T000000Z.jsonl").write_text("")
+    words = ["-e", "local", "--record", "20261101"]
+    trace = tmp_path / "t.json"
+    assert show_timeline.main([*words, "--json", "--trace", str(trace)]) == 0
+    assert json.loads(capsys.readouterr().out)["record"] == "20261101T000000Z"
+    assert json.loads(trace.read_text())["traceEvents"]
+    assert show_timeline.main(["-e", "local", "--list"]) == 0
+    said = capsys.readouterr()
+    assert "20261101T000000Z  deploy" in said.out and "left out: 20261102" in said.err
+    assert show_timeline.main(["-e", "local", "--list", "--json"]) == 0
+    assert len(json.loads(capsys.readouterr().out)) == 1
+
+
+def test_mistakes_are_named(capsys: pytest.CaptureFixture[str]) -> None:
+    assert show_timeline.main(["-e", "local"]) == 2
+    assert "no deployment of local was recorded here" in capsys.readouterr().err
+    assert show_timeline.main(["-e", "local", "--list"]) == 0
+    assert capsys.readouterr().out == "nothing was deployed yet\n"
+    with pytest.raises(SystemExit) as raised:
+        show_timeline.main(["--top", "0"])
+    assert raised.value.code == 2
