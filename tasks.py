@@ -136,6 +136,23 @@ def timeline(
 
 @task(
     iterable=LISTS,
+    help=_help(
+        "dry-run", "json",
+        out="the file (default build/reports/NAME.html)",
+        check="check all hosts now, as check-env does",
+        language="of headings: en or zh",
+    ),
+)  # fmt: skip
+def report(
+    c, environment="", config=None, set=None, out="", check=False, language="en", dry_run=False,
+    json=False,
+):  # fmt: skip
+    """Write a report of an environment as one HTML file that needs no network."""
+    _script(c, "write_report.py", **_given(locals()))
+
+
+@task(
+    iterable=LISTS,
     help=_help("dry-run", "json", "yes", to="number of a release", keep="stop nothing on failure"),
 )
 def rollback(

@@ -19,13 +19,14 @@ from omnikit.config_options import add_config_options, load_config
 
 def body(options: argparse.Namespace) -> int:
     """Check and report."""
-    from omnikit import check_report, environment_checks
+    from omnikit import check_record, check_report, environment_checks
     from omnikit.image_pull import chosen
     from omnikit.topology import make_plan
 
     config = load_config(options)
     plan = make_plan(config)
     found = environment_checks.run(config, plan, chosen(plan, options.host))
+    check_record.keep(plan.environment, found.checks, found.facts)
     if options.json:
         print(json.dumps(check_report.data(plan.environment, found.checks, found.facts), indent=1))
     else:

@@ -29,13 +29,6 @@ def seconds(text: str) -> float:
     return float(found.group(1)) * _UNITS[found.group(2)]
 
 
-def positive(text: str) -> int:
-    """A whole number above 0."""
-    if not text.isdigit() or int(text) == 0:
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number above 0")
-    return int(text)
-
-
 def body(options: argparse.Namespace) -> int:
     """Fetch and print the summary."""
     from omnikit import log_fetch
@@ -81,7 +74,7 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
         "--since", type=since, metavar="TIME", help="only of the last 30m, 2h, 1d (hosts' clocks)"
     )
     made.add_argument(
-        "--max-mib", type=positive, metavar="N", help="of larger files only the last N MiB"
+        "--max-mib", type=cli.positive, metavar="N", help="of larger files only the last N MiB"
     )
     made.add_argument(
         "--out", type=Path, metavar="DIR", help="where the folder is made (default build/logs)"

@@ -17,13 +17,6 @@ from omnikit import cli
 from omnikit.config_options import add_config_options, load_config
 
 
-def positive(text: str) -> int:
-    """A whole number above 0."""
-    if not text.isdigit() or int(text) == 0:
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number above 0")
-    return int(text)
-
-
 def body(options: argparse.Namespace) -> int:
     """Read and print."""
     from omnikit import timeline_records, timeline_report, timeline_trace
@@ -55,7 +48,11 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     made.add_argument("--record", metavar="NAME", help="this one of --list, or a .jsonl file")
     made.add_argument("--list", action="store_true", help="show which records there are")
     made.add_argument(
-        "--top", type=positive, default=10, metavar="N", help="steps and hosts shown (default 10)"
+        "--top",
+        type=cli.positive,
+        default=10,
+        metavar="N",
+        help="steps and hosts shown (default 10)",
     )
     made.add_argument("--trace", type=Path, metavar="FILE", help="write its trace for Perfetto")
     made.add_argument("--json", action="store_true", help="print everything as JSON")

@@ -27,6 +27,13 @@ def parser(doc: str, *, example: str) -> argparse.ArgumentParser:
     return made
 
 
+def positive(text: str) -> int:
+    """An option's value: a whole number above 0."""
+    if not text.isdigit() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number above 0")
+    return int(text)
+
+
 def run_main(
     body: Callable[[argparse.Namespace], int],
     made: argparse.ArgumentParser,

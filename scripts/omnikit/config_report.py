@@ -59,7 +59,7 @@ def nested(found: list[Leaf]) -> dict[str, Any]:
 
 def with_origins(found: list[Leaf]) -> str:
     """One line for each value: its name, the value, and where it came from, aligned."""
-    rows = [(f"{dotted(path)} = {_one_line(node.plain())}", node) for path, node in found]
+    rows = [(f"{dotted(path)} = {one_line(node.plain())}", node) for path, node in found]
     width = min(max((len(text) for text, _ in rows), default=0), 72)
     return "".join(f"{text.ljust(width)}   # {node.origin}\n" for text, node in rows)
 
@@ -81,7 +81,8 @@ def _located(found: list[Leaf]) -> Iterator[tuple[str, Any]]:
         yield dotted(path), {"value": node.plain(), "origin": str(node.origin)}
 
 
-def _one_line(value: Any) -> str:
+def one_line(value: Any) -> str:
+    """A value as YAML in one line."""
     text = yaml.dump(
         value,
         Dumper=_Dumper,

@@ -176,12 +176,12 @@ def _as_text(deployment: Deployment, changes: Mapping[str, Any]) -> str:
             node.role,
             node.host,
             node.address,
-            _span(node.devices) or "-",
-            _span([server.api_port for server in node.servers]) or "-",
+            ranges(node.devices) or "-",
+            ranges([server.api_port for server in node.servers]) or "-",
             str(node.kv_rank),
             str(node.tensor_parallel),
             str(node.dp_size),
-            _span([server.dp_rank for server in node.servers]) or "-",
+            ranges([server.dp_rank for server in node.servers]) or "-",
             str(node.server_offset),
             f"{node.master_ip}:{node.master_port}",
             actions.pop(node.name, "-"),
@@ -219,7 +219,7 @@ def _as_text(deployment: Deployment, changes: Mapping[str, Any]) -> str:
     return "\n".join(text)
 
 
-def _span(numbers: Any) -> str:
+def ranges(numbers: Any) -> str:
     """Numbers as ranges: 0-3,8."""
     parts: list[list[int]] = []
     for number in numbers:

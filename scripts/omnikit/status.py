@@ -150,7 +150,7 @@ def _row(node: dict[str, Any], server: dict[str, Any]) -> list[str]:
         cell("port"),
         cell("pid", "{}"),
         server["state"],
-        _span(server.get("uptime_s")),
+        span(server.get("uptime_s")),
         server.get("model") or "-",
         cell("running"),
         cell("waiting"),
@@ -158,7 +158,7 @@ def _row(node: dict[str, Any], server: dict[str, Any]) -> list[str]:
     ]
 
 
-def _span(seconds: Optional[float]) -> str:
+def span(seconds: Optional[float]) -> str:
     """A duration that a person reads at a glance: 42 s, 3 min 5 s, 2 h 10 min."""
     if seconds is None:
         return "-"

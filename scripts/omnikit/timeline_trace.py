@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Sequence
 
@@ -39,8 +40,10 @@ def write(record: Record, path: Path) -> None:
     try:
         beside.write_text(json.dumps(trace(record), indent=1) + "\n", encoding="utf-8")
         beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
+    except OSError:
+        with suppress(OSError):
+            beside.unlink()
+        raise
 
 
 def write_to(record: Record, path: Path) -> None:

@@ -44,4 +44,4 @@ def test_what_would_be_installed_first_is_said(capsys, tmp_path) -> None:
 
 @pytest.mark.parametrize(("numbers", "text"), [((), ""), ((3,), "3"), ((0, 1, 2, 5), "0-2,5")])
 def test_numbers_as_ranges(numbers, text) -> None:
-    assert plan_report._span(numbers) == text
+    assert plan_report.ranges(numbers) == text

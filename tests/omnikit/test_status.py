@@ -34,7 +34,7 @@ def test_a_failed_server_says_why_and_where_its_log_is() -> None:
     [(None, "-"), (0.4, "0 s"), (59, "59 s"), (3599, "59 min 59 s"), (7260, "2 h 1 min")],
 )
 def test_spans(seconds, text) -> None:
-    assert status._span(seconds) == text
+    assert status.span(seconds) == text
 
 
 def test_what_was_never_deployed_is_stopped(tmp_path) -> None:

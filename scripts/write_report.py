@@ -1,0 +1,73 @@
+#!/usr/bin/env python3
+"""Write a report of an environment as one HTML file: topology, state, timeline, settings, and more.
+
+Runs on the control host and asks the hosts how their servers are; with --check it looks at them as
+check-env does. Changes nothing but the file, which needs no network and has no secrets. A host that
+cannot be reached is named in the report, which is written all the same.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Optional, Sequence
+
+from omnikit import cli
+from omnikit.config_options import add_config_options, load_config
+
+
+def body(options: argparse.Namespace) -> int:
+    """Gather, write, and say where it is."""
+    from omnikit.layers import PROJECT, shown_path
+
+    config = load_config(options)
+    out = options.out or PROJECT / "build" / "reports" / f"{config.environment}.html"
+    if options.dry_run:
+        from omnikit.topology import make_plan
+
+        hosts = ", ".join(host.name for host in make_plan(config).hosts)
+        print(f"would ask {hosts} for the state of the servers")
+        if options.check:
+            print(f"would check {hosts} as invoke check-env does")
+        print("would print the data" if options.json else f"would write {shown_path(out)}")
+        return 0
+
+    from omnikit import report_data, report_page
+
+    data = report_data.collect(config, options.check)
+    if options.json:
+        print(json.dumps(data, indent=1))
+        if not options.out:
+            return 0
+    text = report_page.page(data, options.language)
+    report_page.write(out, text)
+    for note in data["notes"]:
+        print(f"note: {note}", file=sys.stderr)
+    if not options.json:
+        size = len(text.encode()) / 1024
+        print(f"report of {config.environment}: {shown_path(out)} ({size:.0f} KiB)")
+    return 0
+
+
+def main(argv: Optional[Sequence[str]] = None) -> int:
+    """Command line: see the module's docstring."""
+    made = cli.parser(
+        __doc__ or "", example="python scripts/write_report.py -e 2p1d --out 2p1d.html"
+    )
+    add_config_options(made)
+    made.add_argument(
+        "--out", type=Path, metavar="FILE", help="the file (default build/reports/NAME.html)"
+    )
+    made.add_argument("--check", action="store_true", help="check all hosts now, as check-env does")
+    made.add_argument("--language", choices=["en", "zh"], default="en", help="of headings (en)")
+    made.add_argument("--dry-run", action="store_true", help="show what would be done, do nothing")
+    made.add_argument(
+        "--json", action="store_true", help="print the data as JSON; a file only with --out"
+    )
+    return cli.run_main(body, made, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

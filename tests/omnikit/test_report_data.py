@@ -1,0 +1,89 @@
+"""The data of a report."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import report_cases
+from omnikit import config, ranktable_plan, ranktables, report_data
+from omnikit.topology import make_plan
+from settings_file import FLEET, load
+
+AWAY = """
+profile: {engine: cpu, model: tiny-qwen2}
+paths: {work_dir: /nowhere}
+engine: {venv: null, requirements: null}
+model: {path: /nowhere/model}
+server: {command: [/bin/true], env: {HF_TOKEN: quite-secret-words}}
+hosts: {away: {address: 127.0.0.1, port: 1}}
+topology: {colocated: [{hosts: [away]}]}
+"""
+
+
+@pytest.fixture(autouse=True)
+def apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    report_cases.redirect(monkeypatch, tmp_path)
+
+
+def test_an_environment_that_was_never_deployed() -> None:
+    data = report_data.collect(config.load("2p1d", environ={}), False)
+    assert {node["state"] for node in data["status"]["nodes"]} == {"stopped"}
+    assert data["notes"] == ["2p1d does not serve now: see the state of its servers."]
+    assert data["timeline"] is None and data["releases"] == [] and data["checks"] == {}
+    assert data["ranktable"] == {"hosts": 0, "files": 0, "groups": []}
+    json.dumps(data)
+
+
+def test_one_that_was(tmp_path: Path) -> None:
+    loaded = config.load("2p1d", environ={})
+    report_cases.fill(loaded, tmp_path)
+    data = report_data.collect(loaded, False)
+    assert data["timeline"]["seconds"] == 290.0 and data["releases"][0]["number"] == 3
+    assert list(data["checks"]) == ["p0", "p1", "d0", "d1"]
+    versions = {(one["name"], one["version"]): one["where"] for one in data["versions"]}
+    assert versions["NPU driver", "24.1.rc3"] == "check-env: p1, d0, d1"
+    assert versions["source", "0123abcd (dirty)"] == "release 3"
+    assert versions["omni-infer", "v0.4.1"].startswith("configs/environments/2p1d.yaml:")
+    assert "topsecret1" not in json.dumps(data)
+
+
+def test_a_host_that_cannot_be_reached_is_a_note(tmp_path: Path) -> None:
+    loaded = load(tmp_path, AWAY)
+    (tmp_path / "case").mkdir()
+    (tmp_path / "case" / "inventory.json").write_text("{}")
+    data = report_data.collect(loaded, False)
+    assert [node["state"] for node in data["status"]["nodes"]] == ["unreachable"]
+    assert len(data["notes"]) == 1 and data["notes"][0].startswith("host away: ")
+
+
+def test_settings_have_default_and_origin_and_no_secret(tmp_path: Path) -> None:
+    rows = {one["name"]: one for one in report_data.settings(load(tmp_path, AWAY))}
+    assert rows["server.env.HF_TOKEN"]["value"] == "[redacted]"
+    assert rows["profile.engine"]["value"] == "cpu"
+    assert rows["paths.work_dir"]["origin"].endswith("case.yaml:3")
+    command = AWAY.replace("[/bin/true]", "[/bin/true, --api-key, topsecret1]")
+    rows = {one["name"]: one for one in report_data.settings(load(tmp_path, command))}
+    assert rows["server.command"]["value"] == "[redacted]"
+
+
+def test_the_rank_table_by_instance(tmp_path: Path) -> None:
+    plan = make_plan(load(tmp_path, FLEET))
+    ips = {
+        host.name: {device: f"10.0.{n}.{device}" for device in range(16)}
+        for n, host in enumerate(plan.hosts)
+    }
+    made = ranktable_plan.build(ranktable_plan.instances(plan.nodes), ips)
+    files = ranktable_plan.files(made, ranktables.GLOBAL)
+    ranktables.write("case", {host: dict(own) for host, own in files.items()})
+    notes: list[str] = []
+    found = report_data.rank_tables(load(tmp_path, FLEET), plan, notes)
+    assert found is not None and notes == []
+    assert [group["devices"] for group in found["groups"]] == [16, 16, 32]
+    assert found["groups"][2]["servers"] == ["192.0.2.3", "192.0.2.4"]
+    assert found["groups"][2]["ranks"] == "0-31" and found["hosts"] == 4
+    for path in ranktables.folder("case").rglob("*.json"):
+        path.write_text("{")
+    assert report_data.rank_tables(load(tmp_path, FLEET), plan, notes)["groups"] == []
+    assert len(notes) == 1

@@ -1,0 +1,126 @@
+"""Reports in a real browser: phone and desktop, light and dark, and printed."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Iterator
+
+import pytest
+import report_cases
+from browser import Browser, browser
+from needs import needs
+from omnikit import config, report_data, report_page
+
+pytestmark = pytest.mark.slow
+
+# Texts of the shown drawings: which stick out of their drawing, and pairs that overlap.
+_TEXTS = """(() => {
+  const bad = [];
+  for (const svg of document.querySelectorAll('svg')) {
+    if (!svg.getClientRects().length) continue;
+    const all = svg.getBoundingClientRect();
+    const boxes = [...svg.querySelectorAll('text')].map(t => [t, t.getBoundingClientRect()]);
+    for (const [t, b] of boxes) {
+      if (b.left < all.left - 1 || b.right > all.right + 1 || b.bottom > all.bottom + 1)
+        bad.push('outside: ' + t.textContent);
+      for (const [u, c] of boxes)
+        if (t !== u && b.left < c.right - 1 && c.left < b.right - 1
+            && b.top + 3 < c.bottom - 3 && c.top + 3 < b.bottom - 3)
+          bad.push('over each other: ' + t.textContent + ' / ' + u.textContent);
+    }
+  }
+  return bad;
+})()"""
+_CARDS = """(() => [...document.querySelectorAll('svg .card')].filter(card => {
+  const c = card.getBoundingClientRect();
+  return [...card.parentNode.querySelectorAll('text')].some(t => {
+    const b = t.getBoundingClientRect();
+    return b.left > c.left && b.left < c.right && b.top > c.top && b.top < c.bottom
+      && (b.right > c.right || b.bottom > c.bottom);
+  });
+}).length)()"""
+LONG = """
+profile: {engine: cpu, model: tiny-qwen2}
+hosts:
+  a-host-with-a-name-as-long-as-names-of-hosts-can-be-in-a-dc-001:
+    {address: 127.0.0.1, connection: local}
+topology:
+  prefill: [{hosts: [a-host-with-a-name-as-long-as-names-of-hosts-can-be-in-a-dc-001]}]
+  decode: [{hosts: [a-host-with-a-name-as-long-as-names-of-hosts-can-be-in-a-dc-001]}]
+  proxy: a-host-with-a-name-as-long-as-names-of-hosts-can-be-in-a-dc-001
+"""
+
+
+@pytest.fixture(scope="module")
+def shown(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    needs("chromium")
+    with browser(tmp_path_factory.mktemp("profile")) as made:
+        yield made
+
+
+@pytest.fixture(params=["local", "long", "2p1d", "18p1d"])
+def page(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A report that has everything in it, with hostile texts."""
+    report_cases.redirect(monkeypatch, tmp_path)
+    name = str(request.param)
+    if name == "long":
+        name = str(tmp_path / "long.yaml")
+        Path(name).write_text(LONG)
+    loaded = config.load(name, environ={})
+    report_cases.fill(loaded, tmp_path, report_cases.HOSTILE)
+    path = tmp_path / "report.html"
+    language = "zh" if request.param == "2p1d" else "en"
+    report_page.write(path, report_page.page(report_data.collect(loaded, False), language))
+    return path
+
+
+def test_on_phone_and_desktop_in_light_and_dark(shown: Browser, page: Path) -> None:
+    for width in (360, 768, 1280):
+        for dark in (False, True):
+            shown.open(page, width, dark)
+            assert shown.complaints() == []
+            assert not [e for e in shown.events if "Dialog" in e.get("method", "")]
+            assert shown.value("document.documentElement.scrollWidth") == width
+            ground = shown.value("getComputedStyle(document.body).backgroundColor")
+            assert ground == ("rgb(20, 23, 26)" if dark else "rgb(255, 255, 255)")
+        hidden = "[...document.querySelectorAll('table')].filter(t => t.offsetHeight < 20).length"
+        assert shown.value(hidden) == 0
+        assert shown.value(_TEXTS) == []
+        assert shown.value(_CARDS) == 0
+        assert shown.value("[...document.images].every(i => i.naturalWidth > 0)") is True
+
+
+def test_text_is_large_enough_to_read_on_a_phone(shown: Browser, page: Path) -> None:
+    shown.open(page, 360)
+    heights = shown.value(
+        "[...document.querySelectorAll('.for-narrow svg text')]"
+        ".map(t => t.getBoundingClientRect().height)"
+    )
+    assert min(heights) >= 10
+    sizes = (
+        "[...document.querySelectorAll('td')].map(t => parseFloat(getComputedStyle(t).fontSize))"
+    )
+    assert min(shown.value(sizes)) >= 14
+
+
+def test_tables_are_tables_for_a_screen_reader_on_a_phone_too(shown: Browser, page: Path) -> None:
+    shown.open(page, 360)
+    nodes = shown.call("Accessibility.getFullAXTree")["nodes"]
+    roles = [node["role"]["value"] for node in nodes if not node.get("ignored")]
+    tables = shown.value("document.querySelectorAll('table').length")
+    assert roles.count("table") == tables and roles.count("rowheader") > tables
+    named = {
+        node["name"]["value"] for node in nodes if node.get("role", {}).get("value") == "image"
+    }
+    assert len(named) >= 2 and all(named)
+
+
+def test_it_prints_on_light_paper_with_the_large_drawings(shown: Browser, page: Path) -> None:
+    shown.open(page, 1000, dark=True, media="print")
+    assert shown.value("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+    assert shown.value("document.querySelector('.for-wide').getClientRects().length") == 1
+    assert shown.value("document.querySelector('nav').getClientRects().length") == 0
+    made = shown.pdf()
+    pages = max(int(count) for count in re.findall(rb"/Count (\d+)", made))
+    assert made.startswith(b"%PDF-") and 3 <= pages < 60
