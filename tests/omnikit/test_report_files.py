@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 import report_cases
-from omnikit import config, report_files
+from load_cases import a_raw, a_result
+from omnikit import config, load_result, report_files
+from omnikit.load_options import Level
 
 
 @pytest.fixture
@@ -67,3 +69,18 @@ def test_nothing_there_and_damaged_files(filled: Path) -> None:
     for path in filled.parent.glob("logs/*/index.json"):
         path.write_text(json.dumps({"environment": "local", "errors": [{}]}))
     assert report_files.log_errors("local") is None
+
+
+def test_what_benchmark_serving_writes_is_read(filled: Path) -> None:
+    folder = filled / "benchmarks" / "2026-11-25_00-00-00"
+    folder.mkdir()
+    runs = [load_result.run_of(Level(n), a_raw(ms=5.0 * n), 4, 4) for n in (1, 4)]
+    runs.append(load_result.run_of(Level(None, 0.5), a_raw(good=0, failed=4), 4, 4))
+    load_result.keep(folder, a_result("now", *runs))
+    [found] = [one for one in report_files.benchmarks("local") if one["name"] == "now"]
+    assert [(run["concurrency"], run["rate"]) for run in found["runs"]] == [
+        *((1, None), (4, None), (None, 0.5))
+    ]
+    assert [run["completed"] for run in found["runs"]] == [4, 4, 0]
+    assert found["runs"][1]["ttft_p99"] == runs[1]["ttft_ms"]["p99"] is not None
+    assert found["runs"][2]["ttft_p99"] is None and found["runs"][2]["failed"] == 4
