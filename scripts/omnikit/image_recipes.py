@@ -38,7 +38,7 @@ _TOOLKIT_FILES = (
     "README.zh-CN.md",
     "LICENSE",
 )
-_KINDS = {".py", ".sh", ".yaml", ".yml", ".cfg", ".txt", ".j2", ".js", ".md", ".json"}
+_KINDS = {".py", ".sh", ".yaml", ".yml", ".cfg", ".txt", ".j2", ".css", ".js", ".md", ".json"}
 
 
 @dataclass(frozen=True)
