@@ -24,7 +24,7 @@ AGENT = (
 def archive(agent: str = AGENT) -> bytes:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as made:
-        made.writestr("__main__.py", agent)
+        made.writestr(zipfile.ZipInfo("__main__.py"), agent)
     return buffer.getvalue()
 
 
