@@ -145,6 +145,26 @@ def test_a_control_host_that_is_killed_goes_on_where_it_was(site: Site) -> None:
     assert not lock.exists()
 
 
+def test_a_host_that_reboots_in_mid_deploy_is_named_and_the_next_run_goes_on(site: Site) -> None:
+    site.run("stop_environment.py")
+    slow = ["--set", "server.env.STAND_IN_DELAY_S=4"]
+    with subprocess.Popen(
+        site.argv("deploy_environment.py", *slow), cwd=ROOT, stderr=subprocess.PIPE, text=True
+    ) as running:
+        assert running.stderr is not None
+        said = ""
+        for line in running.stderr:
+            said += line
+            if "p1: started on p1" in line:
+                site.fleet.stop("p1")
+                site.fleet.start("p1")
+    assert running.returncode == 1 and "Traceback" not in said, said
+    assert "p1" in said.split("error: ", 1)[1].splitlines()[0]
+    said = site.deploy(*slow)
+    assert "overssh is ready" in said
+    assert not site.fleet.hosts["p1"].path("/data/omnikit/deploy.lock").exists()
+
+
 def test_somebody_elses_deployment_is_named(site: Site) -> None:
     before = site.pids()
     lock = site.fleet.hosts["d1"].path("/data/omnikit/deploy.lock")
