@@ -94,6 +94,20 @@ def test_every_kind_of_origin_gives_the_same_files(
     assert len(site.gets(SHARD)) == asked
 
 
+@pytest.mark.parametrize("kind", ["hf", "modelscope"])
+def test_a_small_file_that_changed_at_equal_length_is_fetched(
+    site: Publisher, folder: Path, target: Path, kind: str
+) -> None:
+    origin, *more = hub(site, kind)
+    download(origin, target, *more)
+    config = folder / "config.json"
+    text = config.read_text()
+    config.write_text(text.replace("deepseek_v3", "deepseek_v4"))
+    assert config.stat().st_size == len(text)
+    assert "downloaded" in download(origin, target, *more).stdout
+    assert same(folder, target)
+
+
 @pytest.mark.parametrize("fault", ["cut", 503, 429, 500])
 def test_a_fault_that_passes_is_waited_out(
     site: Publisher, folder: Path, target: Path, fault: object

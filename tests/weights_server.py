@@ -105,7 +105,9 @@ class _Handler(BaseHTTPRequestHandler):
     def _hub(self) -> dict[str, Any]:
         siblings = []
         for path in sorted(self.site.folder.iterdir()):
-            one: dict[str, Any] = {"rfilename": path.name, "size": path.stat().st_size}
+            data = path.read_bytes()
+            blob = hashlib.sha1(f"blob {len(data)}\0".encode() + data).hexdigest()
+            one: dict[str, Any] = {"rfilename": path.name, "size": len(data), "blobId": blob}
             if path.suffix == ".safetensors":
                 digest = hashlib.sha256(path.read_bytes()).hexdigest()
                 one["lfs"] = {"sha256": digest, "size": one["size"], "pointerSize": 134}

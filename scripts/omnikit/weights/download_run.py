@@ -51,7 +51,9 @@ def chosen(files: Sequence[Remote], include: Sequence[str], exclude: Sequence[st
 
 
 def look(target: Path, files: Sequence[Remote], verify: bool = False) -> Need:
-    """What is missing. A file that came otherwise is taken when its hash or else its size is right.
+    """What is missing. A file that came otherwise is taken when its published hash is right.
+
+    Without a hash it is fetched: shards of two models of one architecture have equal sizes.
 
     verify: read all files again, also those that were checked when they came.
     """
@@ -81,7 +83,7 @@ def _right(path: Path, one: Remote, known: Optional[dict[str, Any]], verify: boo
     if known is not None and same and not verify:
         return not one.sha256 or known["sha256"] == one.sha256
     expected = one.sha256 or (known["sha256"] if known else None)
-    return one.size is not None if expected is None else sha256(path) == expected
+    return expected is not None and sha256(path) == expected
 
 
 def check_space(target: Path, need: Need) -> None:

@@ -101,6 +101,8 @@ def _hub(repository: str, access: Access) -> Origin:
             hf_hub_url(repository, one.rfilename, revision=found.sha, endpoint=access.endpoint),
             one.size,
             one.lfs.sha256 if one.lfs else None,
+            # Small files have git's hash alone; without it, equal length would look unchanged.
+            "" if one.lfs else one.blob_id or "",
         )
         for one in found.siblings or []
     ]

@@ -44,6 +44,13 @@ def test_a_file_is_right_when_all_that_is_known_says_so(
     assert bool(need.there) == there and bool(need.todo) != there
 
 
+def test_equal_length_alone_makes_no_file_right(tmp_path: Path) -> None:
+    """No hash is published and no download of ours has brought it: it may be another model's."""
+    (tmp_path / "a").write_bytes(b"data")
+    assert download_run.look(tmp_path, [Remote("a", "u", 4, None, "s")]).todo
+    assert download_run.look(tmp_path, [Remote("a", "u", 4, DIGEST)]).there
+
+
 def test_what_came_already_is_not_to_come(tmp_path: Path) -> None:
     (tmp_path / ".download").mkdir()
     (tmp_path / ".download" / "b.part").write_bytes(b"123")
