@@ -531,33 +531,37 @@ WEIGHTS = {
     help=_help(
         "dry-run",
         "json",
-        origin="modelscope:ORG/NAME, hf:ORG/NAME, http(s)://… or a folder",
-        target="folder of the model (default: weights.source)",
-        revision="branch, tag or commit",
-        checksums="file with hashes as sha256sum writes them",
-        include="only files with such names (repeatable)",
-        exclude="not files with such names (repeatable)",
+        source="modelscope (default), huggingface, an address, or a folder",
+        repository="OWNER/NAME on that hub, for example deepseek-ai/DeepSeek-R1",
+        revision="branch, tag or commit there (default: the main branch)",
+        target="folder on this machine (default: weights.source, else model.path)",
+        include="only files of this pattern (repeatable)",
+        exclude="no files of this pattern, instead of weights.download.exclude (repeatable)",
+        checksums="file as sha256sum writes it (default: what the source publishes)",
         workers="files at the same time",
-        verify="read files that are there again",
+        verify="read all files again",
+        replace="also files that no download of ours made",
     ),
 )
 def download_weights(
     c,
-    origin="",
-    target="",
+    source="",
+    repository="",
     revision="",
-    checksums="",
+    target="",
     include=None,
     exclude=None,
+    checksums="",
     workers="",
     verify=False,
+    replace=False,
     environment="",
     config=None,
     set=None,
     dry_run=False,
     json=False,
 ):
-    """Download a model, whole and checked: ModelScope, Hugging Face, a web server or a folder."""
+    """Download a checkpoint from ModelScope, Hugging Face, an address or a folder, verified."""
     _script(c, "download_weights.py", **_given(locals()))
 
 

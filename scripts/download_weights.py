@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
-"""Download a model from ModelScope, Hugging Face, a web server or a folder, whole and checked.
+"""Download a model checkpoint: from ModelScope, Hugging Face, an HTTP address or a folder.
 
-Runs on any machine; writes below --target only. Files are fetched side by side, go on where a cut
-left them, are checked against published sizes and hashes, and only then get their names. A second
-run fetches what is missing or has changed there, else says "unchanged".
+Runs on the machine that gets it. Every file is held against its published hash and appears under
+its name when it is right; config.json comes last. A run that was cut, by whatever, is continued by
+the next; a second run says "unchanged". Unfinished files lie in TARGET/.download.
+Proxies are taken from HTTPS_PROXY, HTTP_PROXY and NO_PROXY.
 """
 
 from __future__ import annotations
@@ -11,129 +12,131 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-import threading
 from pathlib import Path
 from typing import Any, Optional, Sequence
 
 from omnikit import cli
 from omnikit.config_options import add_config_options, load_config
 
+_OPTIONS = ("source", "repository", "revision", "checksums", "include", "exclude", "workers")
+
 
 def body(options: argparse.Namespace) -> int:
-    """Ask, compare, fetch, report."""
+    """Ask the source, compare, fetch, report."""
+    from omnikit.config import read_secret
     from omnikit.log import say
-    from omnikit.weights import download_run, download_sources
-    from omnikit.weights.download_fetch import Fetcher
-    from omnikit.weights.meter import duration, size_text
+    from omnikit.weights import download
 
     config = load_config(options)
-    settings = config.settings.weights.download
-    origin_text, target = _places(options, config.settings)
-    sums = Path(options.checksums).expanduser() if options.checksums else None
-    origin = download_sources.find(origin_text, _access(settings, options.revision), sums)
-    include = options.include or settings.include
-    files = download_run.chosen(origin.files, include, [*settings.exclude, *options.exclude])
-    need = download_run.look(target, files, options.verify)
-    result: dict[str, Any] = {"origin": origin.shown, "target": str(target), "files": len(files)}
-    result["fetched"] = len(need.todo)
-    result["bytes"] = need.bytes
-    if options.dry_run:
-        result["names"] = {one.name: one.size for one in need.todo}
-        return _report(
-            options, {**result, "result": "would be fetched" if need.todo else "unchanged"}
-        )
-    if need.todo:
-        download_run.check_space(target, need)
-        hashes = sum(one.sha256 is not None for one in need.todo)
-        say(
-            f"{origin.shown}: {len(need.todo)} of {len(files)} files, {size_text(need.bytes)},"
-            f" {hashes} with a published hash"
-        )
-        meter = download_run.meter(need, say)
-        fetcher = Fetcher(
-            headers=origin.headers,
-            attempts=settings.attempts,
-            delay_s=settings.delay_s,
-            timeout_s=settings.timeout_s,
-            stop=threading.Event(),
-            on_bytes=meter.add,
-            say=say,
-        )
-        workers = options.workers or settings.workers
-        download_run.run(origin, target, need, workers, fetcher)
-        say(f"downloaded in {duration(meter.seconds)}")
-    if not include and not options.exclude and not settings.exclude:
-        result["shards"] = download_run.check_whole(target)
-    return _report(options, {**result, "result": "downloaded" if need.todo else "unchanged"})
-
-
-def _places(options: argparse.Namespace, settings: Any) -> tuple[str, Path]:
-    """Origin and target."""
-    from omnikit.errors import InputError
-
-    origin = options.origin or settings.weights.download.origin
-    target = options.target or settings.weights.source
-    if origin is None:
-        raise InputError(
-            "no origin is named.",
-            where="weights.download.origin",
-            todo="--origin modelscope:deepseek-ai/DeepSeek-R1, hf:ORG/NAME, https://… or a folder",
-        )
-    if target is None:
-        raise InputError("no target is named.", where="weights.source", todo="--target FOLDER")
-    return origin, Path(target).expanduser()
-
-
-def _access(settings: Any, revision: Optional[str]) -> Any:
-    from omnikit.config import read_secret
-    from omnikit.weights.download_sources import Access
-
-    token = read_secret(settings.token, "weights.download.token") if settings.token else None
-    return Access(revision or settings.revision, settings.endpoint, token, settings.timeout_s)
-
-
-def _report(options: argparse.Namespace, result: dict[str, Any]) -> int:
-    from omnikit.weights.meter import size_text
-
+    given = config.settings.weights.download
+    changed = {name: getattr(options, name) for name in _OPTIONS if getattr(options, name)}
+    given = given.model_copy(update=changed)
+    token = read_secret(given.token, "weights.download.token").strip() if given.token else None
+    job = download.Job(
+        _target(options, config.settings),
+        given,
+        token,
+        verify=options.verify,
+        replace=options.replace,
+        dry_run=options.dry_run,
+    )
+    result = download.download(job, say)
     if options.json:
         print(json.dumps(result, indent=1))
-        return 0
-    for name, size in result.get("names", {}).items():
-        print(f"{name}  {size_text(size) if size is not None else 'size not known'}")
-    if result.get("names"):
-        print(f"{result['fetched']} of {result['files']} files, {size_text(result['bytes'])}")
-    whole = f", all {result['shards']} files of its index" if result.get("shards") else ""
-    print(f"{result['target']}: {result['result']}{whole}")
+    else:
+        _print(result)
     return 0
+
+
+def _target(options: argparse.Namespace, settings: Any) -> Path:
+    from omnikit.errors import InputError
+
+    named = options.target or settings.weights.source
+    if named is None and settings.model.generate_seed is not None:
+        raise InputError(
+            "no target is named, and model.path is the folder of the model that is made here.",
+            where="weights.source",
+            todo="--target FOLDER, or --environment of a model that is downloaded",
+        )
+    return Path(named or settings.model.path).expanduser().absolute()
+
+
+def _print(result: dict[str, Any]) -> None:
+    from omnikit.log import table
+    from omnikit.weights.meter import duration, size_text
+
+    if "needed_bytes" in result and result["dry_run"]:
+        rows = [
+            [one["name"], "?" if one["size"] is None else size_text(one["size"]), one["action"]]
+            for one in result["files"]
+        ]
+        print(table(rows, ["file", "size", "to do"]))
+        space = [size_text(result[key]) for key in ("needed_bytes", "free_bytes")]
+        print(f"space: {space[0]} needed, {space[1]} free")
+    if result["left_out"]:
+        count, size = len(result["left_out"]), size_text(result["left_out_bytes"])
+        print(f"left out by include and exclude: {count} files, {size}")
+    if result["kept"]:
+        print(f"changed here and kept (--replace fetches them again): {', '.join(result['kept'])}")
+    if result["unpublished"]:
+        files = f"{len(result['unpublished'])} of {len(result['files'])} files"
+        print(f"no published hash: {files}, held against length and header alone")
+    if result["stale"]:
+        print(f"not in this source, left as they are: {', '.join(result['stale'])}")
+    revision = f" at {result['revision']}" if result["revision"] else ""
+    print(f"source: {result['source']}{revision}")
+    took = ""
+    if "seconds" in result:
+        took = f", {size_text(result['fetched_bytes'])} in {duration(result['seconds'])}"
+    total = size_text(result["total_bytes"])
+    told = f"{result['result']}: {len(result['files'])} files, {total}{took}"
+    print(f"{result['target']}: {told}")
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:
     """Command line: see the module's docstring."""
-    example = "python scripts/download_weights.py --origin modelscope:deepseek-ai/DeepSeek-R1 \\\n"
-    made = cli.parser(__doc__ or "", example=f"{example}    --target /data/models/DeepSeek-R1")
+    example = (
+        "python scripts/download_weights.py --source huggingface"
+        " --repository deepseek-ai/DeepSeek-R1 --target DeepSeek-R1"
+    )
+    made = cli.parser(__doc__ or "", example=example)
     add_config_options(made)
     made.add_argument(
-        "--origin", metavar="FROM", help="hf:ORG/NAME, modelscope:ORG/NAME, http(s)://… or a folder"
+        "--source",
+        metavar="SOURCE",
+        help="modelscope, huggingface, an address, or a folder (default: weights.download.source)",
+    )
+    made.add_argument("--repository", metavar="OWNER/NAME", help="on that hub")
+    made.add_argument("--revision", metavar="NAME", help="branch, tag or commit there")
+    made.add_argument(
+        "--target", metavar="DIR", help="default: weights.source, else model.path"
     )
     made.add_argument(
-        "--target", metavar="DIR", help="folder of the model (default: weights.source)"
+        "--include", action="append", metavar="PATTERN", help="only these files (repeatable)"
     )
-    made.add_argument("--revision", metavar="REV", help="branch, tag or commit")
-    made.add_argument("--checksums", metavar="FILE", help="hashes as sha256sum writes them")
-    made.add_argument("--include", action="append", default=[], metavar="GLOB", help="only these")
-    made.add_argument("--exclude", action="append", default=[], metavar="GLOB", help="not these")
-    made.add_argument("--workers", type=_count, metavar="N", help="files at the same time")
-    made.add_argument("--verify", action="store_true", help="read files that are there again")
-    made.add_argument("--dry-run", action="store_true", help="show what would be fetched")
+    made.add_argument(
+        "--exclude",
+        action="append",
+        metavar="PATTERN",
+        help="not these, instead of weights.download.exclude (repeatable)",
+    )
+    made.add_argument("--checksums", metavar="FILE", help="as sha256sum writes it")
+    made.add_argument("--workers", type=_workers, metavar="N", help="files at the same time")
+    made.add_argument("--verify", action="store_true", help="read all files again")
+    made.add_argument(
+        "--replace", action="store_true", help="also files that no download of ours made"
+    )
+    made.add_argument(
+        "--dry-run", action="store_true", help="files, sizes and space, fetch nothing"
+    )
     made.add_argument("--json", action="store_true", help="print the result as JSON")
     return cli.run_main(body, made, argv)
 
 
-def _count(text: str) -> int:
-    count = int(text)
-    if not 1 <= count <= 64:
+def _workers(text: str) -> int:
+    if not (text.isdecimal() and 1 <= int(text) <= 64):
         raise argparse.ArgumentTypeError(f"found {text}, expected 1 to 64")
-    return count
+    return int(text)
 
 
 if __name__ == "__main__":

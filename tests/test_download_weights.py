@@ -1,339 +1,400 @@
-"""The script download_weights.py against real servers, and everything that can go wrong."""
+"""The script download_weights.py, against servers on the loopback and with the hubs' clients."""
 
 from __future__ import annotations
 
-import hashlib
 import json
-import shutil
+import os
 import signal
+import stat
 import subprocess
-import sys
 from pathlib import Path
 from typing import Iterator
 
 import pytest
-import small_deepseek as small
+from download_case import INDEX, checkpoint, content, environ, result, run, shards, words
 from image_cases import mount_small_disk
 from needs import needs
-from weights_server import REPOSITORY, TOKEN, Publisher, publish
+from omnikit.health import wait_until
+from omnikit.weights.download_types import staging
+from weights_server import COMMIT, LARGE, REPOSITORY, WeightsServer, sha256
 
-ROOT = Path(__file__).resolve().parents[1]
-SCRIPT = str(ROOT / "scripts" / "download_weights.py")
-SHARD = "model-00002-of-000003.safetensors"
-QUICK = ("--set=weights.download.delay_s=0.05", "--set=weights.download.attempts=3")
 pytestmark = pytest.mark.slow
-
-
-def words(origin: object, target: Path, *more: str) -> list[str]:
-    return [sys.executable, SCRIPT, f"--origin={origin}", f"--target={target}", *QUICK, *more]
-
-
-def download(
-    origin: object, target: Path, *more: str, code: int = 0
-) -> subprocess.CompletedProcess[str]:
-    done = subprocess.run(
-        words(origin, target, *more), capture_output=True, text=True, timeout=120, cwd=ROOT
-    )
-    assert done.returncode == code, done.stdout + done.stderr
-    assert "Traceback" not in done.stderr and TOKEN not in done.stdout + done.stderr
-    return done
+FIRST = "model-00001-of-000003.safetensors"
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    return small.make().write(tmp_path / "published")
-
-
-@pytest.fixture
-def site(folder: Path) -> Iterator[Publisher]:
-    with publish(folder) as found:
-        yield found
+def server() -> Iterator[WeightsServer]:
+    made = WeightsServer(checkpoint())
+    yield made
+    made.close()
 
 
 @pytest.fixture
 def target(tmp_path: Path) -> Path:
-    return tmp_path / "target"
+    return tmp_path / "model"
 
 
-def same(folder: Path, target: Path) -> bool:
-    found = {path.name: path.read_bytes() for path in target.iterdir() if path.is_file()}
-    return found == {path.name: path.read_bytes() for path in folder.iterdir()}
+def source(server: WeightsServer, kind: str) -> list[str]:
+    if kind == "url":
+        return [f"--source={server.folder}"]
+    endpoint = f"--set=weights.download.endpoint={server.url}"
+    return [f"--source={kind}", f"--repository={REPOSITORY}", endpoint]
 
 
-def write_sums(folder: Path) -> None:
-    lines = [
-        f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.name}\n"
-        for path in sorted(folder.iterdir())
-    ]
+@pytest.mark.parametrize("kind", ["huggingface", "modelscope", "url"])
+def test_a_second_run_changes_nothing_and_fetches_nothing(
+    server: WeightsServer, target: Path, kind: str
+) -> None:
+    words = source(server, kind)
+    planned = result(target, *words, "--dry-run")
+    assert planned["result"] == "would be downloaded" and not target.exists()
+    assert planned["needed_bytes"] == sum(map(len, checkpoint().values())) < planned["free_bytes"]
+    assert {one["action"] for one in planned["files"]} == {"fetch"}
+    done = result(target, *words)
+    assert done["result"] == "downloaded" and done["headers_checked"] == 3
+    assert content(target) == checkpoint()
+    assert done["unpublished"] == ([] if kind != "url" else sorted(checkpoint()))
+    times = {path: path.stat().st_mtime_ns for path in target.iterdir() if path.is_file()}
+    server.asked.clear()
+    again = result(target, *words)
+    assert again["result"] == "unchanged" and not server.fetched()
+    assert times == {path: path.stat().st_mtime_ns for path in times}
+    assert done["revision"] == {"huggingface": COMMIT, "modelscope": "master", "url": ""}[kind]
+
+
+def test_a_folder_is_a_source_too(target: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "mirror"
+    (folder / "sub").mkdir(parents=True)
+    for name, data in checkpoint().items():
+        (folder / name).write_bytes(data)
+    (folder / "sub" / "note.txt").write_text("more")
+    lines = [f"{sha256(data)}  {name}\n" for name, data in checkpoint().items()]
     (folder / "SHA256SUMS").write_text("".join(lines))
+    done = result(target, f"--source={folder.as_uri()}")
+    assert done["result"] == "downloaded"
+    assert done["unpublished"] == ["sub/note.txt"]
+    assert (target / "sub" / "note.txt").read_text() == "more"
+    assert (
+        run(target, f"--source={folder}")
+        .stdout.rstrip()
+        .splitlines()[-1]
+        .startswith(f"{target}: unchanged: 8 files")
+    )
+    (folder / FIRST).write_bytes(bytes(len(checkpoint()[FIRST])))
+    told = run(tmp_path / "other", f"--source={folder}", code=1).stderr
+    assert f"{FIRST} is not what was published: its hash is sha256:" in told
 
 
-def hub(site: Publisher, kind: str) -> list[str]:
-    return [f"{kind}:{REPOSITORY}", f"--set=weights.download.endpoint={site.url}"]
+def test_a_cut_connection_goes_on_where_it_was_cut(server: WeightsServer, target: Path) -> None:
+    server.faults[FIRST] = ["cut:100000", "503", "cut:50000", "429"]
+    done = run(target, *source(server, "huggingface"))
+    assert content(target) == checkpoint()
+    assert server.ranges(FIRST) == [None, *["bytes=100000-"] * 2, *["bytes=150000-"] * 2]
+    assert "the connection ended after 100000 of" in done.stderr
+    assert "HTTP 503" in done.stderr and "HTTP 429" in done.stderr
 
 
-@pytest.mark.parametrize("kind", ["web", "folder", "file", "hf", "modelscope"])
-def test_every_kind_of_origin_gives_the_same_files(
-    site: Publisher, folder: Path, target: Path, kind: str
+@pytest.mark.parametrize("kind", ["huggingface", "modelscope", "url"])
+def test_a_list_that_cannot_be_had_is_asked_for_again(
+    server: WeightsServer, target: Path, kind: str
 ) -> None:
-    more: list[str] = []
-    origin: object = {"web": site.url, "folder": folder, "file": f"file://{folder}"}.get(kind)
-    if origin is None:
-        origin, *more = hub(site, kind)
-    would = json.loads(download(origin, target, *more, "--dry-run", "--json").stdout)
-    assert set(would["names"]) == {path.name for path in folder.iterdir()}
-    assert would["bytes"] == sum(path.stat().st_size for path in folder.iterdir())
-    assert not target.exists()
-    done = download(origin, target, *more)
-    assert done.stdout == f"{target}: downloaded, all 3 files of its index\n"
-    assert same(folder, target) and not list((target / ".download").glob("*.part*"))
-    times = {path: path.stat().st_mtime_ns for path in target.iterdir()}
-    asked = len(site.gets(SHARD))
-    assert "unchanged" in download(origin, target, *more).stdout
-    assert {path: path.stat().st_mtime_ns for path in target.iterdir()} == times
-    assert len(site.gets(SHARD)) == asked
+    server.faults["list"] = ["503", "502"]
+    done = run(target, *source(server, kind))
+    assert done.stderr.count("next attempt in") == 2 and content(target) == checkpoint()
+    server.faults["list"] = ["503"] * 3
+    told = run(target, *source(server, kind), code=1).stderr
+    assert "also at attempt 3" in told and "endpoint" in told
 
 
-@pytest.mark.parametrize("kind", ["hf", "modelscope"])
-def test_a_small_file_that_changed_at_equal_length_is_fetched(
-    site: Publisher, folder: Path, target: Path, kind: str
+def test_parts_that_the_source_has_no_more_are_cleared(server: WeightsServer, target: Path) -> None:
+    server.files["extra.safetensors"] = server.files[FIRST]
+    server.faults["extra.safetensors"] = ["404"]
+    run(target, *source(server, "url"), code=1)
+    old = staging(target) / "gone.safetensors.incomplete"
+    old.write_bytes(b"part")
+    run(target, *source(server, "url"))
+    assert {path.name for path in staging(target).iterdir()} == {"lock", "record.json"}
+
+
+def test_a_server_without_ranges_is_read_from_the_beginning(
+    server: WeightsServer, target: Path
 ) -> None:
-    origin, *more = hub(site, kind)
-    download(origin, target, *more)
-    config = folder / "config.json"
-    text = config.read_text()
-    config.write_text(text.replace("deepseek_v3", "deepseek_v4"))
-    assert config.stat().st_size == len(text)
-    assert "downloaded" in download(origin, target, *more).stdout
-    assert same(folder, target)
+    server.faults[FIRST] = ["cut:100000", "whole"]
+    run(target, *source(server, "url"))
+    assert content(target) == checkpoint()
 
 
-@pytest.mark.parametrize("fault", ["cut", 503, 429, 500])
-def test_a_fault_that_passes_is_waited_out(
-    site: Publisher, folder: Path, target: Path, fault: object
+def test_a_file_that_changes_in_between_is_never_put_together(
+    server: WeightsServer, target: Path
 ) -> None:
-    site.faults[SHARD] = [fault, fault]
-    done = download(site.url, target)
-    assert same(folder, target) and "again in 0.05 s" in done.stderr
-    ranges = site.gets(SHARD)
-    assert len(ranges) == 3
-    if fault == "cut":  # it went on where it was cut
-        starts = [int(one[len("bytes=") : -1]) for one in ranges[1:]]
-        assert 0 < starts[0] < starts[1] and ranges[0] == ""
+    """No hashes are published; the ETag tells that the rest is of another file."""
+    server.faults[FIRST] = ["cut:100000", "503", "503"]
+    told = run(target, *source(server, "url"), code=1).stderr
+    assert "HTTP 503 Service Unavailable, also at attempt 3" in told and "HTTPS_PROXY" in told
+    data = server.files[FIRST]
+    server.files[FIRST] = data[:50_000] + b"\x55" + data[50_001:]
+    result(target, *source(server, "url"))
+    assert content(target) == server.files
 
 
-def test_a_fault_that_stays_is_told_and_what_came_is_used_later(
-    site: Publisher, folder: Path, target: Path
+def test_wrong_content_is_fetched_once_more_and_never_shown(
+    server: WeightsServer, target: Path
 ) -> None:
-    site.faults[SHARD] = [503] * 3
-    done = download(site.url, target, code=1)
-    assert f"{SHARD}: the server answers 503" in done.stderr
-    assert "another mirror" in done.stderr and not (target / SHARD).exists()
-    download(site.url, target)
-    assert same(folder, target)
+    server.faults[FIRST] = ["wrong"]
+    assert "fetching it again" in run(target, *source(server, "modelscope")).stderr
+    assert content(target) == checkpoint()
+    other = target.with_name("other")
+    server.faults[FIRST] = ["wrong"] * 2
+    told = run(other, *source(server, "modelscope"), code=1).stderr
+    assert f"published is sha256:{sha256(checkpoint()[FIRST])}" in told
+    assert not {FIRST, "config.json", INDEX} & set(content(other))
 
 
-def test_killed_in_the_middle_the_next_run_goes_on_there(
-    site: Publisher, folder: Path, target: Path
+def test_killed_at_any_time_it_continues(server: WeightsServer, target: Path) -> None:
+    server.faults[FIRST] = ["hold:200000"]
+    given = words(target, *source(server, "huggingface"))
+    process = subprocess.Popen(given, env=environ(target.parent), stderr=subprocess.DEVNULL)
+    part = staging(target) / f"{FIRST}.incomplete"
+    assert wait_until(lambda: part.exists() and part.stat().st_size == 200_000, 60, 0.02)
+    assert wait_until(lambda: len(content(target)) == 4, 60, 0.02)
+    told = run(target, *source(server, "huggingface"), code=1).stderr
+    assert f"a download into {target} is under way: pid {process.pid}" in told
+    process.send_signal(signal.SIGKILL)
+    process.wait(30)
+    assert not {FIRST, "config.json", INDEX} & set(content(target))
+    server.asked.clear()
+    planned = result(target, *source(server, "huggingface"), "--dry-run")
+    actions = {one["name"]: one["action"] for one in planned["files"]}
+    assert actions[FIRST] == actions["config.json"] == actions[INDEX] == "continue"
+    assert planned["needed_bytes"] == len(checkpoint()[FIRST]) - 200_000
+    assert result(target, *source(server, "huggingface"))["result"] == "downloaded"
+    assert [one for one in server.asked if one[0] == "GET"] == [("GET", FIRST, "bytes=200000-")]
+    assert content(target) == checkpoint()
+    assert not list(staging(target).glob("*.incomplete*"))
+
+
+def test_an_interrupt_ends_it_at_once_though_the_server_is_silent(
+    server: WeightsServer, target: Path
 ) -> None:
-    site.faults[SHARD] = ["hold"]
-    running = subprocess.Popen(words(site.url, target), stderr=subprocess.DEVNULL, cwd=ROOT)
-    part = target / ".download" / f"{SHARD}.part"
-    assert site.held.wait(60)
-    half = (folder / SHARD).stat().st_size // 2
-    while not (part.exists() and part.stat().st_size > half - (1 << 16)):
-        assert running.poll() is None
-    there = part.stat().st_size
-    running.kill()
-    assert running.wait() == -signal.SIGKILL
-    assert not (target / SHARD).exists()
-    download(site.url, target)
-    assert same(folder, target) and site.gets(SHARD)[-1] == f"bytes={there}-"
+    server.faults[FIRST] = ["hold:1000"]
+    given = words(target, *source(server, "url"))
+    process = subprocess.Popen(given, env=environ(target.parent), stderr=subprocess.PIPE, text=True)
+    assert server.held.wait(60)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=20)  # the server's timeout is 30 s
+    assert (
+        process.returncode == 130
+        and "interrupted" in said
+        and "is kept" in said
+        and "Traceback" not in said
+    )
+    assert result(target, *source(server, "url"))["result"] == "downloaded"
 
 
-def test_a_file_that_changed_meanwhile_is_not_patched_together(
-    site: Publisher, folder: Path, target: Path
-) -> None:
-    site.faults[SHARD] = ["cut", 503, 503, 503]
-    download(site.url, target, code=1)
-    assert (target / ".download" / f"{SHARD}.part").stat().st_size
-    shutil.rmtree(folder)
-    small.make(seed=9).write(folder)
-    download(site.url, target)
-    assert same(folder, target)
-
-
-@pytest.mark.parametrize("kind", ["hf", "modelscope", "sums"])
-def test_bytes_that_are_not_those_published_are_not_taken(
-    site: Publisher, folder: Path, target: Path, kind: str
-) -> None:
-    if kind == "sums":
-        write_sums(folder)
-        origin, more = site.url, []
-    else:
-        origin, *more = hub(site, kind)
-    site.faults[SHARD] = ["wrong"] * 3
-    done = download(origin, target, *more, code=1)
-    assert f"{SHARD}: has SHA-256" in done.stderr and "not taken" in done.stderr
-    assert not (target / SHARD).exists()
-    site.faults[SHARD] = ["wrong"]
-    download(origin, target, *more)
-    assert (target / SHARD).read_bytes() == (folder / SHARD).read_bytes()
-
-
-def test_a_file_that_was_damaged_here_is_found_and_fetched_again(
-    site: Publisher, folder: Path, target: Path
-) -> None:
-    origin, *more = hub(site, "modelscope")
-    download(origin, target, *more)
-    told = (target / SHARD).stat()
-    data = bytearray((target / SHARD).read_bytes())
+def test_damage_is_found_and_mended_and_edits_are_kept(server: WeightsServer, target: Path) -> None:
+    given = source(server, "huggingface")
+    run(target, *given)
+    data = bytearray(checkpoint()[FIRST])
     data[-1] ^= 1
-    (target / SHARD).write_bytes(data)
-    import os
+    (target / FIRST).write_bytes(data)
+    server.asked.clear()
+    done = result(target, *given)
+    assert {one["name"]: one["action"] for one in done["files"]}[FIRST] == "replace"
+    assert server.fetched() == [FIRST] and content(target) == checkpoint()
+    status = (target / FIRST).stat()  # damage that leaves the time as it was: only reading tells
+    (target / FIRST).write_bytes(data)
+    os.utime(target / FIRST, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert result(target, *given)["result"] == "unchanged"
+    assert result(target, *given, "--verify")["result"] == "downloaded"
+    assert content(target) == checkpoint()
+    (target / "config.json").write_text('{"edited": true}')
+    told = run(target, *given).stdout
+    assert "changed here and kept (--replace fetches them again): config.json" in told
+    assert (target / "config.json").read_text() == '{"edited": true}'
+    run(target, *given, "--replace")
+    assert content(target) == checkpoint()
 
-    os.utime(target / SHARD, ns=(told.st_atime_ns, told.st_mtime_ns))
-    assert "unchanged" in download(origin, target, *more).stdout  # nothing shows from outside
-    found = json.loads(download(origin, target, *more, "--verify", "--json").stdout)
-    assert (found["fetched"], found["result"]) == (1, "downloaded") and same(folder, target)
-    (target / SHARD).unlink()
-    assert json.loads(download(origin, target, *more, "--json").stdout)["fetched"] == 1
+
+def test_files_of_somebody_else_are_not_replaced(server: WeightsServer, target: Path) -> None:
+    target.mkdir()
+    (target / "config.json").write_text("{}")
+    told = run(target, *source(server, "url"), code=2).stderr
+    assert "has other files of these names: config.json" in told and "--replace" in told
+    assert content(target) == {"config.json": b"{}"}
+    run(target, *source(server, "url"), "--replace")
+    assert content(target) == checkpoint()
 
 
-def test_files_that_came_otherwise_are_taken_when_they_are_right(
-    site: Publisher, folder: Path, target: Path
+def test_files_that_are_right_are_taken_over(server: WeightsServer, target: Path) -> None:
+    target.mkdir()
+    for name, data in checkpoint().items():
+        (target / name).write_bytes(data)
+    assert result(target, *source(server, "modelscope"))["result"] == "unchanged"
+    assert not server.fetched()
+    (target / INDEX).unlink()
+    assert result(target, *source(server, "huggingface"))["fetched_bytes"] == len(
+        checkpoint()[INDEX]
+    )
+    assert server.fetched() == [INDEX]
+
+
+def test_a_new_revision_replaces_what_changed(server: WeightsServer, target: Path) -> None:
+    run(target, *source(server, "huggingface"))
+    server.files["tokenizer_config.json"] = b'{"new": true}'
+    del server.files["configuration_deepseek.py"]
+    server.asked.clear()
+    done = result(target, *source(server, "huggingface"))
+    assert server.fetched() == ["tokenizer_config.json"]
+    assert done["stale"] == ["configuration_deepseek.py"]
+    assert content(target) == {**checkpoint(), **server.files}
+
+
+@pytest.mark.parametrize("kind", ["huggingface", "modelscope", "url"])
+def test_a_name_that_is_wrong_is_told_at_once(
+    server: WeightsServer, target: Path, kind: str
 ) -> None:
-    shutil.copytree(folder, target)
-    (target / SHARD).write_bytes(b"not that")
-    origin, *more = hub(site, "modelscope")
-    assert json.loads(download(origin, target, *more, "--json").stdout)["fetched"] == 1
-    assert same(folder, target)
+    given = source(server, kind)
+    wrong = [one.replace(REPOSITORY, "no/such").replace("/files", "/none") for one in given]
+    told = run(target, *wrong, code=1).stderr
+    assert "attempt" not in told and not target.exists()
+    assert ("HTTP 404" in told) or ("shows no list of files" in told)
+    assert "What to do:" in told
 
 
-@pytest.mark.parametrize("kind", ["web", "hf", "modelscope"])
-def test_a_token_opens_what_is_private_and_shows_nowhere(
-    folder: Path, target: Path, kind: str, tmp_path: Path
+def test_a_missing_revision_is_told(server: WeightsServer, target: Path) -> None:
+    told = run(target, *source(server, "huggingface"), "--revision=v9", code=1).stderr
+    assert "repository or revision (HTTP 404)" in told
+    told = run(target, *source(server, "modelscope"), "--revision=v9", code=1).stderr
+    assert "the server says: no such revision" in told
+    run(target, *source(server, "huggingface"), f"--revision={COMMIT}")
+    assert content(target) == checkpoint()
+
+
+@pytest.mark.parametrize("kind", ["huggingface", "modelscope"])
+def test_a_token_comes_from_a_file_or_a_variable_and_goes_nowhere_else(
+    server: WeightsServer, target: Path, kind: str
 ) -> None:
-    (tmp_path / "token").write_text(f"{TOKEN}\n")
-    token = f"--set=weights.download.token={{file: {tmp_path / 'token'}}}"
-    with publish(folder, TOKEN) as site:
-        origin, *more = [site.url] if kind == "web" else hub(site, kind)
-        done = download(origin, target, *more, code=2)
-        assert "weights.download.token" in done.stderr and "401" in done.stderr
-        download(origin, target, *more, token)
-    assert same(folder, target)
-    kept = (target / ".download").rglob("*")
-    assert not [path for path in kept if path.is_file() and TOKEN in path.read_text()]
+    server.token = "hf_verysecrettoken"
+    given = source(server, kind)
+    told = run(target, *given, code=1).stderr
+    assert "HTTP 40" in told and "weights.download.token" in told
+    by_variable = [*given, "--set=weights.download.token={variable: MY_TOKEN}"]
+    wrong = environ(target.parent, MY_TOKEN="hf_wrongtoken")
+    told = run(target, *by_variable, code=1, env=wrong).stderr
+    assert "HTTP 40" in told and "hf_wrongtoken" not in told
+    right = environ(target.parent, MY_TOKEN=server.token)
+    done = run(target, *by_variable, "--json", env=right)
+    assert server.token not in done.stdout + done.stderr
+    assert content(target) == checkpoint() and server.secrets_at_cdn == []
+    for path in staging(target).iterdir():
+        assert server.token.encode() not in path.read_bytes()
+    file = target.with_name("token")
+    file.write_text(f"{server.token}\n")
+    file.chmod(stat.S_IRUSR)
+    run(target.with_name("b"), *given, f"--set=weights.download.token={{file: {file}}}")
+    assert content(target.with_name("b")) == checkpoint()
 
 
-def test_two_at_once_into_one_folder_are_refused(
-    site: Publisher, folder: Path, target: Path
+def test_a_gated_repository_is_explained(server: WeightsServer, target: Path) -> None:
+    server.gated = True
+    told = run(target, *source(server, "huggingface"), code=1).stderr
+    assert "HTTP 403" in told and "accept its terms" in told
+
+
+def test_patterns_choose_and_say_what_they_leave_out(server: WeightsServer, target: Path) -> None:
+    server.files["pytorch_model.bin"] = bytes(LARGE)
+    done = run(target, *source(server, "url"), f"--exclude={FIRST}", "--exclude=*.bin")
+    assert "left out by include and exclude: 2 files" in done.stdout
+    assert set(content(target)) == set(checkpoint()) - {FIRST}
+    other = target.with_name("other")
+    run(other, *source(server, "url"), "--include=*.json")
+    assert {Path(name).suffix for name in content(other)} == {".json"}
+    told = run(other, *source(server, "url"), "--include=*.nothing", code=2).stderr
+    assert "the patterns choose none of its 8 files" in told
+
+
+def test_an_incomplete_checkpoint_at_the_source_never_looks_complete(
+    server: WeightsServer, target: Path
 ) -> None:
-    site.faults[SHARD] = ["hold"]
-    with subprocess.Popen(words(site.url, target), stderr=subprocess.DEVNULL, cwd=ROOT) as first:
-        assert site.held.wait(60)
-        done = download(site.url, target, code=1)
-        assert "is under way" in done.stderr and f"pid {first.pid}" in done.stderr
-        site.go.set()
-    assert first.returncode == 0 and same(folder, target)
+    del server.files[FIRST]
+    told = run(target, *source(server, "huggingface"), code=1).stderr
+    assert f"is no whole checkpoint: {FIRST} is missing, the index names it" in told
+    assert not {"config.json", INDEX} & set(content(target))
+    server.files[FIRST] = checkpoint()[FIRST][:-1]
+    assert "the file is cut" in run(target, *source(server, "huggingface"), code=1).stderr
+    server.files[FIRST] = checkpoint()[FIRST]
+    run(target, *source(server, "huggingface"), "--replace")
+    assert content(target) == checkpoint()
 
 
-def test_patterns_choose_files(site: Publisher, target: Path) -> None:
-    download(site.url, target, "--include=*.json", "--exclude=tokenizer*")
-    names = {path.name for path in target.iterdir() if path.is_file()}
-    assert names == {"config.json", "model.safetensors.index.json"}
-
-
-def test_hashes_may_come_in_a_file(site: Publisher, folder: Path, target: Path) -> None:
-    write_sums(folder)
-    sums = folder.with_name("sums")
-    (folder / "SHA256SUMS").rename(sums)
-    assert "7 with a published hash" in download(site.url, target, f"--checksums={sums}").stderr
-    sums.write_text(sums.read_text().replace("0", "1"))
-    shutil.rmtree(target)
-    assert "has SHA-256" in download(folder, target, f"--checksums={sums}", code=1).stderr
-
-
-def test_an_index_that_names_what_is_not_published_is_said(
-    site: Publisher, folder: Path, target: Path
+def test_checksums_of_a_file_are_held_against_everything(
+    server: WeightsServer, target: Path, tmp_path: Path
 ) -> None:
-    (folder / SHARD).unlink()
-    done = download(site.url, target, code=2)
-    assert f"/{SHARD}: is not there (404)" in done.stderr
-    done = download(folder, target, code=2)
-    assert f"{SHARD}: is missing" in done.stderr
+    sums = tmp_path / "sums"
+    sums.write_text(f"{'0' * 64} *{FIRST}\n")
+    told = run(target, *source(server, "url"), f"--checksums={sums}", code=1).stderr
+    assert f"published is sha256:{'0' * 64}" in told
+    sums.write_text("no checksum\n")
+    told = run(target, *source(server, "url"), f"--checksums={sums}", code=2).stderr
+    assert f"{sums}:1: found 'no checksum'" in told
 
 
-def test_a_page_instead_of_a_shard_is_not_taken(
-    site: Publisher, folder: Path, target: Path
+@pytest.mark.parametrize(
+    ("given", "what"),
+    [
+        (["--source=modelscope"], "expected a repository's name"),
+        (["--source=huggingface", "--repository=one"], "found one, expected a repository's name"),
+        (["--source=/no/such/folder"], "there is no such folder"),
+        (["--source=https://me:secret@host/x"], "weights.download.token"),
+        (["--source=https://host/x", "--repository=a/b"], "is no hub"),
+        (["--set=weights.download.workers=0"], "weights.download.workers"),
+        (["--set=weights.download.token=hf_abc"], "a reference to the secret"),
+    ],
+)
+def test_wrong_input_is_refused(target: Path, given: list[str], what: str) -> None:
+    told = run(target, *given, code=2).stderr
+    assert what in told and "secret@" not in told and not target.exists()
+
+
+def test_a_full_disk_is_told_before_and_in_the_middle(
+    server: WeightsServer, tmp_path: Path
 ) -> None:
-    (folder / SHARD).write_bytes(b"<html>please log in</html>")
-    done = download(site.url, target, code=2)
-    assert "no safetensors file" in done.stderr and not (target / SHARD).exists()
-
-
-def test_space_is_looked_at_first_and_a_full_disk_is_told(
-    site: Publisher, folder: Path, tmp_path: Path
-) -> None:
-    needs("mount")
     disk = tmp_path / "disk"
+    needs("mount")
     mount_small_disk(disk, 4)
     try:
-        done = download(site.url, disk / "m", code=2)
-        assert "needs 6.6 MiB more, 4.0 MiB are free" in done.stderr and not list(disk.iterdir())
-        subprocess.run(["mount", "-o", "remount,size=9m", str(disk)], check=True)
-        (disk / "other").write_bytes(b"x" * (2 << 20))
-        site.faults[SHARD] = ["hold"]
-        running = subprocess.Popen(
-            words(site.url, disk / "m", "--set=weights.download.workers=1"),
-            *(-1, None, None, None, subprocess.PIPE),
-            cwd=ROOT,
-            text=True,
-        )
-        with running:
-            assert site.held.wait(60)
-            (disk / "more").write_bytes(b"x" * (2 << 20))
-            site.go.set()
-            _, said = running.communicate(timeout=60)
-        assert running.returncode == 1 and "No space left on device; what came is kept" in said
-        (disk / "other").unlink()
-        (disk / "more").unlink()
-        download(site.url, disk / "m")
-        assert same(folder, disk / "m")
+        told = run(disk / "model", *source(server, "url"), code=2).stderr
+        assert "needs 6.6 MiB more and 1.0 GiB that stay free, 4.0 MiB are free" in told
+        assert content(disk) == {}
+        server.files = {name: checkpoint()[name] for name in shards()}
+        server.lengths = False  # so that nobody can know before
+        reserve = "--set=weights.download.free_mib=0"
+        told = run(disk / "model", *source(server, "url"), reserve, code=1).stderr
+        assert "the disk is full; what was fetched is kept" in told
+        subprocess.run(["mount", "-o", "remount,size=20m", str(disk)], check=True)
+        run(disk / "model", *source(server, "url"), reserve)
+        assert content(disk / "model") == server.files
     finally:
         subprocess.run(["umount", str(disk)], check=True)
 
 
-@pytest.mark.parametrize(
-    ("origin", "more", "what"),
-    [
-        ("/no/such/folder", (), "there is no such folder"),
-        ("hf:only-a-name", (), "no repository, expected ORGANISATION/NAME"),
-        ("modelscope:a/b; rm -rf /", (), "no repository"),
-        ("{url}/nothing", (), "is not there (404)"),
-        ("hf:no/such", ("--set=weights.download.endpoint={url}",), "is not there (404)"),
-        ("modelscope:no/such", ("--set=weights.download.endpoint={url}",), "no/such"),
-        ("{folder}", ("--include=*.gguf",), "none of 7 published files is chosen"),
-        ("{folder}", ("--checksums=/no/sums",), "/no/sums: cannot be read"),
-        ("{folder}", ("--workers=0",), "expected 1 to 64"),
-        ("{folder}", ("--set=weights.download.token={{variable: NO_SUCH}}",), "NO_SUCH"),
-    ],
-)
-def test_wrong_input_is_refused_with_what_to_do(
-    site: Publisher, folder: Path, target: Path, origin: str, more: tuple[str, ...], what: str
-) -> None:
-    places = {"url": site.url, "folder": folder}
-    given = [word.format(**places) for word in more]
-    assert what in download(origin.format(**places), target, *given, code=2).stderr
+def test_the_environments_proxy_is_used(server: WeightsServer, target: Path) -> None:
+    proxied = environ(target.parent, http_proxy=server.url, no_proxy="")
+    run(target, "--source=http://models.example/files", env=proxied)
+    assert content(target) == checkpoint()
+
+
+def test_the_task_hands_its_options_on(server: WeightsServer, target: Path) -> None:
+    root = Path(__file__).resolve().parents[1]
+    task = ["invoke", "download-weights", f"--source={server.folder}", f"--target={target}"]
+    more = ["--include=*.json", "--include=*.py", "--dry-run", "--json"]
+    argv = [words(target)[0], "-m", *task, *more]
+    done = subprocess.run(
+        argv, capture_output=True, text=True, cwd=root, env=environ(target.parent), timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+    assert {Path(one["name"]).suffix for one in json.loads(done.stdout)["files"]} == {
+        ".json",
+        ".py",
+    }
     assert not target.exists()
-
-
-def test_a_server_that_is_not_there_is_told(target: Path) -> None:
-    done = download("http://127.0.0.1:9", target, code=1)
-    assert "no answer" in done.stderr and "weights.download.endpoint" in done.stderr
-    assert not target.exists()
-
-
-def test_an_origin_is_needed(target: Path) -> None:
-    done = subprocess.run([sys.executable, SCRIPT], capture_output=True, text=True, cwd=ROOT)
-    assert done.returncode == 2 and "weights.download.origin: no origin is named" in done.stderr

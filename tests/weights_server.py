@@ -1,177 +1,242 @@
-"""A web server that publishes a folder: plainly, and as the two hubs' interfaces do.
+"""A server of model files on the loopback: a plain folder, and what the two hubs' clients ask.
 
-The hubs themselves cannot be reached from test machines; their real client libraries talk to this,
-which answers the few requests that they make (huggingface_hub 0.36: hf_api.model_info; modelscope
-1.31: HubApi.get_model_files).
+Tests have no Internet, so the hubs are stood in for; their clients, huggingface_hub and modelscope,
+are the real ones. The paths and fields below are those that they ask for and read.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import re
 import threading
-from contextlib import contextmanager
-from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
-from typing import Any, Iterator
+from typing import Any, Iterator, Optional
 from urllib.parse import parse_qs, unquote, urlsplit
 
-REPOSITORY = "deepseek-ai/Small"
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
-TOKEN = "hf_secret-of-the-test"
+REPOSITORY = "some/model"
+LARGE = 1000  # bytes from which a hub keeps a file apart, with a SHA-256
 
 
-@dataclass
-class Publisher:
-    """faults: of a file's name, what the next answers to its GETs are, in order: a status, "cut"
-    (half of what is asked for, then the connection ends), "wrong" (other bytes) or "hold" (half,
-    then nothing until go is set). asked: (method, name, range) of all requests.
+def sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+class WeightsServer:
+    """files: name to content. faults: name to what happens to its next requests, in order; those
+    of "list" are for requests for the list of files.
+
+    A fault: a status ("503"), "cut:N" (the connection ends after N bytes), "hold:N" (silence after
+    N bytes until released), "wrong" (other content), "whole" (no ranges). asked: each request.
     """
 
-    folder: Path
-    port: int = 0
-    token: str | None = None
-    faults: dict[str, list[Any]] = field(default_factory=dict)
-    asked: list[tuple[str, str, str]] = field(default_factory=list)
-    held: threading.Event = field(default_factory=threading.Event)
-    go: threading.Event = field(default_factory=threading.Event)
+    def __init__(self, files: dict[str, bytes]) -> None:
+        self.files = dict(files)
+        self.faults: dict[str, list[str]] = {}
+        self.asked: list[tuple[str, str, Optional[str]]] = []
+        self.token: Optional[str] = None  # wanted from hubs' clients
+        self.gated = False
+        self.secrets_at_cdn: list[str] = []
+        self.shows_list = True
+        self.etags = True
+        self.lengths = True
+        self.released = threading.Event()
+        self.held = threading.Event()
+        server = self
+
+        class Handler(_Handler):
+            owner = server
+
+        self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.http.daemon_threads = True
+        self.port = self.http.server_address[1]
+        self.thread = threading.Thread(target=self.http.serve_forever, daemon=True)
+        self.thread.start()
 
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
-    def gets(self, name: str) -> list[str]:
-        """The ranges of all GETs for a file."""
-        return [span for method, path, span in self.asked if (method, path) == ("GET", name)]
+    @property
+    def folder(self) -> str:
+        return f"{self.url}/files"
 
+    def fetched(self) -> list[str]:
+        """Names of the files whose content was asked for."""
+        return [name for method, name, _ in self.asked if method == "GET"]
 
-@contextmanager
-def publish(folder: Path, token: str | None = None) -> Iterator[Publisher]:
-    """Serve a folder on a port of the loopback. token: refuse who does not show it."""
-    site = Publisher(folder, token=token)
-    handler = type("Handler", (_Handler,), {"site": site})
-    server = _Server(("127.0.0.1", 0), handler)
-    site.port = server.server_port
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        yield site
-    finally:
-        site.go.set()
-        server.shutdown()
-        server.server_close()
+    def ranges(self, name: str) -> list[Optional[str]]:
+        return [given for method, one, given in self.asked if (method, one) == ("GET", name)]
 
-
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
-
-    def handle_error(self, *_: Any) -> None:
-        """A client that was killed is what some tests want."""
+    def close(self) -> None:
+        self.released.set()
+        self.http.shutdown()
+        self.http.server_close()
 
 
 class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    site: Publisher
+    owner: WeightsServer
 
-    def log_message(self, *_: Any) -> None:
-        """Silent."""
+    def log_message(self, format: str, *args: Any) -> None:
+        pass
 
     def do_HEAD(self) -> None:
-        self._answer()
+        self.do_GET()
 
     def do_GET(self) -> None:
-        self._answer()
+        path = unquote(urlsplit(self.path).path)
+        query = parse_qs(urlsplit(self.path).query)
+        lists = path == "/files/" or path.startswith("/api/models/") or path.endswith("/repo/files")
+        if lists and self.owner.faults.get("list"):
+            self._status(self.owner.faults["list"].pop(0))
+            return
+        for route in (self._plain, self._huggingface, self._modelscope):
+            if route(path, query):
+                return
+        self._status("404")
 
-    def _answer(self) -> None:
-        parts = urlsplit(self.path)
-        path, query = unquote(parts.path), parse_qs(parts.query)
-        if self.site.token and not self._known():
-            self._send(401, b"who are you")
-        elif path.startswith(f"/api/models/{REPOSITORY}"):
-            self._json(self._hub())
-        elif path == f"/api/v1/models/{REPOSITORY}/repo/files":
-            self._json({"Code": 200, "Data": {"Files": self._modelscope()}})
-        elif path == f"/api/v1/models/{REPOSITORY}/repo":
-            self._file(query["FilePath"][0])
-        elif path.startswith(f"/{REPOSITORY}/resolve/{COMMIT}/"):
-            self._file(path.split(f"/{COMMIT}/", 1)[1])
+    def _plain(self, path: str, query: dict[str, list[str]]) -> bool:
+        if path == "/files/":
+            if self.owner.shows_list:
+                links = "".join(f'<a href="{name}">{name}</a>' for name in self.owner.files)
+                self._send(f'<a href="../">..</a>{links}'.encode(), "text/html")
+            else:
+                self._status("404")
+            return True
+        if path.startswith(("/files/", "/cdn/")):
+            if path.startswith("/cdn/"):
+                given = (self.headers.get("Authorization"), self.headers.get("Cookie"))
+                self.owner.secrets_at_cdn += [one for one in given if one]
+            self._file(path.split("/", 2)[2])
+            return True
+        return False
+
+    def _huggingface(self, path: str, query: dict[str, list[str]]) -> bool:
+        if re.fullmatch(rf"/api/models/{REPOSITORY}(/revision/(main|{COMMIT}))?", path):
+            if self._hf_allowed():
+                siblings = [_sibling(name, data) for name, data in self.owner.files.items()]
+                if query.get("blobs") != ["True"]:
+                    siblings = [{"rfilename": one["rfilename"]} for one in siblings]
+                self._json({"id": REPOSITORY, "sha": COMMIT, "siblings": siblings})
+            return True
+        prefix = f"/{REPOSITORY}/resolve/{COMMIT}/"
+        if path.startswith(prefix):
+            name = path[len(prefix) :]
+            if not self._hf_allowed():
+                return True
+            if len(self.owner.files.get(name, b"")) >= LARGE:  # lies with another host
+                self.send_response(302)
+                self.send_header("Location", f"http://localhost:{self.owner.port}/cdn/{name}")
+                self.end_headers()
+            else:
+                self._file(name)
+            return True
+        if path.startswith("/api/models/"):
+            missing = "/revision/" in path and path.startswith(f"/api/models/{REPOSITORY}/")
+            self._status("404", {"X-Error-Code": "RevisionNotFound" if missing else "RepoNotFound"})
+            return True
+        return False
+
+    def _hf_allowed(self) -> bool:
+        given = self.headers.get("Authorization")
+        if self.owner.token and given != f"Bearer {self.owner.token}":
+            self._status("401", {"X-Error-Code": "GatedRepo"} if self.owner.gated else {})
+            return False
+        if self.owner.gated:
+            self._status("403", {"X-Error-Code": "GatedRepo"})
+            return False
+        return True
+
+    def _modelscope(self, path: str, query: dict[str, list[str]]) -> bool:
+        if not path.startswith(f"/api/v1/models/{REPOSITORY}/repo"):
+            return False
+        cookie = self.headers.get("Cookie") or ""
+        if self.owner.token and f"m_session_id={self.owner.token}" not in cookie:
+            self._status("403")
+        elif query["Revision"] != ["master"]:
+            self._json({"Code": 10010204007, "Success": False, "Message": "no such revision"})
+        elif path.endswith("/repo/files"):
+            assert query["Recursive"] == ["True"]
+            files = [_entry(name, data) for name, data in self.owner.files.items()]
+            folder = {"Name": "sub", "Path": "sub", "Type": "tree", "Size": 0}
+            self._json({"Code": 200, "Success": True, "Data": {"Files": [folder, *files]}})
         else:
-            self._file(path.lstrip("/"))
-
-    def _known(self) -> bool:
-        said = f"{self.headers.get('Authorization')} {self.headers.get('Cookie')}"
-        return str(self.site.token) in said
-
-    def _hub(self) -> dict[str, Any]:
-        siblings = []
-        for path in sorted(self.site.folder.iterdir()):
-            data = path.read_bytes()
-            blob = hashlib.sha1(f"blob {len(data)}\0".encode() + data).hexdigest()
-            one: dict[str, Any] = {"rfilename": path.name, "size": len(data), "blobId": blob}
-            if path.suffix == ".safetensors":
-                digest = hashlib.sha256(path.read_bytes()).hexdigest()
-                one["lfs"] = {"sha256": digest, "size": one["size"], "pointerSize": 134}
-            siblings.append(one)
-        return {"id": REPOSITORY, "sha": COMMIT, "siblings": siblings}
-
-    def _modelscope(self) -> list[dict[str, Any]]:
-        return [
-            {
-                **{"Name": path.name, "Path": path.name, "Type": "blob"},
-                "Size": path.stat().st_size,
-                "Sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
-            }
-            for path in sorted(self.site.folder.iterdir())
-        ]
-
-    def _json(self, data: Any) -> None:
-        self._send(200, json.dumps(data).encode(), {"Content-Type": "application/json"})
+            self._file(query["FilePath"][0])
+        return True
 
     def _file(self, name: str) -> None:
-        span = self.headers.get("Range", "")
-        self.site.asked.append((self.command, name, span))
-        path = self.site.folder / name
-        fault = None
-        if self.command == "GET" and self.site.faults.get(name):
-            fault = self.site.faults[name].pop(0)
-        if isinstance(fault, int):
-            self._send(fault, b"not now")
+        owner = self.owner
+        given = self.headers.get("Range")
+        owner.asked.append((self.command, name, given))
+        data = owner.files.get(name)
+        faults = owner.faults.get(name, [])
+        fault = faults.pop(0) if faults and self.command == "GET" else ""
+        if data is None or fault.isdigit():
+            self._status(fault or "404")
             return
-        if not path.is_file():
-            self._send(404, b"no such file")
-            return
-        data = path.read_bytes()
-        tag = f'"{hashlib.md5(data).hexdigest()}"'
-        headers = {"ETag": tag, "Accept-Ranges": "bytes"}
-        status, first = 200, 0
-        if span and self.headers.get("If-Range", tag) == tag:
-            first = int(span[len("bytes=") :].rstrip("-"))
-            if first >= len(data):
-                self._send(416, b"")
-                return
-            status = 206
-            headers["Content-Range"] = f"bytes {first}-{len(data) - 1}/{len(data)}"
-        data = data[first:]
+        etag = f'"{sha256(data)[:16]}"' if owner.etags else ""
         if fault == "wrong":
-            data = bytes(byte ^ 1 for byte in data)
-        self._send(status, data, headers, fault)
+            data = bytes(len(data))
+        begin = 0
+        same = self.headers.get("If-Range") in (None, etag)
+        if given and fault != "whole" and same:
+            begin = int(given[len("bytes=") : -1])
+            if begin >= len(data):
+                self._status("416")
+                return
+        self.send_response(206 if begin else 200)
+        if begin:
+            self.send_header("Content-Range", f"bytes {begin}-{len(data) - 1}/{len(data)}")
+        if self.owner.lengths:
+            self.send_header("Content-Length", str(len(data) - begin))
+        if etag:
+            self.send_header("ETag", etag)
+        self.end_headers()
+        if self.command == "GET":
+            for part in _parts(data[begin:], fault):
+                self.wfile.write(part)
+            if fault.startswith("hold"):
+                owner.held.set()
+                owner.released.wait(60)
 
-    def _send(
-        self, status: int, data: bytes, headers: dict[str, str] | None = None, fault: Any = None
-    ) -> None:
-        self.send_response(status)
-        for name, value in (headers or {}).items():
-            self.send_header(name, value)
+    def _json(self, data: Any) -> None:
+        self._send(json.dumps(data).encode(), "application/json")
+
+    def _send(self, data: bytes, kind: str) -> None:
+        self.send_response(200)
+        self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(data)))
         self.end_headers()
-        if self.command == "HEAD":
-            return
-        if fault in ("cut", "hold"):
-            self.wfile.write(data[: len(data) // 2])
-            self.wfile.flush()
-            if fault == "hold":
-                self.site.held.set()
-                self.site.go.wait(60)
-            self.close_connection = True
-            return
         self.wfile.write(data)
+
+    def _status(self, status: str, headers: Optional[dict[str, str]] = None) -> None:
+        self.send_response(int(status))
+        for name, text in (headers or {}).items():
+            self.send_header(name, text)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+
+def _parts(data: bytes, fault: str) -> Iterator[bytes]:
+    kind, _, count = fault.partition(":")
+    yield data[: int(count)] if kind in ("cut", "hold") else data
+
+
+def _sibling(name: str, data: bytes) -> dict[str, Any]:
+    blob = hashlib.sha1(f"blob {len(data)}\0".encode() + data).hexdigest()
+    made: dict[str, Any] = {"rfilename": name, "size": len(data), "blobId": blob}
+    if len(data) >= LARGE:
+        made["lfs"] = {"sha256": sha256(data), "size": len(data), "pointerSize": 134}
+    return made
+
+
+def _entry(name: str, data: bytes) -> dict[str, Any]:
+    return {
+        "Name": name.rpartition("/")[2],
+        "Path": name,
+        "Type": "blob",
+        "Size": len(data),
+        "Sha256": sha256(data),
+        "Revision": COMMIT,
+    }

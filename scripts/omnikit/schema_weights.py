@@ -1,4 +1,4 @@
-"""Types of the settings of model checkpoints: conversion and verification."""
+"""Types of the settings of model checkpoints: download, conversion, verification."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ from omnikit.setting_types import (
     EnvName,
     EnvValue,
     Line,
+    Mebibytes,
     PathText,
     Program,
     RelativePath,
     Seconds,
-    Url,
+    WebAddress,
 )
 
 
@@ -33,16 +34,19 @@ class Msmodelslim(Strict):
 
 
 class Download(Strict):
-    origin: Optional[Line]
+    source: Line
+    repository: Optional[Line]
     revision: Optional[Line]
-    endpoint: Optional[Url]
+    endpoint: Optional[WebAddress]
     token: Optional[Secret]
     include: List[Line]
     exclude: List[Line]
+    checksums: Optional[PathText]
     workers: Annotated[int, Field(ge=1, le=64)]
     attempts: Count
     delay_s: Seconds
     timeout_s: Seconds
+    free_mib: Mebibytes
 
 
 class Weights(Strict):

@@ -18,6 +18,7 @@ _BUFFERS = r"^[0-9]+ [0-9]+[kKmM]?$"
 _VARIABLE = r"^[A-Za-z_][A-Za-z0-9_]*$"
 _FLAG = r"^[A-Za-z0-9][A-Za-z0-9_-]*$"
 _URL = r"^(https?|file)://[^\s]+$"
+_WEB_ADDRESS = r"^https?://[^\s@?#]+$"
 _JUMP = r"^[A-Za-z0-9][A-Za-z0-9._@:-]*(,[A-Za-z0-9][A-Za-z0-9._@:-]*)*$"
 _RELATIVE = r"^(\.|[A-Za-z0-9_][A-Za-z0-9_.+-]*(/[A-Za-z0-9_][A-Za-z0-9_.+-]*)*)$"
 _PROGRAM = r"^[A-Za-z0-9/][A-Za-z0-9_./+-]{0,254}$"
@@ -40,6 +41,7 @@ IN_WORDS = {
     _VARIABLE: "a variable's name: letters, digits and underscores, no digit first",
     _FLAG: f"a flag without its dashes: letters, digits, - and _, {_START}",
     _URL: "an address beginning with https://, http:// or file://",
+    _WEB_ADDRESS: "an address beginning with https:// or http://, without a user's name",
     _JUMP: "user@host:port, several separated by commas",
     _IMAGE: "REPOSITORY:TAG or REPOSITORY@sha256:DIGEST",
     _REGISTRY: "a registry: HOST, HOST:PORT or HOST:PORT/PATH",
@@ -125,6 +127,7 @@ Address = Annotated[str, Field(pattern=_ADDRESS)]
 Jump = Annotated[str, Field(pattern=_JUMP)]
 Program = Annotated[str, Field(pattern=_PROGRAM)]
 Url = Annotated[str, Field(pattern=_URL)]
+WebAddress = Annotated[str, Field(pattern=_WEB_ADDRESS)]
 Port = Annotated[int, Field(ge=1, le=65535)]
 Offset = Annotated[int, Field(ge=0, le=60000)]
 Seconds = Annotated[float, Field(gt=0, le=86400)]

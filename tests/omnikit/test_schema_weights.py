@@ -1,4 +1,4 @@
-"""Settings of the conversion: what is refused, with the setting's name."""
+"""Settings of download and conversion: what is refused, with the setting's name."""
 
 from __future__ import annotations
 
@@ -15,10 +15,15 @@ from omnikit.errors import InputError
         "weights.msmodelslim.free_ratio=-1",
         'weights.msmodelslim.flags=["a\\nb"]',
         "weights.msmodelslim.env={1x: y}",
+        "weights.download.endpoint=hf-mirror.com",
+        "weights.download.endpoint=https://me:word@host",
+        "weights.download.workers=65",
+        "weights.download.token=hf_secret",
+        "weights.download.include=*.json",
     ],
 )
 def test_mistakes_are_named(assignment: str) -> None:
-    with pytest.raises(InputError, match=r"weights\.msmodelslim\."):
+    with pytest.raises(InputError, match=assignment.partition("=")[0].replace(".", r"\.")):
         config.load("local", [], [assignment], environ={})
 
 

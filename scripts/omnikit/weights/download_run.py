@@ -1,173 +1,174 @@
-"""A model's files brought into a folder: what is there stays, what is missing is fetched."""
+"""Carries a download out: several files at once, each kept when it is verified, config.json last.
+
+While anything is missing, the target has no config.json and no index: nothing takes it for a model.
+"""
 
 from __future__ import annotations
 
-import json
-import shutil
+import os
 import threading
-from concurrent.futures import ThreadPoolExecutor
-from concurrent.futures import wait as wait_for
-from dataclasses import dataclass
-from fnmatch import fnmatch
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, Optional, Sequence
+from typing import Callable, Iterator, Sequence
 
 from omnikit import host_records
-from omnikit.errors import InputError
-from omnikit.weights import checkpoint
-from omnikit.weights.download_fetch import Fetcher, Stopped, sha256
-from omnikit.weights.download_sources import Origin, Remote
-from omnikit.weights.meter import Meter, size_text
+from omnikit.errors import ActionError
+from omnikit.weights import download_check, download_faults, download_transfer
+from omnikit.weights.checkpoint import INDEX
+from omnikit.weights.download_plan import UNCHANGED, Item, part_of
+from omnikit.weights.download_record import Record
+from omnikit.weights.download_request import Requests
+from omnikit.weights.download_transfer import Fetch
+from omnikit.weights.download_types import Listing, Patience, staging
+from omnikit.weights.meter import Meter
 
-# In the target: parts, and what is known of the files that are whole.
-WORK = ".download"
-_RECORD = "files.json"
-
-
-@dataclass(frozen=True)
-class Need:
-    """todo: files to fetch. there: files that are right. bytes: still to come, as far as known."""
-
-    todo: list[Remote]
-    there: list[Remote]
-    bytes: int
+_LAST = ("config.json", INDEX)
 
 
-def chosen(files: Sequence[Remote], include: Sequence[str], exclude: Sequence[str]) -> list[Remote]:
-    """By patterns of the shell. Raises InputError: nothing is left."""
-    found = [
-        one
-        for one in files
-        if (not include or any(fnmatch(one.name, pattern) for pattern in include))
-        and not any(fnmatch(one.name, pattern) for pattern in exclude)
-    ]
-    if not found:
-        raise InputError(
-            f"none of {len(files)} published files is chosen.",
-            where="weights.download.include, exclude",
-            todo="--dry-run without patterns shows their names",
-        )
-    return found
+@contextmanager
+def locked(target: Path) -> Iterator[None]:
+    """Hold the target. Raises ActionError: another download is at work there."""
+    path = staging(target) / "lock"
+    with ExitStack() as stack:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(host_records.locked(path, f"a download into {target}"))
+        except ActionError as error:
+            raise ActionError(
+                error.what, where=str(target), todo="wait for it, or end that process; then again"
+            ) from error
+        except OSError as error:
+            raise download_faults.unwritable(error, target) from error
+        yield
 
 
-def look(target: Path, files: Sequence[Remote], verify: bool = False) -> Need:
-    """What is missing. A file that came otherwise is taken when its published hash is right.
+def run(
+    target: Path,
+    listing: Listing,
+    items: Sequence[Item],
+    left_out: Sequence[str],
+    record: Record,
+    *,
+    workers: int,
+    patience: Patience,
+    say: Callable[[str], None],
+) -> int:
+    """Fetch what is to be fetched; the number of headers checked at the end.
 
-    Without a hash it is fetched: shards of two models of one architecture have equal sizes.
-
-    verify: read all files again, also those that were checked when they came.
+    The target must be locked. Raises ActionError; what was fetched by then is kept.
     """
-    record = _read(target)
-    todo, there, left = [], [], 0
-    for one in files:
-        path = target / one.name
-        if path.is_file() and _right(path, one, record.get(one.name), verify):
-            there.append(one)
-            continue
-        todo.append(one)
-        part = _part(target, one)
-        left += max(0, (one.size or 0) - (part.stat().st_size if part.exists() else 0))
-    return Need(todo, there, left)
+    return _Run(target, listing, items, record, patience, say).run(workers, left_out)
 
 
-def _right(path: Path, one: Remote, known: Optional[dict[str, Any]], verify: bool) -> bool:
-    told = path.stat()
-    if one.size is not None and told.st_size != one.size:
-        return False
-    same = known is not None and (known["size"], known["mtime_ns"]) == (
-        told.st_size,
-        told.st_mtime_ns,
-    )
-    if known is not None and not one.sha256 and known["state"] != one.state:
-        return False
-    if known is not None and same and not verify:
-        return not one.sha256 or known["sha256"] == one.sha256
-    expected = one.sha256 or (known["sha256"] if known else None)
-    return expected is not None and sha256(path) == expected
+class _Run:
+    def __init__(
+        self,
+        target: Path,
+        listing: Listing,
+        items: Sequence[Item],
+        record: Record,
+        patience: Patience,
+        say: Callable[[str], None],
+    ) -> None:
+        self.target = target
+        self.listing = listing
+        self.items = items
+        self.record = record
+        self.meter = Meter(sum(one.missing + one.here for one in items), say, "downloaded")
+        self.meter.skip(sum(one.here for one in items))
+        requests = Requests(patience.timeout_s, listing.host, listing.headers)
+        self.fetch = Fetch(requests, patience, self.meter.add, say)
+        self.lock = threading.Lock()
+        self.withdrawn = False
+        self.found: dict[str, str] = {one.file.name: one.found for one in items}
 
+    def run(self, workers: int, left_out: Sequence[str]) -> int:
+        self.record.of_source(self.listing)
+        try:
+            for item in self.items:
+                if item.action == UNCHANGED:
+                    self.record.note(item.file, item.found)
+            self.record.write()
+            # Small files first: a wrong token or name shows at once, not after the first shard.
+            todo = sorted(
+                (one for one in self.items if one.to_do), key=lambda one: one.file.size or 0
+            )
+            self._all(todo, workers)
+            names = [one.file.name for one in self.items]
+            headers = download_check.check(names, left_out, self._place, self.listing.origin)
+            for item in self.items:
+                if item.file.name in _LAST and part_of(self.target, item.file.name).is_file():
+                    self._put(item)
+            self._clear()
+            _sync(self.target)
+        except OSError as error:
+            raise download_faults.unwritable(error, self.target) from error
+        except KeyboardInterrupt:
+            self.fetch.say("what was fetched is kept; the same command goes on from here")
+            raise
+        return headers
 
-def check_space(target: Path, need: Need) -> None:
-    """Raises InputError: needed and free bytes."""
-    above = next(folder for folder in (target, *target.absolute().parents) if folder.is_dir())
-    free = shutil.disk_usage(above).free
-    if need.bytes > free:
-        raise InputError(
-            f"needs {size_text(need.bytes)} more, {size_text(free)} are free.",
-            where=str(target),
-            todo="free some space, or choose another target",
-        )
-
-
-def run(origin: Origin, target: Path, need: Need, workers: int, fetcher: Fetcher) -> None:
-    """Fetch what is missing, side by side. Raises InputError, ActionError: of the first file that
-    cannot be had; the others are stopped, what came is kept.
-    """
-    (target / WORK).mkdir(parents=True, exist_ok=True)
-    with host_records.locked(target / WORK / "lock", f"download into {target}"):
-        record = _read(target)
-        turn = threading.Lock()
-
-        def one(remote: Remote) -> None:
-            if fetcher.stop.is_set():
-                return
-            part = _part(target, remote)
-            try:
-                part.parent.mkdir(parents=True, exist_ok=True)
-                digest = fetcher.fetch(remote, part)
-                if remote.name.endswith(".safetensors"):
-                    checkpoint.read_header(part)  # a page of an error is no shard
-                place = target / remote.name
-                place.parent.mkdir(parents=True, exist_ok=True)
-                part.replace(place)
-                part.with_name(f"{part.name}.tag").unlink(missing_ok=True)
-                told = place.stat()
-                with turn:
-                    record[remote.name] = {
-                        **{"size": told.st_size, "mtime_ns": told.st_mtime_ns},
-                        **{"sha256": digest, "state": remote.state},
-                    }
-                    _write(target, record)
-            except BaseException:
-                fetcher.stop.set()
-                raise
-
+    def _all(self, items: Sequence[Item], workers: int) -> None:
         with ThreadPoolExecutor(workers) as pool:
-            futures = [pool.submit(one, remote) for remote in need.todo]
+            futures = [pool.submit(self._one, item) for item in items]
             try:
-                wait_for(futures)
+                self._wait(futures)
             except BaseException:
-                fetcher.stop.set()
+                self.fetch.halt()
+                pool.shutdown(cancel_futures=True)
                 raise
-        errors = [error for future in futures if (error := future.exception()) is not None]
-        errors.sort(key=lambda error: isinstance(error, Stopped))  # the cause before its effects
-        if errors:
-            raise errors[0]
+
+    def _wait(self, futures: Sequence[Future[None]]) -> None:
+        """The first that fails is told; the others stop."""
+        done, _ = wait(futures, return_when="FIRST_EXCEPTION")
+        for future in done:
+            future.result()
+
+    def _one(self, item: Item) -> None:
+        if self.fetch.stop.is_set():
+            return
+        part = part_of(self.target, item.file.name)
+        self.found[item.file.name] = self.fetch.file(item.file, part)
+        if item.file.name not in _LAST:
+            with self.lock:
+                self._withdraw()
+            self._put(item)
+
+    def _put(self, item: Item) -> None:
+        name = item.file.name
+        download_transfer.moved(part_of(self.target, name), self.target / name)
+        self.record.put(item.file, self.found[name])
+
+    def _withdraw(self) -> None:
+        """Before the first file changes: what makes a model of the folder goes into staging."""
+        if self.withdrawn:
+            return
+        self.withdrawn = True
+        for item in self.items:
+            path = self.target / item.file.name
+            if item.file.name in _LAST and path.is_file() and item.action == UNCHANGED:
+                download_transfer.taken_back(item.file, path, part_of(self.target, path.name))
+            elif item.file.name in _LAST and path.is_file() and item.to_do:
+                path.unlink()  # its successor is fetched by now, or soon
+        _sync(self.target)
+
+    def _clear(self) -> None:
+        """Parts of files that the source has no more are of no use."""
+        listed = {part_of(self.target, file.name) for file in self.listing.files}
+        for part in staging(self.target).rglob("*.incomplete"):
+            if part not in listed:
+                download_transfer.forget(part)
+
+    def _place(self, name: str) -> Path:
+        part = part_of(self.target, name)
+        return part if name in _LAST and part.is_file() else self.target / name
 
 
-def check_whole(target: Path) -> int:
-    """How many safetensors files the index names, all there and as it says; 0 without an index.
-
-    Raises InputError: every one that is missing or says something else.
-    """
-    if not (target / checkpoint.INDEX).exists():
-        return 0
-    return len(checkpoint.read(target, config_needed=False).shards)
-
-
-def meter(need: Need, say: Any) -> Meter:
-    """Of the bytes that are to come."""
-    return Meter(need.bytes, say, "downloaded")
-
-
-def _part(target: Path, one: Remote) -> Path:
-    return target / WORK / f"{one.name}.part"
-
-
-def _read(target: Path) -> dict[str, Any]:
-    path = target / WORK / _RECORD
-    return checkpoint.read_json(path) if path.exists() else {}
-
-
-def _write(target: Path, record: dict[str, Any]) -> None:
-    text = json.dumps(record, indent=1) + "\n"
-    host_records.write_atomically(target / WORK / _RECORD, text)
+def _sync(folder: Path) -> None:
+    """Names of files survive a power failure only when their folder is on the disk."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,112 @@
+"""What went wrong with a download, in words, and what to do: name, token, network, disk."""
+
+from __future__ import annotations
+
+import errno
+import ssl
+from pathlib import Path
+from typing import Any, Union
+from urllib.parse import urlsplit
+
+from omnikit.errors import ActionError
+from omnikit.weights.download_types import TransientError
+
+_TOKEN = "set weights.download.token to {file: FILE} or {variable: NAME}"
+
+
+class RefusedError(ActionError):
+    """A server's no, by its HTTP status."""
+
+    def __init__(self, status: int, what: str, todo: str, where: str) -> None:
+        super().__init__(what, where=where, todo=todo)
+        self.status = status
+
+
+def refused(status: int, where: str, *, token: bool) -> RefusedError:
+    """A server's no. token: whether one was sent."""
+    return RefusedError(status, *_refusal(status, token), plain(where))
+
+
+def _refusal(status: int, token: bool) -> tuple[str, str]:
+    """What, and what to do."""
+    if status == 401:
+        what = "the server does not accept the token" if token else "the server wants a token"
+        todo = "make a new token there" if token else "make one with the account that has access"
+        return f"{what} (HTTP 401), or the name is wrong.", f"{todo}, then {_TOKEN}"
+    if status == 403:
+        terms = "open its page in a browser, accept its terms with"
+        todo = f"{terms} the account of the token" if token else f"{terms} an account; {_TOKEN}"
+        return "the server refuses access (HTTP 403): it is gated or private.", todo
+    if status == 404:
+        return (
+            "there is no such file, repository or revision (HTTP 404), or it is private.",
+            "compare weights.download.repository, .revision and .source with its page;"
+            f" if it is private, {_TOKEN}",
+        )
+    return f"the server answers HTTP {status}.", "open the address in a browser"
+
+
+def unreachable(error: BaseException, where: str) -> Union[ActionError, TransientError]:
+    """A connection that failed: mostly worth another attempt, not with a wrong certificate."""
+    reason = getattr(error, "reason", error)
+    if isinstance(reason, ssl.SSLCertVerificationError):
+        return untrusted(reason, where)
+    if isinstance(error, ValueError):
+        return ActionError(f"cannot be asked: {error}.", where=plain(where), todo="mend it")
+    text = str(reason) or type(reason).__name__
+    return TransientError(text)
+
+
+def untrusted(error: BaseException, where: str) -> ActionError:
+    """A certificate that is not accepted."""
+    return ActionError(
+        f"its certificate is not accepted: {cause(error)}.",
+        where=plain(where),
+        todo="let SSL_CERT_FILE and REQUESTS_CA_BUNDLE name a file with the certificates of your"
+        " network's proxy or mirror",
+    )
+
+
+def cause(error: BaseException) -> str:
+    """What happened in the end, without the wrappers of urllib3 and requests."""
+    inner: Any = error
+    while True:
+        below = getattr(inner, "reason", None) or (inner.args[0] if inner.args else None)
+        if not isinstance(below, BaseException):
+            return str(inner) or type(inner).__name__
+        inner = below
+
+
+def given_up(error: TransientError, where: str, attempts: int) -> ActionError:
+    """The last attempt failed too."""
+    return ActionError(
+        f"{error}, also at attempt {attempts}.",
+        where=plain(where),
+        todo="look at the network and at HTTPS_PROXY, HTTP_PROXY and NO_PROXY, or name a mirror"
+        " (weights.download.endpoint); then run again: what is here is kept",
+    )
+
+
+def unreadable(error: OSError, path: Path) -> ActionError:
+    """A local file that cannot be read."""
+    return ActionError(f"cannot be read: {error.strerror}.", where=str(path), todo="look at it")
+
+
+def unwritable(error: OSError, folder: Path) -> ActionError:
+    """The disk says no."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        what, todo = (
+            "the disk is full; what was fetched is kept.",
+            "free some space, then run again",
+        )
+    else:
+        what, todo = f"cannot be written: {error.strerror or error}.", "mend it, then run again"
+    return ActionError(what, where=str(error.filename or folder), todo=todo)
+
+
+def plain(where: str) -> str:
+    """An address without what may be a secret: a query that is not ours, a password."""
+    parts = urlsplit(where)
+    if parts.scheme not in ("http", "https"):
+        return where
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()

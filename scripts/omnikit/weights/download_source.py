@@ -1,0 +1,117 @@
+"""Asks the source that the settings name for its files, again when the network fails."""
+
+from __future__ import annotations
+
+import base64
+import re
+from pathlib import Path
+from typing import Any, Callable, Optional
+from urllib.parse import unquote, urlsplit
+
+from omnikit.errors import InputError
+from omnikit.health import wait_until
+from omnikit.weights import (
+    download_address,
+    download_checksums,
+    download_faults,
+    download_huggingface,
+    download_modelscope,
+)
+from omnikit.weights.download_request import Requests
+from omnikit.weights.download_types import Listing, Patience, TransientError, host_of
+
+HUBS: dict[str, Callable[..., Listing]] = {
+    "modelscope": download_modelscope.listing,
+    "huggingface": download_huggingface.listing,
+}
+_REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+
+
+def listing(
+    given: Any, patience: Patience, token: Optional[str], say: Callable[[str], None]
+) -> Listing:
+    """The files of the source in the settings weights.download. Raises InputError, ActionError."""
+    sums = None
+    if given.checksums:
+        sums = _sums(Path(given.checksums).expanduser())
+    attempt, delay_s = 1, patience.delay_s
+    while True:
+        try:
+            return _listing(given, patience, token, sums)
+        except TransientError as error:
+            if attempt >= patience.attempts:
+                where = given.endpoint or given.source
+                raise download_faults.given_up(error, where, attempt) from error
+            pause_s = max(delay_s, error.wait_s)
+            say(f"{error}; next attempt in {pause_s:.0f} s")
+            wait_until(lambda: False, pause_s, pause_s)
+        attempt, delay_s = attempt + 1, delay_s * 2
+
+
+def check(given: Any) -> None:
+    """Raises InputError: the settings name no source that could be asked."""
+    if given.source not in HUBS:
+        address = urlsplit(given.source)
+        if address.scheme in ("http", "https") and (address.username or not address.hostname):
+            raise InputError(
+                "found an address with a user's name or without a host.",
+                where="weights.download.source",
+                todo="give USER:PASSWORD by weights.download.token, as a file or a variable",
+            )
+        if given.repository:
+            raise InputError(
+                f"repository is set, but {download_faults.plain(given.source)} is no hub.",
+                where="weights.download.repository",
+                todo=f"--source {' or '.join(HUBS)}, or leave the repository out",
+            )
+    elif not given.repository or not _REPOSITORY.fullmatch(given.repository):
+        raise InputError(
+            f"found {given.repository or 'none'}, expected a repository's name,"
+            " for example deepseek-ai/DeepSeek-R1.",
+            where="weights.download.repository",
+            todo="--repository OWNER/NAME, as on its page",
+        )
+
+
+def _listing(
+    given: Any, patience: Patience, token: Optional[str], sums: Optional[dict[str, str]]
+) -> Listing:
+    if given.source in HUBS:
+        endpoint = given.endpoint.rstrip("/") if given.endpoint else None
+        found = HUBS[given.source](
+            given.repository, given.revision, endpoint, token, patience.timeout_s
+        )
+        return found if sums is None else _with_sums(found, sums)
+    if urlsplit(given.source).scheme in ("http", "https"):
+        headers = {"Authorization": _authorization(token)} if token else {}
+        requests = Requests(patience.timeout_s, host_of(given.source), headers)
+        return download_address.of_url(given.source, requests, sums)
+    folder = given.source
+    if folder.startswith("file://"):
+        folder = unquote(urlsplit(folder).path)
+    return download_address.of_folder(Path(folder).expanduser(), sums)
+
+
+def _authorization(token: str) -> str:
+    """USER:PASSWORD is HTTP's basic way, anything else a bearer's token."""
+    if ":" in token:
+        return f"Basic {base64.b64encode(token.encode()).decode()}"
+    return f"Bearer {token}"
+
+
+def _with_sums(found: Listing, sums: dict[str, str]) -> Listing:
+    from dataclasses import replace
+
+    files = [replace(file, hash=sums.get(file.name, file.hash)) for file in found.files]
+    return replace(found, files=files)
+
+
+def _sums(path: Path) -> dict[str, str]:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is no text"
+        raise InputError(
+            f"cannot be read: {reason}.", where=str(path), todo="mend weights.download.checksums"
+        ) from error
+    return download_checksums.parse(text, str(path))

@@ -1,0 +1,40 @@
+"""Lists of checksums as tools write them, and hashes of files."""
+
+from __future__ import annotations
+
+import hashlib
+import subprocess
+from pathlib import Path
+
+import pytest
+from omnikit.errors import InputError
+from omnikit.weights import download_checksums
+
+
+def test_what_sha256sum_writes_is_read(tmp_path: Path) -> None:
+    (tmp_path / "a b.json").write_text("one")
+    (tmp_path / "c.bin").write_bytes(bytes(range(256)))
+    wanted = {
+        path.name: f"sha256:{hashlib.sha256(path.read_bytes()).hexdigest()}"
+        for path in tmp_path.iterdir()
+    }
+    for option in ("--text", "--binary", "--tag"):
+        argv = ["sha256sum", option, "a b.json", "./c.bin"]
+        made = subprocess.run(argv, capture_output=True, text=True, check=True, cwd=tmp_path)
+        assert download_checksums.parse(f"# list\n\n{made.stdout}", "SUMS") == wanted
+
+
+def test_a_line_that_is_none_is_named() -> None:
+    text = f"{'a' * 64}  good\n{'a' * 63}  short\n"
+    with pytest.raises(InputError, match=r"SUMS:2: found 'aaa"):
+        download_checksums.parse(text, "SUMS")
+
+
+def test_the_hash_of_a_git_blob_is_gits(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"some text\n" * 300_000)
+    argv = ["git", "hash-object", str(path)]
+    wanted = subprocess.run(argv, capture_output=True, text=True, check=True).stdout.strip()
+    read: list[int] = []
+    assert download_checksums.of_file(path, "git:", read.append) == f"git:{wanted}"
+    assert sum(read) == path.stat().st_size

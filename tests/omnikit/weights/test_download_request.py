@@ -1,0 +1,70 @@
+"""Requests that go out: secrets stay with their host, certificates are held against."""
+
+from __future__ import annotations
+
+import ssl
+import subprocess
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Iterator
+
+import pytest
+from omnikit.errors import ActionError
+from omnikit.weights import download_faults
+from omnikit.weights.download_request import Requests
+from weights_server import LARGE, REPOSITORY, WeightsServer
+
+COMMIT_URL = f"{REPOSITORY}/resolve/0123456789abcdef0123456789abcdef01234567"
+
+
+@pytest.fixture
+def server() -> Iterator[WeightsServer]:
+    made = WeightsServer({"large": bytes(LARGE), "small": b"text"})
+    made.token = "secret"
+    yield made
+    made.close()
+
+
+@pytest.mark.parametrize(("name", "size"), [("large", LARGE), ("small", 4)])
+def test_a_token_goes_to_its_host_and_not_to_the_next(
+    server: WeightsServer, name: str, size: int
+) -> None:
+    host = f"127.0.0.1:{server.port}"
+    requests = Requests(10, host, {"Authorization": "Bearer secret"})
+    answer = requests.open(f"{server.url}/{COMMIT_URL}/{name}")
+    assert len(answer.stream.read()) == size and server.secrets_at_cdn == []
+    answer.close()
+    elsewhere = Requests(10, "other:1", {"Authorization": "Bearer secret"})
+    with pytest.raises(ActionError, match="HTTP 401"):
+        elsewhere.open(f"{server.url}/{COMMIT_URL}/{name}")
+
+
+class _Silent(BaseHTTPRequestHandler):
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+def test_a_certificate_that_is_not_accepted_is_told(tmp_path: Path) -> None:
+    key, certificate = tmp_path / "key", tmp_path / "certificate"
+    made = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=localhost"]
+    subprocess.run(
+        [*made, "-keyout", str(key), "-out", str(certificate)], check=True, capture_output=True
+    )
+    http = ThreadingHTTPServer(("127.0.0.1", 0), _Silent)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    http.socket = context.wrap_socket(http.socket, server_side=True)
+    threading.Thread(target=http.serve_forever, daemon=True).start()
+    try:
+        with pytest.raises(ActionError, match="certificate is not accepted") as raised:
+            Requests(10).open(f"https://localhost:{http.server_address[1]}/")
+        assert "SSL_CERT_FILE" in str(raised.value)
+    finally:
+        http.shutdown()
+        http.server_close()
+
+
+def test_an_address_is_shown_without_a_password() -> None:
+    assert download_faults.plain("https://me:word@host:1/a?b=c") == "https://host:1/a?b=c"
+    assert download_faults.plain("/folder") == "/folder"
