@@ -35,14 +35,17 @@ class Config:
         shown = ".".join(str(step) for step in path)
         return InputError(f"{shown}: {what}", where=str(self.origin(*path)), todo=todo)
 
-    def server_for(self, role: str, index: int, host: str) -> tuple[Server, Node]:
+    def server_for(
+        self, role: str, index: int, host: str, profiled: bool = False
+    ) -> tuple[Server, Node]:
         """Server settings of one instance on one host, typed and with origins.
 
-        Within a layer: general < disaggregated < role < ray < instance < host.
+        Within a layer: general < disaggregated < role < ray < instance < host < profiling.
         """
         general = ("roles", "disaggregated") if role != "colocated" else ()
         ray = ("ray",) if self.on_ray(role, index) else ()
         places = [general, ("roles", role), ray, ("topology", role, index), ("hosts", host)]
+        places.append(("profiling",) if profiled else ())
         found = [self.tree.find((*place, "server")) if place else None for place in places]
         own = [part for part in found if part is not None and part.value is not None]
         merged = layers.most_specific([self.tree.value["server"], *own])

@@ -4,22 +4,19 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Dict, List, Literal, Optional
 
-from pydantic import Field, create_model
+from pydantic import Field
 
 from omnikit.schema_base import Secret, Strict
 from omnikit.schema_measuring import Benchmark, Monitoring
 from omnikit.schema_preparation import Checks, Container, Image, Keys, Source, Sync
+from omnikit.schema_server import Profiling, Server, ServerPart
 from omnikit.schema_weights import Weights
 from omnikit.setting_types import (
     Address,
-    ArgValue,
     Balance,
     Buffers,
     Count,
     Devices,
-    EnvName,
-    EnvValue,
-    FlagName,
     Jump,
     Line,
     Mebibytes,
@@ -45,18 +42,6 @@ class Profile(Strict):
     engine: Name
     omni_version: Name
     model: Name
-
-
-class Server(Strict):
-    command: Annotated[List[Line], Field(min_length=1)]
-    tensor_parallel: Optional[Count]
-    args: Dict[FlagName, ArgValue]
-    env: Dict[EnvName, EnvValue]
-    files: Dict[Name, Dict[str, Any]]
-
-
-_PARTS: Any = {name: (field, None) for name, field in Server.__annotations__.items()}
-ServerPart: Any = create_model("ServerPart", __base__=Strict, __module__=__name__, **_PARTS)
 
 
 class RolePart(Strict):
@@ -284,5 +269,6 @@ class Settings(Strict):
     benchmark: Benchmark
     metrics: Metrics
     monitoring: Monitoring
+    profiling: Profiling
     fleet: Fleet
     weights: Weights

@@ -24,6 +24,7 @@ from omnikit.topology_checks import (
     check_devices,
     check_hosts,
     check_names,
+    check_profiled,
     check_shape,
 )
 from omnikit.topology_facts import endpoints, engine_places, rank_table, server, server_facts
@@ -70,11 +71,16 @@ class _Planner:
 
     def plan(self) -> Plan:
         check_names(self.config, self.groups, PROXY_NAME)
+        check_profiled(self.config, self.groups)
         check_devices(self.config, self.groups)
         check_addresses(self.config, self.used)
         work_dir = self._path(self.settings.paths.work_dir, "paths", "work_dir")
         log_dir = self.settings.paths.log_dir
         self.log_dir = self._path(log_dir, "paths", "log_dir") if log_dir else f"{work_dir}/logs"
+        traces = self.settings.profiling.dir
+        self.profile_dir = (
+            self._path(traces, "profiling", "dir") if traces else f"{work_dir}/profiles"
+        )
         self.model_path = self._path(self.settings.model.path, "model", "path")
         hosts = self._hosts(work_dir)
         ports = Ports(self.config)
@@ -175,6 +181,9 @@ class _Planner:
             "log_dir": self._log_dir(m.name),
             "temp_dir": f"{host.temp_dir}/{m.name}",
             "work_dir": host.work_dir,
+            "profile_dir": f"{self.profile_dir}/{m.name}",
+            "profile_steps": self.settings.profiling.steps,
+            "profile_tokens": self.settings.profiling.token_threshold,
         }
 
     def _node(

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
+from difflib import get_close_matches
 from ipaddress import ip_address
-from typing import Iterable, Sequence, Union
+from typing import Iterable, Optional, Sequence, Union
 
 from omnikit.config import Config
 from omnikit.schema import ROLES
@@ -121,6 +122,33 @@ def check_names(config: Config, groups: Iterable[Group], proxy: str) -> None:
             names_itself = config.settings.hosts[m.host].node_name is not None
             path = ("hosts", m.host, "node_name") if names_itself else ("topology", m.role)
             raise config.error(f"{m.name!r} is also the name of {other}.", *path)
+
+
+def check_profiled(config: Config, groups: Iterable[Group]) -> None:
+    """Instances whose profiler is on exist, and their engine has one."""
+    profiling = config.settings.profiling
+    if profiling.instances and profiling.start == "none":
+        raise config.error(
+            "nothing is known of a profiler of this engine.",
+            *("profiling", "start"),
+            todo="set profiling.start and profiling.server, or choose the engine's release:"
+            " profile.omni_version",
+        )
+    names = [member.name for group in groups for member in group.members]
+    for index, name in enumerate(profiling.instances):
+        if name not in names:
+            near = nearest(name, names)
+            raise config.error(
+                f"there is no instance {name!r}" + (f", is it {near!r}?" if near else "."),
+                *("profiling", "instances", index),
+                todo=f"one of {', '.join(names)}",
+            )
+
+
+def nearest(name: str, names: Sequence[str]) -> Optional[str]:
+    """The name that was probably meant; of names so short, one with the same first letter."""
+    alike = [other for other in names if other[:1] == name[:1]] or list(names)
+    return next(iter(get_close_matches(name, alike, n=1, cutoff=0.4)), None)
 
 
 def check_devices(config: Config, groups: Iterable[Group]) -> None:

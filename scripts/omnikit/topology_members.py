@@ -70,6 +70,12 @@ def host_devices(config: Config, entry: Instance, host: str) -> tuple[int, ...]:
     return parse_devices(config.settings.devices)
 
 
+def _names(config: Config, role: str, entry: Instance, first: int) -> list[str]:
+    """What the parts of an instance are called, one on each of its hosts."""
+    given = [config.settings.hosts[host].node_name for host in entry.hosts]
+    return [name or f"{_PREFIX[role]}{first + rank}" for rank, name in enumerate(given)]
+
+
 def _members(
     config: Config,
     role: str,
@@ -81,15 +87,18 @@ def _members(
     entry: Instance = getattr(settings.topology, role)[index]
     per_host = [host_devices(config, entry, host) for host in entry.hosts]
     npu = settings.engine.device_kind == "npu"
+    names = _names(config, role, entry, first)
+    # All parts of an instance record, or none: they compute each step together.
+    profiled = not set(settings.profiling.instances).isdisjoint(names)
     made: list[Member] = []
     offset = servers = 0
     for rank, (host, devices) in enumerate(zip(entry.hosts, per_host)):
         # Settings are merged and checked once for all whom no override of their own sets apart.
-        apart = entry.server is not None or config.on_ray(role, index)
+        apart = entry.server is not None or config.on_ray(role, index) or profiled
         own_instance = index if apart else -1
         key = (role, own_instance, host if settings.hosts[host].server is not None else "")
         if key not in known:
-            known[key] = config.server_for(role, index, host)
+            known[key] = config.server_for(role, index, host, profiled)
         server, tree = known[key]
         tp = server.tensor_parallel
         if tp is None:
@@ -99,7 +108,7 @@ def _members(
             count = 1 if rank == 0 else 0
         made.append(
             Member(
-                name=settings.hosts[host].node_name or f"{_PREFIX[role]}{first + rank}",
+                name=names[rank],
                 role=role,
                 index=index,
                 host=host,
