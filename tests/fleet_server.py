@@ -6,7 +6,8 @@ not know are ignored. STAND_IN_DELAY_S: seconds until it is ready. STAND_IN_FAIL
 with that text as its last words. STAND_IN_REQUEST_S: seconds that a request takes.
 STAND_IN_KV_USAGE: share of the KV cache that its metrics show.
 A streamed request with
-stand_in_until ends when that file is there.
+stand_in_until ends when that file is there. With --profiler-config it records as the engine does
+(stand_in_profile).
 """
 
 from __future__ import annotations
@@ -32,6 +33,8 @@ MODEL = option("--served-model-name", "tiny")
 REQUEST_S = float(os.environ.get("STAND_IN_REQUEST_S", "0"))
 KV_USAGE = float(os.environ.get("STAND_IN_KV_USAGE", "0"))
 RUNNING = [0]
+STEPS = [0]
+PROFILER = json.loads(option("--profiler-config", "null"))
 COUNTS = {"external_kv_transfer": 0, "local_compute": 0}
 LOCK = threading.Lock()
 
@@ -54,6 +57,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def metrics(self) -> bytes:
         lines = [f"vllm:num_requests_running {RUNNING[0]}.0", "vllm:num_requests_waiting 0.0"]
+        lines.append(f"vllm:iteration_tokens_total_count {STEPS[0]}.0")
         lines += [f"vllm:{name}_cache_usage_perc {KV_USAGE}" for name in ("kv", "gpu")]
         with LOCK:
             for source, count in COUNTS.items():
@@ -62,6 +66,11 @@ class Handler(BaseHTTPRequestHandler):
         return ("\n".join(lines) + "\n").encode()
 
     def do_POST(self) -> None:
+        if self.path in ("/start_profile", "/stop_profile"):
+            import stand_in_profile  # late: it is not on hosts where nothing is profiled
+
+            self.answer(stand_in_profile.switch(self.path, PROFILER, STEPS[0]), b"")
+            return
         with LOCK:
             RUNNING[0] += 1
         try:
@@ -79,6 +88,14 @@ class Handler(BaseHTTPRequestHandler):
         with LOCK:
             COUNTS["external_kv_transfer" if handed else "local_compute"] += tokens
         count = int(body.get("max_tokens", 1))
+        with LOCK:
+            STEPS[0] += count
+        if PROFILER and os.environ.get("STAND_IN_PROFILE") == "dies":
+            print("out of memory while profiling", flush=True)
+            os._exit(9)
+        if PROFILER and os.environ.get("STAND_IN_PROFILE") == "refuses":
+            self.answer(503, b"not now")
+            return
         made: dict[str, Any] = {
             "model": MODEL,
             "usage": {"prompt_tokens": tokens, "completion_tokens": count},

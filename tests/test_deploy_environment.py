@@ -129,6 +129,25 @@ class TestDisaggregated:
         done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, timeout=120)
         assert json.loads(done.stdout)["choices"][0]["text"]
 
+    def test_a_profile_restarts_and_restores_and_has_real_steps(self, tmp_path: Path) -> None:
+        before = pids(PD)
+        words = ["--instance", "p0", "--instance", "d0", "--steps", "4", "--yes"]
+        done = script("profile_servers.py", "-e", PD, *words, "--out", str(tmp_path), "--json")
+        assert done.returncode == 0, done.stderr + done.stdout
+        found = json.loads(done.stdout)
+        assert found["faults"] == found["notes"] == []
+        for role in ("prefill", "decode"):
+            sums = found["roles"][role]
+            assert sums["step_count"] == 4 and 0 < sums["gap_share"] < 1
+            names = [one["name"] for one in sums["operators"]]
+            assert "_C::cpu_attention_with_kv_cache" in names, names
+        [prefill, decode] = [i["traces"][0]["steps"] for i in found["instances"]]
+        assert not any("context_0(0)" in step["name"] for step in prefill)
+        assert all(step["name"].startswith("execute_context_0(0)") for step in decode[1:])
+        after = pids(PD)
+        assert {name for name in before if before[name] != after[name]} == {"p0", "d0"}
+        assert status(PD)["ok"]
+
     def test_second_deploy_changes_nothing(self) -> None:
         before = pids(PD)
         done = script("deploy_environment.py", "-e", PD, "--json")

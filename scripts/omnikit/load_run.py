@@ -83,10 +83,14 @@ class Watch:
         self.done()
 
 
-def folder(config: Config, out: Optional[Path], began: datetime) -> Path:
+def above(config: Config, out: Optional[Path], kind: str) -> Path:
+    """Where folders of results are made."""
+    return out or control_folder(config.environment) / kind
+
+
+def folder(config: Config, out: Optional[Path], began: datetime, kind: str = "benchmarks") -> Path:
     """A new folder for one result."""
-    above = out or control_folder(config.environment) / "benchmarks"
-    made = above / f"{began:%Y-%m-%d_%H-%M-%S}"
+    made = above(config, out, kind) / f"{began:%Y-%m-%d_%H-%M-%S}"
     try:
         made.mkdir(parents=True)
     except OSError as error:

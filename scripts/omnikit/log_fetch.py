@@ -63,7 +63,7 @@ def fetch(config: Config, wanted: Wanted) -> Fetched:
         done = _collect(plan, config, parameters)
         packed = {host: d.result for host, d in done.items() if d.result is not None}
         failed = {host: str(d.error) for host, d in done.items() if d.error is not None}
-        failed.update(_bring(plan, config, packed, part))
+        failed.update(bring(plan, config, packed, part))
         about = {host: _unpack(part, host, packed[host]) for host in packed if host not in failed}
         failed.update({host: one["error"] for host, one in about.items() if "error" in one})
         index = _index(plan.environment, wanted, parameters, about, failed, part)
@@ -136,10 +136,13 @@ def _collect(
     return jobs.run(plan, config.settings, JOB, parameters, on_done=tell)
 
 
-def _bring(
+def bring(
     plan: Plan, config: Config, packed: Mapping[str, Mapping[str, Any]], part: Path
 ) -> dict[str, str]:
-    """Have the archives here and off the hosts; hosts where that failed, and why."""
+    """Have the archives here, in part, and off the hosts; hosts where that failed, and why.
+
+    packed: path and sha256 of each host's archive.
+    """
     if not packed:
         return {}
     control = control_folder(plan.environment)
@@ -164,7 +167,7 @@ def _bring(
     for event in outcome.failures:
         failed[event["host"]] = str(fleet.failure(event))
     for host, found in packed.items():
-        archive = _archive(part, host)
+        archive = archive_of(part, host)
         if host in failed:
             continue
         if not archive.is_file():
@@ -174,13 +177,14 @@ def _bring(
     return failed
 
 
-def _archive(part: Path, host: str) -> Path:
+def archive_of(part: Path, host: str) -> Path:
+    """Where a host's archive arrives."""
     return part / f"{host}.tar.gz"
 
 
 def _unpack(part: Path, host: str, found: Mapping[str, Any]) -> dict[str, Any]:
     """Unpack one host's archive into a folder of its name, and keep what was said about it."""
-    archive = _archive(part, host)
+    archive = archive_of(part, host)
     try:
         log_unpack.unpack(archive, part / host)
     except ActionError as error:

@@ -29,6 +29,10 @@ class Progress:
         say(f"[{self.spoke - self.began:6.1f} s] {message}")
         self.timeline.write("said", text=message)
 
+    def spoke_long_ago(self) -> bool:
+        """Whether a person waits for a sign of life."""
+        return time.monotonic() - self.spoke >= self.quiet_s
+
     def on_event(self, event: dict[str, Any]) -> None:
         """An event of fleet.play."""
         self.timeline.on_event(event)

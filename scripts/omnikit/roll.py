@@ -82,14 +82,14 @@ def roll(config: Config, names: Sequence[str], options: Options) -> int:
         found.refuse_problems()
         observed = status.observe(config, plan)
         refuse(plan, wanted, found, observed)
-        _refuse_kind(deployment)
+        refuse_kind(deployment)
         variables = {
             "omnikit_owner": who.am_i(),
             "omnikit_what": f"rolling restart of {', '.join(one.name for one in wanted)}",
         }
         deploy.play("lock.yml", deployment, progress, variables)
         try:
-            _all(deployment, wanted, unready(plan, observed), progress)
+            one_by_one(deployment, wanted, unready(plan, observed), progress)
             # Whatever else the proxy was to get, it gets now; and the locks are given up.
             deploy.play("run_server.yml", deployment, progress, variables, ["run_proxy"])
         except (ToolkitError, KeyboardInterrupt) as error:
@@ -146,7 +146,7 @@ def in_order(wanted: Sequence[Instance], down: AbstractSet[str]) -> list[Instanc
     return sorted(wanted, key=lambda one: one.name not in down)
 
 
-def _refuse_kind(deployment: Deployment) -> None:
+def refuse_kind(deployment: Deployment) -> None:
     """Raise InputError where the proxy cannot take another configuration over while it runs."""
     proxy = deployment.plan.proxy
     assert proxy is not None  # chosen() has seen to it
@@ -159,7 +159,7 @@ def _refuse_kind(deployment: Deployment) -> None:
         )
 
 
-def _all(
+def one_by_one(
     deployment: Deployment, wanted: Sequence[Instance], down: set[str], progress: Progress
 ) -> None:
     """One after the other. The proxy sends nothing to those in down until they are back."""

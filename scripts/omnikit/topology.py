@@ -78,9 +78,7 @@ class _Planner:
         log_dir = self.settings.paths.log_dir
         self.log_dir = self._path(log_dir, "paths", "log_dir") if log_dir else f"{work_dir}/logs"
         traces = self.settings.profiling.dir
-        self.profile_dir = (
-            self._path(traces, "profiling", "dir") if traces else f"{work_dir}/profiles"
-        )
+        self.profiles = self._path(traces, "profiling", "dir") if traces else f"{work_dir}/profiles"
         self.model_path = self._path(self.settings.model.path, "model", "path")
         hosts = self._hosts(work_dir)
         ports = Ports(self.config)
@@ -181,7 +179,7 @@ class _Planner:
             "log_dir": self._log_dir(m.name),
             "temp_dir": f"{host.temp_dir}/{m.name}",
             "work_dir": host.work_dir,
-            "profile_dir": f"{self.profile_dir}/{m.name}",
+            "profile_dir": f"{self.profiles}/{m.name}",
             "profile_steps": self.settings.profiling.steps,
             "profile_tokens": self.settings.profiling.token_threshold,
         }

@@ -1,0 +1,94 @@
+"""The hosts' side of a profile: room for traces, waiting for them, having them here."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any, Mapping, Optional, Sequence
+
+from omnikit import health, jobs, local_setup, log_fetch, log_unpack
+from omnikit.config import Config
+from omnikit.errors import ActionError
+from omnikit.plan_types import NodePlan, Plan
+from omnikit.profile_summary import workers_of
+from omnikit.progress import Progress
+from omnikit.topology import resolve_path
+
+
+class Traces:
+    """The traces of some nodes, on their hosts."""
+
+    def __init__(self, config: Config, plan: Plan, nodes: Sequence[NodePlan]) -> None:
+        self.config = config
+        self.plan = plan
+        self.nodes = nodes
+        self.before: dict[str, Any] = {}
+
+    def _do(self, job: str, **more: Any) -> dict[str, dict[str, Any]]:
+        """A job on all hosts concerned: their results. Raises what failed."""
+        settings = self.config.settings
+        parameters: dict[str, dict[str, Any]] = {}
+        for host in self.plan.hosts:
+            given = settings.profiling.dir
+            local = local_setup.is_local(self.plan)
+            above = resolve_path(given, local) if given else f"{host.work_dir}/profiles"
+            folders = {n.name: f"{above}/{n.name}" for n in self.nodes if n.host == host.name}
+            if folders:
+                parameters[host.name] = {
+                    "work_dir": host.work_dir,
+                    "folders": folders,
+                    "before": self.before.get(host.name, {}),
+                    **more,
+                }
+        return jobs.results(jobs.run(self.plan, settings, job, parameters))
+
+    def prepare(self) -> None:
+        """Make the folders and see that there is room. Raises InputError; nothing else happened."""
+        found = self._do("profile-prepare", free_mib=self.config.settings.profiling.free_mib)
+        self.before = {host: result["before"] for host, result in found.items()}
+
+    def wait(self, progress: Progress) -> bool:
+        """Wait until every worker has written its trace to the end; False when that took too long.
+
+        Who writes does not say when it is done: two looks must find the same.
+        """
+        settings = self.config.settings
+        wanted = {node.name: workers_of(node) for node in self.nodes}
+        last: dict[str, Mapping[str, int]] = {}
+
+        def written() -> bool:
+            nonlocal last
+            results = self._do("profile-look").values()
+            found = {name: one for result in results for name, one in result["nodes"].items()}
+            same, last = found == last, found
+            if all(found[name]["workers"] >= count for name, count in wanted.items()):
+                return same
+            if progress.spoke_long_ago():
+                some = (f"{n} {found[n]['workers']}/{count}" for n, count in wanted.items())
+                progress.say("waiting for traces: " + ", ".join(some))
+            return False
+
+        interval_s = settings.readiness.poll_interval_s
+        return health.wait_until(written, settings.profiling.timeout_s, interval_s)
+
+    def bring(self, into: Path) -> None:
+        """Have all traces in a folder here, each node's in one of its name.
+
+        Raises ActionError for hosts whose traces did not come; the others' are there then.
+        """
+        packed = self._do("profile-collect")
+        failed = log_fetch.bring(self.plan, self.config, packed, into)
+        for host in packed:
+            archive = log_fetch.archive_of(into, host)
+            if host not in failed:
+                log_unpack.unpack(archive, into)
+            archive.unlink(missing_ok=True)
+        if failed:
+            said = "\n".join(f"host {host}: {why}" for host, why in failed.items())
+            raise ActionError(f"traces did not come from all hosts:\n{said}")
+
+    def clear(self, into: Optional[Path] = None) -> None:
+        """Remove the traces from the hosts, and a folder of a result that did not come to be."""
+        self._do("profile-clear")
+        if into is not None:
+            shutil.rmtree(into, ignore_errors=True)

@@ -1,0 +1,241 @@
+"""A profile: check, switch the profiler on, record, switch it off, fetch the traces, sum up."""
+
+from __future__ import annotations
+
+import json
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Optional, Sequence
+
+from omnikit import (
+    ask,
+    causes,
+    deploy,
+    live,
+    load_run,
+    profile_load,
+    profile_plot,
+    profile_summary,
+    profile_switch,
+    status,
+)
+from omnikit.config import Config
+from omnikit.deployment import Deployment
+from omnikit.errors import ActionError, InputError, ToolkitError
+from omnikit.plan_types import NodePlan
+from omnikit.profile_fetch import Traces
+from omnikit.progress import Progress
+from omnikit.topology import make_plan
+
+SUMMARY, PICTURE, TRACES = "summary.json", "summary.svg", "traces"
+
+
+@dataclass(frozen=True)
+class Work:
+    """now: the settings that run; on: the same with the profiler of some nodes on."""
+
+    now: Config
+    on: Config
+    nodes: Sequence[NodePlan]
+
+    @property
+    def names(self) -> list[str]:
+        """Of the nodes."""
+        return [node.name for node in self.nodes]
+
+    @property
+    def always(self) -> bool:
+        """Whether a recording begins with a start of the server."""
+        return self.on.settings.profiling.start == "steps"
+
+
+def dry_run(work: Work, out: Optional[Path]) -> dict[str, Any]:
+    """What would be done. Changes nothing, asks nobody."""
+    plan = make_plan(work.on)
+    wanted = work.on.settings.profiling
+    told = profile_switch.differences(make_plan(work.now), plan)
+    restart = [name for name in work.names if work.always or name in told]
+    return {
+        "environment": plan.environment,
+        "instances": work.names,
+        "restart": {name: told.get(name, []) for name in restart},
+        "start": wanted.start,
+        "steps": wanted.steps,
+        "requests": wanted.requests,
+        "out": str(load_run.above(work.now, out, "profiles")),
+    }
+
+
+def as_lines(would: dict[str, Any]) -> list[str]:
+    """A dry run for a person."""
+    lines = []
+    for name, told in would["restart"].items():
+        lines.append(f"{name}: restart, after a question, with")
+        lines += [f"    {line}" for line in told]
+    how = {
+        "endpoint": f"POST {profile_load.START}, then {profile_load.STOP}",
+        "steps": "the engine begins by itself",
+    }
+    lines += [
+        f"{', '.join(would['instances'])}: record {would['steps']} steps ({how[would['start']]})",
+        f"at most {would['requests']} completions",
+    ]
+    if would["restart"]:
+        lines.append(f"{', '.join(would['restart'])}: restart as before")
+    return [*lines, f"traces and summary: a folder in {would['out']}"]
+
+
+def profile(work: Work, out: Optional[Path], yes: bool) -> tuple[Path, dict[str, Any]]:
+    """Record; the folder and the summary. Raises InputError before anything changed, else
+    ActionError; the instances are as they were then, or the error says what is left.
+    """
+    plan = make_plan(work.now)
+    _refuse_down(work.now)
+    with deploy.recorded(work.now.environment, "profile", deploy.Options()) as progress:
+        steps = deploy.Options(steps=frozenset({"ranktable"}))
+        off = deploy.prepared(work.now, plan, steps, progress)
+        _refuse_other(off, progress)
+        on = deploy.prepared(work.on, make_plan(work.on), steps, progress)
+        traces = Traces(work.on, on.plan, work.nodes)
+        traces.prepare()
+        _ask(work, on, off, yes)
+        began = datetime.now()
+        into = load_run.folder(work.now, out, began, "profiles")
+        try:
+            load = _record(work, off, on, traces, progress)
+            (into / TRACES).mkdir(mode=0o700)
+            progress.say("fetching the traces")
+            traces.bring(into / TRACES)
+        except BaseException:
+            with suppress(ToolkitError, KeyboardInterrupt):  # the first error is what matters
+                traces.clear(into)
+            raise
+        traces.clear()
+        about = {
+            "environment": plan.environment,
+            "began": began.strftime("%Y-%m-%d %H:%M:%S"),
+            "load": load.as_data(),
+        }
+        return into, _sum_up(work, into, about, progress)
+
+
+def _refuse_down(config: Config) -> None:
+    """Raise InputError unless all of the environment serves."""
+    plan = make_plan(config)
+    down = profile_switch.unready(plan, status.observe(config, plan))
+    if down:
+        raise InputError(
+            f"environment {plan.environment} does not run as a whole: {', '.join(down)} not ready."
+            f"\n{status.as_text(status.collect(config))}",
+            todo="invoke deploy, then again",
+        )
+
+
+def _refuse_other(off: Deployment, progress: Progress) -> None:
+    """Raise InputError where the settings are not those of what runs: it could not be restored."""
+    off.write()
+    found = live.look(off, progress.timeline.on_event)
+    found.refuse_problems()
+    if found.changes:
+        said = ", ".join(f"{what} {name}" for name, what in found.changes.items())
+        raise InputError(
+            f"what runs is not what the settings say; a deploy would {said}.",
+            todo="invoke plan --live says why; do it with: invoke deploy, then profile",
+        )
+
+
+def _ask(work: Work, on: Deployment, off: Deployment, yes: bool) -> None:
+    told = profile_switch.differences(off.plan, on.plan)
+    restart = [name for name in work.names if work.always or name in told]
+    if not restart:
+        return
+    rolled = {n.name for n in work.nodes if n.role == "prefill" and profile_switch.can_roll(off)}
+    cut = [name for name in restart if name not in rolled]
+    what = f"{', '.join(restart)} would be restarted with the profiler on, and again as before."
+    if cut:
+        what += f" Requests that {', '.join(cut)} works on then fail."
+    ask.confirm(what, yes)
+
+
+def _record(
+    work: Work, off: Deployment, on: Deployment, traces: Traces, progress: Progress
+) -> profile_load.Load:
+    """Switch on, record, switch off, whatever happens in between."""
+    off.write()
+    deploy.play("lock.yml", off, progress, profile_switch.variables(off.plan))
+    try:
+        todo = profile_switch.turn_on(on, work.names, work.always, progress)
+        progress.say("profiler on: " + (", ".join(todo) or "it was already"))
+        load = _recorded(work, on, traces, progress)
+    except BaseException as error:
+        if not isinstance(error, InputError):
+            progress.say("bringing back what ran before")
+        _restore(off, work.names, progress, error)
+        raise
+    progress.say("recorded; bringing back what ran before")
+    _restore(off, work.names, progress, None)
+    return load
+
+
+def _recorded(work: Work, on: Deployment, traces: Traces, progress: Progress) -> profile_load.Load:
+    settings = work.on.settings
+    by_request = settings.profiling.start == "endpoint"
+    try:
+        if by_request:
+            profile_load.switch(profile_load.START, work.nodes, settings)
+        progress.say("recording")
+        load = profile_load.drive(on.plan, work.nodes, settings, progress)
+        progress.say(f"{load.answered} of {load.sent} requests answered")
+        _refuse_dead(work, None)
+        if by_request:
+            profile_load.switch(profile_load.STOP, work.nodes, settings)
+        if not traces.wait(progress):
+            progress.say(f"not all traces after {settings.profiling.timeout_s:g} s")
+    except ActionError as error:
+        _refuse_dead(work, error)
+        raise
+    return load
+
+
+def _refuse_dead(work: Work, error: Optional[ActionError]) -> None:
+    """Raise ActionError with the last lines of a server that ended while it was profiled."""
+    observed = status.observe(work.on, make_plan(work.on))
+    dead = [observed[name] for name in work.names if observed[name]["state"] == "failed"]
+    if dead:
+        lines = work.on.settings.fleet.log_tail_lines
+        said = "\n".join(causes.describe(node, lines) for node in dead)
+        raise ActionError(f"a server ended while it was profiled.\n{said}") from error
+
+
+def _restore(
+    off: Deployment, names: Sequence[str], progress: Progress, error: Optional[BaseException]
+) -> None:
+    """As it was before. Raises ActionError that says what is left, and names error too."""
+    try:
+        profile_switch.turn_off(off, names, progress)
+    except (ToolkitError, KeyboardInterrupt) as second:
+        first = f"{error}\n" if isinstance(error, ToolkitError) else ""
+        why = str(second) or "interrupted"
+        raise ActionError(
+            f"{first}what ran before is not back: {why}\n{', '.join(names)} may be down, out of the"
+            " proxy, or have the profiler on; the hosts may be locked.",
+            todo=f"invoke deploy --environment {off.plan.environment}",
+        ) from (error or second)
+
+
+def _sum_up(work: Work, into: Path, about: dict[str, Any], progress: Progress) -> dict[str, Any]:
+    progress.say("reading the traces")
+    steps = work.on.settings.profiling.steps
+    recorded = [
+        profile_summary.read(into / TRACES, node, workers, steps)
+        for node in work.nodes
+        for workers in [profile_summary.workers_of(node)]
+        if workers
+    ]
+    summary = profile_summary.build(recorded, steps, about)
+    text = json.dumps(summary, indent=1, ensure_ascii=False) + "\n"
+    (into / SUMMARY).write_text(text, encoding="utf-8")
+    profile_plot.draw(into / PICTURE, summary)
+    return summary

@@ -1,0 +1,79 @@
+"""A profile's jobs on a host: room, what was written, an archive, and nothing left."""
+
+from __future__ import annotations
+
+import subprocess
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+from needs import needs
+from omnikit import host_profile
+from omnikit.errors import InputError
+from omnikit.log_unpack import check_sum
+
+
+def parameters(work: Path, **more: Any) -> dict[str, Any]:
+    folders = {name: str(work / "profiles" / name) for name in ("p0", "d0")}
+    return {"work_dir": str(work), "folders": folders, "free_mib": 1, **more}
+
+
+def ascend(folder: Path, name: str) -> Path:
+    made = folder / f"{name}_ascend_pt" / "ASCEND_PROFILER_OUTPUT"
+    made.mkdir(parents=True)
+    return made
+
+
+def test_only_what_is_new_is_seen_taken_and_removed(tmp_path: Path) -> None:
+    given = parameters(tmp_path)
+    p0, d0 = tmp_path / "profiles" / "p0", tmp_path / "profiles" / "d0"
+    p0.mkdir(parents=True)
+    (p0 / "old.pt.trace.json.gz").write_text("of somebody else")
+    given["before"] = host_profile.prepare(given)["before"]
+    assert given["before"] == {"p0": ["old.pt.trace.json.gz"], "d0": []}
+    none = {"workers": 0, "bytes": 0}
+    assert host_profile.look(given)["nodes"] == {"p0": none, "d0": none}
+    (p0 / "rank0.1.pt.trace.json.gz").write_text("12345")
+    (p0 / "rank0.profiler_out.txt").write_text("table")
+    view = ascend(d0, "a") / "trace_view.json"
+    ascend(d0, "b")
+    assert host_profile.look(given)["nodes"]["d0"]["workers"] == 0
+    view.write_text("[]")
+    assert host_profile.look(given)["nodes"] == {
+        "p0": {"workers": 1, "bytes": 10},
+        "d0": {"workers": 1, "bytes": 2},
+    }
+    (d0 / "link").symlink_to("/etc/passwd")
+    packed = host_profile.collect(given)
+    assert packed["files"] == 3 and packed["sha256"] == check_sum(Path(packed["path"]))
+    with tarfile.open(packed["path"]) as archive:
+        assert sorted(archive.getnames()) == [
+            "d0/a_ascend_pt/ASCEND_PROFILER_OUTPUT/trace_view.json",
+            "p0/rank0.1.pt.trace.json.gz",
+            "p0/rank0.profiler_out.txt",
+        ]
+    host_profile.clear(given)
+    assert not d0.exists() and Path("/etc/passwd").exists()
+    assert [path.name for path in p0.iterdir()] == ["old.pt.trace.json.gz"]
+    host_profile.clear(given)  # a second time there is nothing to do
+
+
+def test_no_folder_and_no_room_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "profiles").write_text("")
+    with pytest.raises(InputError, match="traces of p0 cannot be written: Not a directory"):
+        host_profile.prepare(parameters(tmp_path))
+    (tmp_path / "profiles").unlink()
+    with pytest.raises(InputError, match="profiling.free_mib wants 99999999"):
+        host_profile.prepare(parameters(tmp_path, free_mib=99999999))
+
+
+def test_a_full_file_system_is_refused(tmp_path: Path) -> None:
+    needs("mount")
+    mount = ["mount", "-t", "tmpfs", "-o", "size=256k", "omnikit-test", str(tmp_path)]
+    subprocess.run(mount, check=True)
+    try:
+        with pytest.raises(InputError, match="cannot be written: No space left"):
+            host_profile.prepare(parameters(tmp_path, free_mib=0))
+    finally:
+        subprocess.run(["umount", str(tmp_path)], check=True)
