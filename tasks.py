@@ -318,6 +318,25 @@ def benchmark_serving(
 
 
 @task(
+    iterable=[*LISTS, "instance"],
+    help=_help(
+        "dry-run", "json", "instance",
+        yes="do not ask before servers are restarted",
+        role="prefill, decode, colocated or all (the default)",
+        steps="engine steps that are recorded",
+        token_threshold="omni-infer: begin with a step of so many tokens",
+        out="where the result's folder is made (default: build/control/NAME/profiles)",
+    ),
+)  # fmt: skip
+def profile(
+    c, environment="", config=None, set=None, role="all", instance=None, steps="",
+    token_threshold="", out="", yes=False, dry_run=False, json=False,
+):  # fmt: skip
+    """Record what chosen servers do in a few engine steps, and say where their time goes."""
+    _script(c, "profile_servers.py", **_given(locals()))
+
+
+@task(
     iterable=LISTS,
     help=_help(
         "dry-run", "json",
