@@ -12,7 +12,6 @@ import time
 from pathlib import Path
 from typing import Any, Mapping, Optional
 
-
 BEGAN = [0]
 
 

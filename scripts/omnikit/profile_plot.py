@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Mapping
 
+_SHOWN_WORKERS = 12  # where there are more, one of each instance
 _SHOWN_STEPS = 40  # of a worker
 _SHOWN_OPERATORS = 8
 _LONGEST = 40  # characters of an operator's name
@@ -14,12 +15,10 @@ _SAME = {"svg.hashsalt": "omnikit", "figure.constrained_layout.use": True}
 
 def draw(path: Path, summary: Mapping[str, Any]) -> bool:
     """Write the picture (SVG); False where there is nothing to be shown."""
-    workers = [
-        (f"{instance['name']}: {worker['file'].rpartition('/')[2]}", worker["steps"])
-        for instance in summary["instances"]
-        for worker in instance["traces"]
-        if worker["steps"]
-    ]
+    shown = [[w for w in instance["traces"] if w["steps"]] for instance in summary["instances"]]
+    if sum(map(len, shown)) > _SHOWN_WORKERS:
+        shown = [traces[:1] for traces in shown][:_SHOWN_WORKERS]
+    workers = [(worker["file"], worker["steps"]) for traces in shown for worker in traces]
     roles = {role: sums["operators"] for role, sums in summary["roles"].items()}
     roles = {role: operators for role, operators in roles.items() if operators}
     if not workers and not roles:

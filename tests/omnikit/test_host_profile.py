@@ -64,7 +64,7 @@ def test_no_folder_and_no_room_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="traces of p0 cannot be written: Not a directory"):
         host_profile.prepare(parameters(tmp_path))
     (tmp_path / "profiles").unlink()
-    with pytest.raises(InputError, match="profiling.free_mib wants 99999999"):
+    with pytest.raises(InputError, match=r"profiling\.free_mib wants 99999999"):
         host_profile.prepare(parameters(tmp_path, free_mib=99999999))
 
 

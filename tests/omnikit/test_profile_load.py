@@ -1,0 +1,105 @@
+"""The load while servers are profiled, against small real servers: when it ends, and faults."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Iterator
+
+import pytest
+from omnikit.errors import ActionError
+from omnikit.plan_types import Plan
+from omnikit.profile_load import START, Load, drive, enough, switch, urls
+from omnikit.progress import Progress
+from omnikit.schema import Settings
+from omnikit.topology import make_plan
+from proxy_backend import Backend
+from settings_file import load
+
+ONE = """
+profile: {engine: cpu, model: tiny-qwen2}
+hosts: {here: {address: 127.0.0.1, connection: local}}
+topology: {colocated: [{hosts: [here], api_port: PORT}]}
+ports: {ephemeral_low: 65536}
+profiling: {requests: 12, concurrency: 2, steps: 5}
+"""
+
+
+class Server:
+    """Answers completions, each of which takes three steps, and tells its steps."""
+
+    def __init__(self) -> None:
+        self.steps = 0
+        self.prompts: list[str] = []
+        self.status = 200
+        self.backend = Backend("decode", behave=self.answer)
+
+    def answer(self, handler, _) -> None:
+        if handler.path == "/metrics":
+            handler.answer(200, f"vllm:iteration_tokens_total_count {self.steps}.0\n")
+            return
+        self.steps += 3
+        handler.answer(self.status, json.dumps({"choices": [{"text": "x"}]}))
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    made = Server()
+    yield made
+    made.backend.close()
+
+
+def site(folder: Path, server: Server, *sets: str) -> tuple[Plan, Settings]:
+    text = ONE.replace("PORT", str(server.backend.address[1]))
+    loaded = load(folder, text, sets)
+    return make_plan(loaded), loaded.settings
+
+
+def test_it_ends_when_the_steps_are_done(tmp_path: Path, server: Server) -> None:
+    plan, settings = site(tmp_path, server)
+    made = drive(plan, plan.nodes, settings, Progress())
+    assert (made.sent, made.answered, made.steps) == (2, 2, {"s0": 6})
+    prompts = [seen.data["prompt"] for seen in server.backend.seen if seen.method == "POST"]
+    assert len(set(prompts)) == 2 and prompts[0].count("word") == 64
+    assert made.as_data()["steps"] == {"s0": 6}
+
+
+def test_where_steps_cannot_be_told_all_requests_are_sent(tmp_path: Path, server: Server) -> None:
+    plan, settings = site(tmp_path, server, "profiling.step_metric=null")
+    assert drive(plan, plan.nodes, settings, Progress()).sent == 12
+    plan, settings = site(tmp_path, server, "profiling.token_threshold=9")
+    assert drive(plan, plan.nodes, settings, Progress()).sent == 12
+
+
+def test_no_answer_is_a_failure_with_the_reason(tmp_path: Path, server: Server) -> None:
+    server.status = 500
+    plan, settings = site(tmp_path, server)
+    with pytest.raises(ActionError, match=r"none of 4 requests was answered \(status 500"):
+        drive(plan, plan.nodes, settings, Progress())
+
+
+def test_a_server_without_the_endpoint_names_the_setting(tmp_path: Path, server: Server) -> None:
+    plan, settings = site(tmp_path, server)
+    switch(START, plan.nodes, settings)
+    server.status = 404
+    with pytest.raises(ActionError, match="s0 has no /start_profile") as raised:
+        switch(START, plan.nodes, settings)
+    assert "profiling.server" in str(raised.value)
+    server.status = 500
+    with pytest.raises(ActionError, match="s0 does not answer /start_profile: status 500"):
+        switch(START, plan.nodes, settings)
+    server.backend.close()
+    with pytest.raises(ActionError, match="ConnectionRefusedError"):
+        switch(START, plan.nodes, settings)
+
+
+def test_every_server_must_have_done_its_steps(tmp_path: Path, server: Server) -> None:
+    _, settings = site(tmp_path, server)
+    assert enough(Load(steps={"p0": 6, "d0": 7}), settings)
+    assert not enough(Load(steps={"p0": 5, "d0": 7}), settings)
+    assert not enough(Load(steps={"p0": None}), settings)
+
+
+def test_addresses_of_servers(tmp_path: Path, server: Server) -> None:
+    plan, _ = site(tmp_path, server)
+    assert urls(plan.nodes) == {"s0": f"http://127.0.0.1:{server.backend.address[1]}"}
