@@ -74,7 +74,8 @@ class Traces:
     def bring(self, into: Path) -> None:
         """Have all traces in a folder here, each node's in one of its name.
 
-        Raises ActionError for hosts whose traces did not come; the others' are there then.
+        Raises ActionError for hosts whose traces did not come; the others' are there then, and all
+        are still on the hosts.
         """
         packed = self._do("profile-collect")
         failed = log_fetch.bring(self.plan, self.config, packed, into)
@@ -85,7 +86,12 @@ class Traces:
             archive.unlink(missing_ok=True)
         if failed:
             said = "\n".join(f"host {host}: {why}" for host, why in failed.items())
-            raise ActionError(f"traces did not come from all hosts:\n{said}")
+            raise ActionError(
+                f"traces did not come from all hosts:\n{said}",
+                where=str(into),
+                todo="they are still on the hosts, below profiling.dir or in profiles/ of"
+                " paths.work_dir: fetch them by hand",
+            )
 
     def clear(self, into: Optional[Path] = None) -> None:
         """Remove the traces from the hosts, and a folder of a result that did not come to be."""

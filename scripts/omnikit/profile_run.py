@@ -105,13 +105,13 @@ def profile(work: Work, out: Optional[Path], yes: bool) -> tuple[Path, dict[str,
         into = load_run.folder(work.now, out, began, "profiles")
         try:
             load = _record(work, off, on, traces, progress)
-            (into / TRACES).mkdir(mode=0o700)
-            progress.say("fetching the traces")
-            traces.bring(into / TRACES)
         except BaseException:
             with suppress(ToolkitError, KeyboardInterrupt):  # the first error is what matters
                 traces.clear(into)
             raise
+        progress.say("fetching the traces")
+        (into / TRACES).mkdir(mode=0o700)
+        traces.bring(into / TRACES)
         traces.clear()
         about = {
             "environment": plan.environment,
@@ -164,7 +164,13 @@ def _record(
 ) -> profile_load.Load:
     """Switch on, record, switch off, whatever happens in between."""
     off.write()
-    deploy.play("lock.yml", off, progress, profile_switch.variables(off.plan))
+    told = profile_switch.variables(off.plan)
+    try:
+        deploy.play("lock.yml", off, progress, told)
+    except (ToolkitError, KeyboardInterrupt):
+        # Nothing was done; what other hosts gave us goes back.
+        deploy.play("finish.yml", off, progress, {**told, "omnikit_result": "refused"})
+        raise
     try:
         todo = profile_switch.turn_on(on, work.names, work.always, progress)
         progress.say("profiler on: " + (", ".join(todo) or "it was already"))
@@ -202,7 +208,8 @@ def _recorded(work: Work, on: Deployment, traces: Traces, progress: Progress) ->
 def _refuse_dead(work: Work, error: Optional[ActionError]) -> None:
     """Raise ActionError with the last lines of a server that ended while it was profiled."""
     observed = status.observe(work.on, make_plan(work.on))
-    dead = [observed[name] for name in work.names if observed[name]["state"] == "failed"]
+    found = [observed[name] for name in work.names if name in observed]
+    dead = [node for node in found if node["state"] == "failed"]
     if dead:
         lines = work.on.settings.fleet.log_tail_lines
         said = "\n".join(causes.describe(node, lines) for node in dead)
