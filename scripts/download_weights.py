@@ -108,9 +108,7 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     )
     made.add_argument("--repository", metavar="OWNER/NAME", help="on that hub")
     made.add_argument("--revision", metavar="NAME", help="branch, tag or commit there")
-    made.add_argument(
-        "--target", metavar="DIR", help="default: weights.source, else model.path"
-    )
+    made.add_argument("--target", metavar="DIR", help="default: weights.source, else model.path")
     made.add_argument(
         "--include", action="append", metavar="PATTERN", help="only these files (repeatable)"
     )

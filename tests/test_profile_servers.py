@@ -1,6 +1,7 @@
 """Profiles of stand-in servers with a real proxy: switched on, recorded, switched off, and faults.
 
-The tests share one deployment and build on each other, in order. Real engines: test_profile_engine.
+The tests share one deployment and build on each other, in order. Real engines:
+test_deploy_environment.
 """
 
 from __future__ import annotations

@@ -13,6 +13,7 @@ from omnikit import (
     ask,
     causes,
     deploy,
+    deploy_record,
     live,
     load_run,
     profile_load,
@@ -93,7 +94,7 @@ def profile(work: Work, out: Optional[Path], yes: bool) -> tuple[Path, dict[str,
     """
     plan = make_plan(work.now)
     _refuse_down(work.now)
-    with deploy.recorded(work.now.environment, "profile", deploy.Options()) as progress:
+    with deploy_record.recorded(work.now.environment, "profile", deploy.Options()) as progress:
         steps = deploy.Options(steps=frozenset({"ranktable"}))
         off = deploy.prepared(work.now, plan, steps, progress)
         _refuse_other(off, progress)
