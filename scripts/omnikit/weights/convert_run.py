@@ -154,6 +154,7 @@ class _Run:
     def _check(self, shard: NewShard, record: dict[str, Any]) -> None:
         """A shard of an earlier run: used again when its content is what was written."""
         found = convert_records.sha256(self.work / shard.name)
+        convert_rows.drop_cache(self.work / shard.name)
         if found != record["sha256"]:
             raise ActionError(
                 "is not what an earlier run has written: the disk may be damaged.",
@@ -249,6 +250,7 @@ class _ShardJob:
                 todo="wait until the source is complete, then run again",
             )
         digest = convert_records.sha256(self.part_file)
+        convert_rows.drop_cache(self.part_file)
         self.part_file.rename(self.run.work / self.shard.name)
         _sync_folder(self.run.work)
         record = {"size": self.shard.size, "sha256": digest, "made_of": self.made_of}
