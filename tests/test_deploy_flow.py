@@ -184,6 +184,18 @@ def test_somebody_elses_lock_is_named_and_broken_only_by_hand() -> None:
     assert here[-3]["result"].startswith("failed: ") and here[-1]["result"] == "ok"
 
 
+def test_what_an_older_toolkit_started_is_stopped() -> None:
+    """The agent that the host has does not know what this toolkit tells it."""
+    agent = WORK / "scripts" / "host_agent.py"
+    kept = agent.read_text()
+    agent.write_text("import sys\n\nsys.exit('unrecognized arguments')\n")
+    done = script("stop_environment.py", "--instance", "d0")
+    assert done.returncode == 0, done.stderr
+    assert "d0: stopped" in done.stdout + done.stderr
+    agent.write_text(kept)
+    deploy("--yes")
+
+
 def test_clean_up_leaves_the_logs_alone() -> None:
     done = script("clean_hosts.py")
     assert done.returncode == 2 and "--yes" in done.stderr

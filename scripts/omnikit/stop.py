@@ -6,7 +6,7 @@ import os
 import signal
 from pathlib import Path
 
-from omnikit import fleet, host_records, status, who
+from omnikit import bundle, fleet, host_records, status, who
 from omnikit.config import Config
 from omnikit.deployment import control_folder
 from omnikit.errors import ActionError, InputError
@@ -27,11 +27,14 @@ def stop(config: Config, only: set[str]) -> dict[str, str]:
         return {}
     what = f"stop of {', '.join(sorted(only)) or config.environment}"
     with who.audited(config.environment, what), host_records.locked(folder / "lock", what):
+        code = folder / "jobs.pyz"
+        bundle.write(code, bundle.archive({}, bundle.host_code()))
         outcome = fleet.play(
             "stop_server.yml",
             inventory,
             config.settings,
             variables={
+                "omnikit_code": str(code),
                 "omnikit_only": ",".join(sorted(only)),
                 "omnikit_owner": who.am_i(),
                 "omnikit_what": what,
