@@ -182,11 +182,20 @@ def _vllm(hostile: str) -> str:
 
 
 def _profile(hostile: str) -> str:
-    rows = [
-        {"kernel": f"MatMul{hostile}", "calls": 120, "share": 0.41},
-        {"kernel": "AllReduce", "calls": 61},
+    operators = [
+        *({"name": f"MatMul{hostile}", "calls": 120, "self_ms": 8.2, "share": 0.82},),
+        *({"name": "hcom_allReduce_", "calls": 61, "self_ms": 1.8, "share": 0.18},),
     ]
-    return json.dumps({"instance": "p0", "seconds": 12.5, "top": rows, "notes": {"by": "torch"}})
+    sums = {"step_count": 5, "step_ms": 2.5, "communication_share": 0.14, "gap_share": 0.2}
+    sums = {**sums, "idle_between_ms": 0.5, "operators": operators}
+    p0 = {"name": "p0", "role": "prefill", "traces": [sums, sums]}
+    return json.dumps(
+        {
+            **{"format": 1, "began": "2026-11-24 00:05:00", "steps_wanted": 6},
+            **{"faults": [f"p0: 2 of 3 workers left a trace{hostile}"], "notes": ["5 of 6 steps"]},
+            **{"roles": {"prefill": sums}, "instances": [p0]},
+        }
+    )
 
 
 def _logs(plan: Plan, hostile: str) -> str:

@@ -15,6 +15,8 @@ from omnikit.profile_trace import Step, Trace, is_communication
 
 FORMAT = 1
 _TOP = 10  # operators that are shown; summary.json has all
+WORKER_HEAD = ("worker", "role", "steps", "step ms", "communication", "gaps", "idle between ms")
+OPERATOR_HEAD = ("operator", "calls", "self ms", "share")
 
 
 @dataclass(frozen=True)
@@ -150,8 +152,8 @@ def _operators(traces: Sequence[Trace]) -> list[dict[str, Any]]:
     ]
 
 
-def as_text(summary: Mapping[str, Any]) -> str:
-    """The summary for a person: a table of workers, then the operators of each role."""
+def worker_rows(summary: Mapping[str, Any]) -> list[list[str]]:
+    """A row of text for each worker, in the columns of WORKER_HEAD."""
     rows = []
     for instance in summary["instances"]:
         for number, worker in enumerate(instance["traces"]):
@@ -167,15 +169,24 @@ def as_text(summary: Mapping[str, Any]) -> str:
                     _number(worker["idle_between_ms"]),
                 ]
             )
-    header = ["worker", "role", "steps", "step ms", "communication", "gaps", "idle between ms"]
-    parts = [table(rows, header)]
+    return rows
+
+
+def operator_rows(sums: Mapping[str, Any]) -> list[list[str]]:
+    """A row of text for each of a role's first operators, in the columns of OPERATOR_HEAD."""
+    return [
+        [one["name"], str(one["calls"]), _number(one["self_ms"]), _percent(one["share"])]
+        for one in sums["operators"][:_TOP]
+    ]
+
+
+def as_text(summary: Mapping[str, Any]) -> str:
+    """The summary for a person: a table of workers, then the operators of each role."""
+    parts = [table(worker_rows(summary), list(WORKER_HEAD))]
     for role, sums in summary["roles"].items():
-        lines = [
-            [one["name"], str(one["calls"]), _number(one["self_ms"]), _percent(one["share"])]
-            for one in sums["operators"][:_TOP]
-        ]
+        lines = operator_rows(sums)
         if lines:
-            parts.append(table(lines, [f"{role}: operator", "calls", "self ms", "share"]))
+            parts.append(table(lines, [f"{role}: operator", *OPERATOR_HEAD[1:]]))
     parts += [f"note: {note}" for note in summary["notes"]]
     parts += [f"not complete: {fault}" for fault in summary["faults"]]
     return "\n\n".join(parts)

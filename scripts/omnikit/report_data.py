@@ -141,10 +141,14 @@ def _status(config: Config, notes: list[str]) -> Optional[dict[str, Any]]:
 
 
 def _timeline(environment: str, notes: list[str]) -> Optional[dict[str, Any]]:
+    """Of the newest deployment, else of whatever else changed the environment."""
     if not timeline_records.paths(environment):
         return None
     try:
-        return timeline_report.as_data(timeline_records.find(environment))
+        newest = timeline_records.find(environment)
+        records = map(timeline_records.read, timeline_records.paths(environment))
+        deployed = (one for one in records if one.what in ("deploy", "rollback"))
+        return timeline_report.as_data(next(deployed, newest))
     except InputError as error:
         notes.append(f"The newest record of a deployment is damaged. {error}")
         return None

@@ -9,11 +9,12 @@ import json
 from pathlib import Path
 from typing import Any, Iterator, Mapping, Optional
 
-from omnikit import causes
+from omnikit import causes, profile_summary
 from omnikit.deployment import control_folder
 from omnikit.layers import PROJECT, shown_path
 
 BENCHMARKS = 12  # results shown, the newest
+PROFILES = 4  # shown, the newest
 AUDIT = 40  # lines shown, the newest
 KINDS = 30  # kinds of error shown
 PICTURE_BYTES = 400 << 10  # of one picture
@@ -106,14 +107,32 @@ def _pictures(folder: Path, left: int) -> Iterator[dict[str, str]]:
 
 
 def profiles(environment: str) -> list[dict[str, Any]]:
-    """Summaries of profiles, the newest first, as they are."""
+    """What profiles came to, the newest first: workers, first operators of each role, faults."""
     folder = control_folder(environment) / "profiles"
-    found = []
+    made: list[dict[str, Any]] = []
+    left = PICTURES_BYTES
     for path in sorted(folder.glob("*/summary.json"), reverse=True) if folder.is_dir() else ():
-        data = _json(path)
-        if isinstance(data, dict):
-            found.append({"name": path.parent.name, "file": shown_path(path), "summary": data})
-    return found
+        try:
+            one = _profile(_json(path))
+        except (KeyError, TypeError, AttributeError, ValueError):
+            continue  # of another release, or not whole
+        pictures = list(_pictures(path.parent, left))
+        left -= sum(len(picture["data"]) for picture in pictures)
+        name = path.parent.name
+        made.append({**one, "name": name, "file": shown_path(path), "pictures": pictures})
+        if len(made) == PROFILES:
+            break
+    return made
+
+
+def _profile(data: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "began": str(data["began"]),
+        "workers": profile_summary.worker_rows(data),
+        "roles": {name: profile_summary.operator_rows(one) for name, one in data["roles"].items()},
+        "notes": [str(note) for note in data["notes"]],
+        "faults": [str(fault) for fault in data["faults"]],
+    }
 
 
 def log_errors(environment: str, above: Optional[Path] = None) -> Optional[dict[str, Any]]:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import Any, Mapping
 
+from omnikit.profile_summary import OPERATOR_HEAD, WORKER_HEAD
 from omnikit.report_blocks import Section, cell
 from omnikit.report_files import LATENCIES
 from omnikit.report_words import Words
 
 Data = Mapping[str, Any]
-_DEPTH = 4  # of a profile's summary, as tables
-_ROWS = 30  # of a table of it
 
 
 def releases(data: Data, t: Words) -> Section:
@@ -127,33 +126,30 @@ def _load(run: Mapping[str, Any], t: Words) -> str:
 
 
 def profiles(data: Data, t: Words) -> Section:
-    """The summaries of profiles as they are: names and values, and lists as tables."""
+    """The last profiles: what workers did with their time, and the first operators of each role."""
     made = Section("profiles", t("Profiles"))
     if not data["profiles"]:
         made.text(t("No profile was taken yet."))
     for one in data["profiles"]:
         made.heading(one["name"])
-        made.text(one["file"])
-        _shown(made, one["summary"], "", t)
-    return made
-
-
-def _shown(made: Section, summary: Mapping[str, Any], above: str, t: Words, depth: int = 0) -> None:
-    plain = {k: v for k, v in summary.items() if not isinstance(v, (dict, list))}
-    if plain:
-        rows = [[name, value] for name, value in plain.items()]
-        made.table(above or t("figure"), [t("figure"), t("value")], rows, named=bool(above))
-    for key, value in summary.items():
-        name = f"{above}.{key}" if above else key
-        if isinstance(value, dict) and depth < _DEPTH:
-            _shown(made, value, name, t, depth + 1)
-        elif isinstance(value, list) and value and all(isinstance(row, dict) for row in value):
-            head = list(dict.fromkeys(k for row in value[:_ROWS] for k in row))
-            made.table(
-                name, head, [[row.get(k) for k in head] for row in value[:_ROWS]], named=True
+        made.text(f"{one['began']} · {one['file']}")
+        for fault in one["faults"]:
+            made.text(t("not complete: {fault}", fault=fault), "bad")
+        for note in one["notes"]:
+            made.text(note)
+        head = [t(word) for word in WORKER_HEAD]
+        made.table(t("workers of profile {name}", name=one["name"]), head, one["workers"], "23456")
+        for role, rows in one["roles"].items():
+            caption = t("{role}: operators by time of their own", role=role)
+            head = [t(word) for word in OPERATOR_HEAD]
+            if rows:
+                made.table(caption, head, rows, "123", long=True, named=True)
+        for picture in one["pictures"]:
+            said = t(
+                "picture {picture} of profile {name}", picture=picture["name"], name=one["name"]
             )
-        elif isinstance(value, list) and value:
-            made.table(name, [name], [[item] for item in value[:_ROWS]])
+            made.picture(said, picture["data"])
+    return made
 
 
 def log_errors(data: Data, t: Words) -> Section:

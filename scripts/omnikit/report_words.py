@@ -146,6 +146,19 @@ CHINESE: Mapping[str, str] = {
     "picture {picture} of benchmark {name}": "性能测试 {name} 的图：{picture}",
     "No benchmark was run yet.": "尚未运行性能测试。",
     "No profile was taken yet.": "尚未做性能分析。",
+    "not complete: {fault}": "不完整：{fault}",
+    "workers of profile {name}": "性能分析 {name} 的各进程",
+    "{role}: operators by time of their own": "{role}：按自身耗时排序的算子",
+    "picture {picture} of profile {name}": "性能分析 {name} 的图：{picture}",
+    "worker": "进程",
+    "steps": "步数",
+    "step ms": "每步毫秒",
+    "communication": "通信",
+    "gaps": "空隙",
+    "idle between ms": "步间空闲毫秒",
+    "operator": "算子",
+    "calls": "调用次数",
+    "self ms": "自身毫秒",
     "error": "错误",
     "count": "次数",
     "first": "首次",
@@ -157,7 +170,6 @@ CHINESE: Mapping[str, str] = {
     "and {number} more kinds": "另有 {number} 种",
     "No errors were found.": "未发现错误。",
     "No logs were fetched yet: invoke fetch-logs.": "尚未获取日志：invoke fetch-logs。",
-    "figure": "指标",
 }
 
 

@@ -100,7 +100,14 @@ def test_a_playbook_run_yields_events_results_and_recap(tmp_path: Path) -> None:
     path = tmp_path / "inventory.json"
     path.write_text(json.dumps(made))
     seen: list[str] = []
-    done = fleet.play("stop_server.yml", path, loaded.settings, lambda e: seen.append(e["event"]))
+    (tmp_path / "code.pyz").write_bytes(b"not looked at where nothing was deployed")
+    done = fleet.play(
+        "stop_server.yml",
+        path,
+        loaded.settings,
+        lambda e: seen.append(e["event"]),
+        variables={"omnikit_code": str(tmp_path / "code.pyz")},
+    )
     assert done.code == 0
     assert seen[0] == "task" and seen[-1] == "recap"
     assert done.json("Stop what was started") == {}  # never deployed to: there is nothing to end

@@ -49,6 +49,19 @@ def test_one_that_was(tmp_path: Path) -> None:
     assert "topsecret1" not in json.dumps(data)
 
 
+def test_the_timeline_is_of_the_last_deployment_and_not_of_a_profile_after_it(
+    tmp_path: Path,
+) -> None:
+    loaded = config.load("2p1d", environ={})
+    report_cases.fill(loaded, tmp_path)
+    [deployed] = tmp_path.rglob("timelines/*.jsonl")
+    later = deployed.with_name("20261125T000000Z.jsonl")
+    later.write_text(json.dumps({"kind": "command", "time": 1.0, "what": "profile"}) + "\n")
+    assert report_data.collect(loaded, False)["timeline"]["seconds"] == 290.0
+    deployed.unlink()
+    assert report_data.collect(loaded, False)["timeline"]["command"] == "profile"
+
+
 def test_a_host_that_cannot_be_reached_is_a_note(tmp_path: Path) -> None:
     loaded = load(tmp_path, AWAY)
     (tmp_path / "case").mkdir()

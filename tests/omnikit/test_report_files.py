@@ -40,9 +40,13 @@ def test_pictures_that_are_too_large_are_left_out(filled: Path) -> None:
     assert sum(len(picture["data"]) for picture in pictures) <= report_files.PICTURES_BYTES
 
 
-def test_profiles_as_they_are(filled: Path) -> None:
+def test_profiles(filled: Path) -> None:
     [found] = report_files.profiles("local")
-    assert found["summary"]["top"][0] == {"kernel": "MatMul", "calls": 120, "share": 0.41}
+    assert found["workers"][1] == ["p0[1]", "prefill", "5", "2.50", "14.0 %", "20.0 %", "0.50"]
+    assert found["roles"]["prefill"][1] == ["hcom_allReduce_", "61", "1.80", "18.0 %"]
+    [older] = (filled / "profiles").glob("*/summary.json")
+    older.write_text('{"instance": "p0"}')
+    assert report_files.profiles("local") == []
 
 
 def test_errors_of_logs_by_kind_with_what_to_do(filled: Path) -> None:
