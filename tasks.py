@@ -619,6 +619,8 @@ def convert_weights(
         all="compare all numbers, not a sample",
         matrices="compared of each kind (default 8)",
         rows="compared of each matrix (default 64)",
+        loadable="have the engine load a small model of this architecture, converted",
+        python="that has vLLM, for --loadable (default: the engine's)",
         out="folder that gets the report as JSON and a picture",
         **WEIGHTS,
     ),
@@ -630,6 +632,8 @@ def verify_weights(
     all=False,
     matrices="",
     rows="",
+    loadable=False,
+    python="",
     out="",
     environment="",
     config=None,
@@ -679,7 +683,8 @@ def run_msmodelslim(
 def test(c):
     """Run all tests side by side: the fast ones, then the slow ones."""
     test_fast(c)
-    _run(c, sys.executable, "-m", "pytest", "-n", "2", "--dist", "loadgroup", "-m", "slow")
+    words = ["-n", "2", "--dist", "loadgroup", "-m", "slow", "--durations", "40"]
+    _run(c, sys.executable, "-m", "pytest", *words)
 
 
 @task()

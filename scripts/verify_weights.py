@@ -2,8 +2,9 @@
 """Verify a converted checkpoint: all tensors there, files unchanged, numbers as near as they must.
 
 Runs on any machine that has the files. With --source it compares numbers: a sample, or all of them.
-Knows what convert_weights.py makes and what msmodelslim makes. Changes nothing; --out DIR gets the
-report as JSON and a picture.
+Knows what convert_weights.py makes and what msmodelslim makes. --loadable has the engine itself
+load a small model of this architecture, converted, and compares log probabilities.
+Changes nothing; --out DIR gets the report as JSON and a picture.
 """
 
 from __future__ import annotations
@@ -34,6 +35,13 @@ def body(options: argparse.Namespace) -> int:
     threads = weights.threads or len(os.sched_getaffinity(0))
     sample = None if options.all else (options.matrices, options.rows)
     result = verify.verify(target, source, sample, threads, say)
+    if options.loadable:
+        from omnikit.weights import checkpoint, loadable
+
+        python = options.python or _engine_python(config.settings)
+        told = checkpoint.read_json(target / "config.json")
+        result["loadable"] = loadable.check(told, python, threads, say)
+        result["ok"] = result["ok"] and result["loadable"]["ok"]
     if options.out:
         _write(Path(options.out).expanduser(), result)
     if options.json:
@@ -41,6 +49,16 @@ def body(options: argparse.Namespace) -> int:
     else:
         _print(result, source is not None)
     return 0 if result["ok"] else 1
+
+
+def _engine_python(settings: Any) -> str:
+    """Of the engine on this machine; where it has no environment of its own, as in containers, the
+    python3 on PATH.
+    """
+    from omnikit.topology import resolve_path
+
+    venv = settings.engine.venv
+    return f"{resolve_path(venv, True)}/bin/python" if venv else "python3"
 
 
 def _write(folder: Path, result: dict[str, Any]) -> None:
@@ -73,6 +91,10 @@ def _print(result: dict[str, Any], compared: bool) -> None:
             print(f"problem: not equal to the source: {kind['different']}")
         elif not kind["ok"]:
             print(f"problem: an error above {kind['bound']:.4f} steps: {kind['worst']}")
+    if "loadable" in result:
+        from omnikit.weights import loadable
+
+        print("\n".join(loadable.as_lines(result["loadable"])))
     hashes = f"{result['hashes']} files as made" if result["hashes"] else "no hashes recorded"
     numbers = "" if compared else ", numbers not compared (name --source)"
     verdict = "good" if result["ok"] else "NOT GOOD"
@@ -101,6 +123,10 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     made.add_argument("--all", action="store_true", help="compare all numbers, not a sample")
     made.add_argument("--matrices", type=_count, default=8, metavar="N", help="of each kind (8)")
     made.add_argument("--rows", type=_count, default=64, metavar="N", help="of each matrix (64)")
+    made.add_argument("--loadable", action="store_true", help="try it with the engine, small")
+    made.add_argument(
+        "--python", metavar="FILE", help="that has vLLM, for --loadable (default: the engine's)"
+    )
     made.add_argument("--out", metavar="DIR", help="gets weights.json and weights.svg")
     made.add_argument("--json", action="store_true", help="print the result as JSON")
     return cli.run_main(body, made, argv)

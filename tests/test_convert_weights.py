@@ -10,8 +10,8 @@ import time
 from pathlib import Path
 
 import pytest
-import small_deepseek as small
 from docker_host import wait_for
+from omnikit.weights import small_deepseek as small
 
 ROOT = Path(__file__).resolve().parents[1]
 pytestmark = pytest.mark.slow

@@ -12,8 +12,8 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
-import small_deepseek as small
 from omnikit.weights import checkpoint
+from omnikit.weights import small_deepseek as small
 
 ROOT = Path(__file__).resolve().parents[1]
 pytestmark = pytest.mark.slow
@@ -250,6 +250,7 @@ def test_what_msmodelslim_makes_is_recognised(source: Path, copy: Path) -> None:
         (["--target={source}"], "it is not converted"),
         (["--target={made}", "--source=/no/such"], "there is no such folder"),
         (["--target={made}", "--rows=0"], "expected 1 or more"),
+        (["--target={made}", "--loadable", "--python=/no/python"], "cannot import vllm"),
     ],
 )
 def test_wrong_input_is_refused(source: Path, made: Path, words: list[str], what: str) -> None:

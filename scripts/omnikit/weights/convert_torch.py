@@ -18,7 +18,7 @@ _turn = threading.Lock()
 def converter(device: str) -> Any:
     """convert_rows.convert for a device, such as "cuda". Raises InputError: no torch, no device."""
     try:
-        import torch  # type: ignore[import-not-found]
+        import torch
     except ImportError as error:
         raise InputError(
             "torch is not installed in this Python.",

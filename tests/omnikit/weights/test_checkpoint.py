@@ -7,9 +7,9 @@ import struct
 from pathlib import Path
 
 import pytest
-import small_deepseek as small
 from omnikit.errors import InputError
 from omnikit.weights import checkpoint
+from omnikit.weights import small_deepseek as small
 
 
 @pytest.fixture

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import small_deepseek as small
 from omnikit.errors import InputError
 from omnikit.weights import checkpoint, convert_plan
+from omnikit.weights import small_deepseek as small
 from omnikit.weights.convert_plan import COPY, QUANTISE, WIDEN
 
 

@@ -12,11 +12,11 @@ from typing import Any, Iterator
 
 import numpy as np
 import pytest
-import small_deepseek as small
 from image_cases import mount_small_disk
 from needs import needs
 from omnikit.errors import ActionError, InputError
 from omnikit.weights import checkpoint, convert_plan, convert_records, convert_rows, convert_run
+from omnikit.weights import small_deepseek as small
 from omnikit.weights.meter import Meter
 
 

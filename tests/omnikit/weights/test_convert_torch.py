@@ -9,9 +9,9 @@ import subprocess
 from pathlib import Path
 
 import pytest
-import small_deepseek as small
 from omnikit.errors import InputError
 from omnikit.weights import checkpoint, convert_plan, convert_run, convert_torch
+from omnikit.weights import small_deepseek as small
 from omnikit.weights.meter import Meter
 
 ROOT = Path(__file__).resolve().parents[3]

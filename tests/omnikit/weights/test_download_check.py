@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Callable
 
 import pytest
-import small_deepseek as small
 from omnikit.errors import ActionError
 from omnikit.weights import download_check
+from omnikit.weights import small_deepseek as small
 from omnikit.weights.checkpoint import INDEX
 
 SHARD = "model-00002-of-000003.safetensors"

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import small_deepseek as small
 from hypothesis import given
 from hypothesis import strategies as some
 from omnikit.weights import kernels
+from omnikit.weights import small_deepseek as small
 
 
 def rows_of(random: np.random.Generator, rows: int, columns: int) -> np.ndarray:

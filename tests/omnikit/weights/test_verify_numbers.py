@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import small_deepseek as small
+from omnikit.weights import small_deepseek as small
 from omnikit.weights import verify_numbers, verify_plot
 
 

@@ -159,7 +159,7 @@ def save(tensors: dict[str, tuple[str, Any]], path: Path) -> None:
         name: {"dtype": _NAMES[dtype], "shape": list(array.shape), "data": array.tobytes()}
         for name, (dtype, array) in tensors.items()
     }
-    serialize_file(data, str(path), {"format": "pt"})
+    serialize_file(data, str(path), {"format": "pt"})  # type: ignore[no-untyped-call]
 
 
 def make(block: Any = (128, 128), seed: int = 0, **config: Any) -> Small:
