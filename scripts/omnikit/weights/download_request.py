@@ -41,7 +41,8 @@ class Answer:
     def cut(self) -> None:
         """End it from another thread: one that reads from a silent server sees its end."""
         with (
-            suppress(OSError, ValueError),
+            # AttributeError: http.client's, of an answer that was just read to its end.
+            suppress(OSError, ValueError, AttributeError),
             socket.socket(fileno=os.dup(self.stream.fileno())) as to,
         ):
             to.shutdown(socket.SHUT_RDWR)

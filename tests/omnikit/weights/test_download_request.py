@@ -68,3 +68,10 @@ def test_a_certificate_that_is_not_accepted_is_told(tmp_path: Path) -> None:
 def test_an_address_is_shown_without_a_password() -> None:
     assert download_faults.plain("https://me:word@host:1/a?b=c") == "https://host:1/a?b=c"
     assert download_faults.plain("/folder") == "/folder"
+
+
+def test_an_answer_that_was_read_to_its_end_can_be_cut(server: WeightsServer) -> None:
+    server.token = ""
+    answer = Requests(5).open(f"{server.url}/files/small")
+    assert answer.stream.read() == b"text" and answer.stream.fp is None
+    answer.cut()
