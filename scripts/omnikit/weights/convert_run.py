@@ -202,8 +202,12 @@ class _ShardJob:
         self.part_file = run.work / f"{shard.name}.part"
         self.source = (folder / shard.source).open("rb", buffering=0)
         self.target = self.part_file.open("wb", buffering=0)
-        self.target.truncate(shard.size)
-        os.pwrite(self.target.fileno(), shard.head, 0)
+        try:
+            self.target.truncate(shard.size)
+            os.pwrite(self.target.fileno(), shard.head, 0)
+        except OSError:
+            self.abandon()
+            raise
         self.lock = threading.Lock()
         self.left = 1  # until all parts are submitted
 
