@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -142,8 +143,15 @@ class TestDisaggregated:
             names = [one["name"] for one in sums["operators"]]
             assert "_C::cpu_attention_with_kv_cache" in names, names
         [prefill, decode] = [i["traces"][0]["steps"] for i in found["instances"]]
-        assert not any("context_0(0)" in step["name"] for step in prefill)
-        assert all(step["name"].startswith("execute_context_0(0)") for step in decode[1:])
+        # vLLM names a step execute_context_<requests>(<tokens>)_generation_<requests>(<tokens>).
+        # A request that arrives while decode is recorded has its last prompt token computed there.
+        counts = {
+            role: [[int(n) for n in re.findall(r"\d+", step["name"])] for step in steps]
+            for role, steps in (("prefill", prefill), ("decode", decode))
+        }
+        assert all(n >= 1 and t > 100 * n and g == 0 for n, t, g, _ in counts["prefill"]), counts
+        assert all(t == n for n, t, _, _ in counts["decode"]), counts
+        assert any(g >= 1 for _, _, g, _ in counts["decode"]), counts
         after = pids(PD)
         assert {name for name in before if before[name] != after[name]} == {"p0", "d0"}
         assert status(PD)["ok"]
