@@ -114,7 +114,7 @@ def watched_docker(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 class BreakingLine:
     """A TCP line to a port. cut_after: it breaks once after so many bytes of answers.
 
-    heal_s: how long nobody gets through after that.
+    heal_s: how long nobody gets through after that. hold(): what comes later waits to the end.
     """
 
     def __init__(self, to: int, cut_after: Optional[int] = None, heal_s: float = 0.0) -> None:
@@ -122,6 +122,8 @@ class BreakingLine:
         self.passed = 0
         self.calls = 0
         self.cuts = 0
+        self._hold_at: Optional[int] = None
+        self._over = threading.Event()
         self._dead_until = 0.0
         self._open: list[socket.socket] = []
         self._listener = socket.create_server(("127.0.0.1", 0))
@@ -131,7 +133,12 @@ class BreakingLine:
     def __enter__(self) -> BreakingLine:
         return self
 
+    def hold(self, after: int) -> None:
+        """Let so many more bytes of answers through."""
+        self._hold_at = self.passed + after
+
     def __exit__(self, *_: object) -> None:
+        self._over.set()
         self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
         self._close_all()
@@ -162,6 +169,8 @@ class BreakingLine:
             while block := source.recv(65536):
                 if answers:
                     self.passed += len(block)
+                    if self._hold_at is not None and self.passed > self._hold_at:
+                        self._over.wait()
                     if self.left is not None:
                         self.left -= len(block)
                         if self.left <= 0:

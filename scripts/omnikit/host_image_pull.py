@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any, Optional, Union
 
 from omnikit import health, host_image_login, host_image_look
-from omnikit.errors import ActionError
+from omnikit.errors import ActionError, InputError
 from omnikit.host_engine import Engine
 from omnikit.host_image_fault import NETWORK, SPACE, Fault, read
 from omnikit.host_image_look import Found
 from omnikit.host_image_name import parse
-from omnikit.host_image_progress import watch
+from omnikit.host_image_progress import Progress, watch
 from omnikit.log import say
 
 _CLEANED_S = 10.0  # for the engine to remove what it fetched of an image that did not fit
@@ -132,7 +132,7 @@ def _try(pull: Pull, source: str) -> Union[Got, Fault]:
             raise fault.error(pull.image)
         if fault is not None:
             return fault
-    known = not own and engine.inspect("image", source) is not None
+    known = pull.before if own else host_image_look.find(engine, source)
 
     def on_begin() -> None:
         pull.begun = True
@@ -140,9 +140,16 @@ def _try(pull: Pull, source: str) -> Union[Got, Fault]:
             host_image_look.check_images_space(engine, pull.free_mib, pull.image)
 
     say(f"pulling {source}")
-    code, progress = watch(
-        pull_argv(engine, source), f"pulling {source}", env=env, on_begin=on_begin
-    )
+    words, what = pull_argv(engine, source), f"pulling {source}"
+    try:
+        code, progress = watch(words, what, env=env, on_begin=on_begin)
+    except InputError as error:
+        # A small image can be here before the engine has stopped: that is no failure.
+        came = host_image_look.find(engine, source)
+        if came is None or (known and known.id == came.id):
+            raise
+        say(f"{source} came before the engine could be stopped. {error.what}")
+        code, progress = 0, Progress()
     said = "\n".join(progress.said)
     if code != 0:
         pull.begun = pull.begun or bool(progress.layers)
