@@ -27,6 +27,7 @@ def parameters(folder: Path, **more: Any) -> dict[str, Any]:
         "address": "127.0.0.1",
         "peers": [],
         "paths": {"model": None, "log": str(folder / "logs"), "code": str(folder / "work")},
+        "quantization": [],
         "model_generated": False,
         "image": None,
         "image_built": False,

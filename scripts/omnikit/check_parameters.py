@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Iterator, Mapping, Optional
+from typing import Any, Iterable, Iterator, Mapping, Optional
 
 from omnikit.config import Config
 from omnikit.plan_types import HostPlan, NodePlan, Plan
@@ -35,6 +35,7 @@ def _of_host(config: Config, plan: Plan, host: HostPlan) -> dict[str, Any]:
         "address": host.address,
         "peers": [[other.name, other.address] for other in plan.hosts if other is not host],
         "paths": {"model": plan.model_path, "log": _log_dir(config, plan), "code": host.work_dir},
+        "quantization": _quantization(nodes),
         "model_generated": settings.model.generate_seed is not None,
         "image": settings.container.image if docker else None,
         "image_built": settings.container.build is not None,
@@ -47,6 +48,13 @@ def _of_host(config: Config, plan: Plan, host: HostPlan) -> dict[str, Any]:
         "checks": settings.checks.model_dump(),
         "ranktable": settings.ranktable.model_dump(),
     }
+
+
+def _quantization(nodes: Iterable[NodePlan]) -> list[str]:
+    """What the servers of these nodes are told as --quantization."""
+    words = [(*node.command, *(w for s in node.servers for w in s.own_args)) for node in nodes]
+    pairs = [pair for line in words for pair in zip(line, line[1:])]
+    return sorted({value for flag, value in pairs if flag in ("--quantization", "-q")})
 
 
 def ports(config: Config, plan: Plan, host: str) -> list[Port]:

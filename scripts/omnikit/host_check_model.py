@@ -13,6 +13,7 @@ import struct
 from pathlib import Path
 from typing import Any, Optional
 
+from omnikit import host_check_quantised
 from omnikit.errors import ToolkitError
 from omnikit.host_check_base import Group, some
 
@@ -48,12 +49,14 @@ def look(group: Group) -> None:
             todo=f"mkdir -p {folder.parent}, then copy the model there: rsync -a SOURCE/ {path}/",
         )
         return
-    _folder(group, folder)
-    _weights(group, folder)
+    config = _folder(group, folder)
+    tensors = _weights(group, folder)
+    if tensors:
+        host_check_quantised.look(group, folder, config, tensors)
     group.facts["manifest_sha256"] = manifest(folder)
 
 
-def _folder(group: Group, folder: Path) -> None:
+def _folder(group: Group, folder: Path) -> dict[str, Any]:
     problems = []
     config, problem = read_json(folder / "config.json")
     if problem:
@@ -72,6 +75,7 @@ def _folder(group: Group, folder: Path) -> None:
         needed="config.json, the code it names, a tokenizer",
         todo=f"{_AGAIN}ls -l {folder}",
     )
+    return config
 
 
 def read_json(path: Path) -> tuple[dict[str, Any], Optional[str]]:
@@ -98,8 +102,10 @@ def code_files(config: dict[str, Any]) -> list[str]:
     return found
 
 
-def _weights(group: Group, folder: Path) -> None:
-    title, problems, shards, tensors = "weights whole", [], 0, 0
+def _weights(group: Group, folder: Path) -> list[dict[str, Any]]:
+    """Whether all files are whole; each tensor's entry in their headers, none if they are not."""
+    title, problems, shards = "weights whole", [], 0
+    tensors: list[dict[str, Any]] = []
     if (folder / _INDEX).is_file():
         index, problem = read_json(folder / _INDEX)
         wanted = index.get("weight_map")
@@ -116,7 +122,7 @@ def _weights(group: Group, folder: Path) -> None:
                     *("model.weights", title),
                     f"the weights are no safetensors ({some(others, 3)}): not looked into",
                 )
-                return
+                return []
             problems.append("no *.safetensors")
         sharded = [name for name in files if "-of-" in name]
         if sharded:
@@ -127,7 +133,8 @@ def _weights(group: Group, folder: Path) -> None:
         by_file.setdefault(str(name), []).append(tensor)
     for name, names in sorted(by_file.items()):
         there, problem = header(folder / name)
-        shards, tensors = shards + 1, tensors + len(there)
+        shards += 1
+        tensors += there.values()
         absent = [t for t in names if t not in there and not t.startswith("*")]
         if problem:
             problems.append(problem)
@@ -137,10 +144,11 @@ def _weights(group: Group, folder: Path) -> None:
         *("model.weights", title, not problems),
         found=some(problems, 5, "; ")
         if problems
-        else f"{shards} files, {tensors} tensors, sizes as their headers say",
+        else f"{shards} files, {len(tensors)} tensors, sizes as their headers say",
         needed="every file of the index, each as long as its header says",
         todo=f"{_AGAIN}rsync -a --checksum SOURCE/ {folder}/ (or sha256sum {folder}/*)",
     )
+    return [] if problems else tensors
 
 
 def header(path: Path) -> tuple[dict[str, Any], Optional[str]]:

@@ -40,6 +40,7 @@ def test_every_key_of_the_interface_is_there_and_all_is_json() -> None:
     assert set(given) == {
         *("host", "work_dir", "device_kind", "devices", "runtime", "disaggregated", "ports"),
         *("interface", "address", "peers", "paths", "model_generated", "image", "image_built"),
+        "quantization",
         *(
             "container_engine",
             "container_devices",
@@ -51,6 +52,14 @@ def test_every_key_of_the_interface_is_there_and_all_is_json() -> None:
         *("checks", "ranktable"),
     }
     assert json.loads(json.dumps(given)) == given
+
+
+def test_what_the_servers_of_a_host_are_told_of_quantisation() -> None:
+    assert made("2p1d")["p0"]["quantization"] == []
+    told = made("2p1d", "server.args.quantization=ascend")
+    assert {given["quantization"][0] for given in told.values()} == {"ascend"}
+    role = made("2p1d", "roles.decode.server.args.quantization=fp8")
+    assert [role[host]["quantization"] for host in ("p0", "d0")] == [[], ["fp8"]]
 
 
 def test_a_host_of_the_guide_is_asked_for_what_the_guide_plans() -> None:

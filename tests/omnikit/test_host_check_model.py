@@ -50,6 +50,7 @@ def test_a_whole_model(folder):
     assert [(e["id"], e["state"]) for e in group.checks] == [
         ("model.folder", "ok"),
         ("model.weights", "ok"),
+        ("model.quantisation", "ok"),
     ]
     assert one(group, "model.folder")["found"] == f"deepseek_v3 at {folder}"
     assert weights(folder)["found"] == "3 files, 6 tensors, sizes as their headers say"
