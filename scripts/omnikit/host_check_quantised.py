@@ -41,11 +41,9 @@ def look(
         wanted = _BY_FORMAT.get(str(described.get("format")))
     there = ", ".join(f"{n} {_SHOWN[dtype]} matrices" for dtype, n in counts.items() if n)
     says = method or (files[0] if files else "")
-    problem = _problem(group, folder, there, says, wanted, counts)
+    problem = _problem(group, folder, there, says, wanted, counts) or _flag(group, method, files)
     if problem is None:
-        problem = _flag(group, method, files)
-    found = f"{there or 'no INT8 or FP8 matrices'}; described as: {says or 'not quantised'}"
-    if problem is None:
+        found = f"{there or 'no INT8 or FP8 matrices'}; described as: {says or 'not quantised'}"
         group.add(NAME, TITLE, True, found=found)
         return
     what, todo, required = problem
