@@ -76,13 +76,18 @@ def write(work: Path, shard: NewShard, record: dict[str, Any]) -> None:
     host_records.write_atomically(work / _RECORDS / f"{shard.name}.json", json.dumps(record) + "\n")
 
 
-def manifest(conversion: Conversion, files: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    """What a finished folder says of itself: name -> {size, sha256} of every file."""
+def manifest(
+    conversion: Conversion, files: dict[str, dict[str, Any]], checked: dict[str, Any]
+) -> dict[str, Any]:
+    """What a finished folder says of itself. files: name -> {size, sha256} of every file; checked:
+    what convert_check compared.
+    """
     source = source_print(conversion)
     return {
         "form": FORM,
         "method": "native",
         "source": source,
+        "checked": checked,
         "files": dict(sorted(files.items())),
     }
 

@@ -14,7 +14,7 @@ from typing import Any, Callable, Optional
 
 from omnikit import host_records
 from omnikit.errors import ActionError, InputError
-from omnikit.weights import checkpoint, convert_plan, convert_records, convert_rows
+from omnikit.weights import checkpoint, convert_check, convert_plan, convert_records, convert_rows
 from omnikit.weights.convert_plan import Conversion, NewShard, Piece
 from omnikit.weights.meter import Meter
 
@@ -177,13 +177,8 @@ class _Run:
         ]:
             size = path.stat().st_size
             self.files[path.name] = {"size": size, "sha256": convert_records.sha256(path)}
-        made = checkpoint.read(self.work)
-        wanted = {
-            name: one for shard in self.conversion.shards for name, one in shard.tensors.items()
-        }
-        found = {name: (one.dtype, one.shape) for name, one in made.tensors.items()}
-        assert found == wanted, "the written headers are not those planned"
-        manifest = convert_records.manifest(self.conversion, self.files)
+        checked = convert_check.look(self.conversion, self.work, self.threads)
+        manifest = convert_records.manifest(self.conversion, self.files, checked)
         text = json.dumps(manifest, indent=1) + "\n"
         host_records.write_atomically(self.work / convert_records.MANIFEST, text)
         convert_records.forget(self.work)

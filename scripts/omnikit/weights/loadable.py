@@ -5,13 +5,13 @@ the same converter, in the engine itself, its log probabilities against those of
 from __future__ import annotations
 
 import json
-import subprocess
 import tempfile
 from pathlib import Path
 from typing import Any, Callable, Mapping, Optional
 
 import numpy as np
 
+from omnikit import host_command, run
 from omnikit.errors import ActionError, InputError
 from omnikit.weights import checkpoint, convert_plan, convert_run, small_deepseek
 from omnikit.weights.meter import Meter
@@ -19,7 +19,8 @@ from omnikit.weights.meter import Meter
 # Mean difference of log probabilities, in their standard deviations. Rounding to int8 gives 0.06
 # with random weights; one wrong scale in the whole model gives 0.5 (tests).
 BOUND = 0.15
-_TIMEOUT_S = 1200.0
+_IMPORT_S = 300.0
+_SILENCE_S = 600.0
 _DENSE = 99  # first_k_dense_replace: more layers than there are
 # What the architecture does; sizes are the small model's.
 _KEPT = (
@@ -68,25 +69,20 @@ def logits(python: str, folders: list[str], out: Path) -> dict[str, Any]:
     """What engine_logits.py says of folders. Raises InputError, ActionError."""
     script = Path(__file__).with_name("engine_logits.py")
     try:
-        subprocess.run([python, "-c", "import vllm"], check=True, capture_output=True, timeout=300)
-    except (OSError, subprocess.SubprocessError) as error:
+        run.run([python, "-c", "import vllm"], timeout=_IMPORT_S)
+    except (ActionError, InputError) as error:
         raise InputError(
             "this Python cannot import vllm.",
             where=python,
             todo="name the engine's with --python, or make one: invoke install-engine",
         ) from error
-    with out.with_suffix(".log").open("w+", encoding="utf-8", errors="replace") as log:
-        words = [python, str(script), str(out), *folders]
-        try:
-            ended = subprocess.run(words, stdout=log, stderr=log, timeout=_TIMEOUT_S).returncode
-        except subprocess.TimeoutExpired:
-            ended = -1
-        if ended or not out.exists():
-            log.seek(0)
-            last = "\n".join(log.read().splitlines()[-15:])
-            raise ActionError(
-                f"the engine ended while it loaded small models:\n{last}", where=python
-            )
+    words = [python, str(script), str(out), *folders]
+    ended = host_command.watch(words, "engine", stall_s=_SILENCE_S)
+    if ended.code or not out.exists():
+        how = f"said nothing for {_SILENCE_S:g} s" if ended.stalled else "ended"
+        raise ActionError(
+            f"the engine {how} while it loaded small models:\n{ended.tail}", where=python
+        )
     told: dict[str, Any] = json.loads(out.read_text(encoding="utf-8"))
     return told
 
