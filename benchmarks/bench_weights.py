@@ -4,8 +4,8 @@
 Makes an FP8 checkpoint of DeepSeek-R1's matrix sizes with random numbers, converts it on one core
 and on all, and in the same run: cp of the same bytes, the same formula in torch, and the two-step
 way over bf16 (both in the CPU engine's Python, build/engine-cpu or OMNIKIT_ENGINE__VENV). All read
-from the page cache and end when the result is on the disk. Beside it: the start-up alone, on a file
-of one matrix, and cp on one core, which reads and writes memory and computes nothing: the limit of
+from the page cache and end when the result is on the disk. Beside it: the start-up alone, on a tiny
+model, and cp on one core, which reads and writes memory and computes nothing: the limit of
 memory. PYTHONPATH must name scripts/.
 """
 
@@ -20,6 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from math import prod
 from pathlib import Path
 from typing import Any, Callable, Optional, Sequence
 
@@ -28,50 +29,78 @@ from omnikit import cli, log
 from safetensors import serialize_file
 from timing import ROOT
 
-# DeepSeek-R1's: an expert's matrices, the dense layers' and o_proj.
-SHAPES = ((2048, 7168), (7168, 2048), (18432, 7168), (7168, 16384))
-CONFIG = {
+# A layer of DeepSeek-R1 with fewer experts, few words: nearly all of it is FP8, as there.
+CONFIG: dict[str, Any] = {
     "architectures": ["DeepseekV3ForCausalLM"],
-    "num_hidden_layers": 61,
+    "vocab_size": 256,
+    "hidden_size": 7168,
+    "moe_intermediate_size": 2048,
+    "intermediate_size": 18432,
+    "num_hidden_layers": 1,
+    "first_k_dense_replace": 0,
+    "num_attention_heads": 128,
+    "n_shared_experts": 1,
+    "q_lora_rank": 1536,
+    "kv_lora_rank": 512,
+    "qk_nope_head_dim": 128,
+    "qk_rope_head_dim": 64,
+    "v_head_dim": 128,
     "quantization_config": {
         "quant_method": "fp8",
         "fmt": "e4m3",
         "weight_block_size": [128, 128],
     },
 }
+# The least that has all of its tensors: what is left is the time of starting.
+TINY = {"hidden_size": 128, "moe_intermediate_size": 128, "num_attention_heads": 1}
+EXPERT = 3 * 7168 * 2048  # bytes
 R1_BYTES = 689e9  # DeepSeek-R1's 163 files, as published
 
 
-def make(folder: Path, total: int, shards: int) -> int:
-    """About total bytes of FP8 in so many files; returns the bytes of FP8."""
+def make(folder: Path, shards: int, experts: int, **config: Any) -> int:
+    """A checkpoint with so many experts in about so many files; returns the bytes of FP8."""
+    from omnikit.weights import architecture
+
     random = np.random.default_rng(0)
     folder.mkdir(parents=True)
-    (folder / "config.json").write_text(json.dumps(CONFIG))
-    weight_map, made = {}, 0
-    for shard in range(shards):
-        file = f"model-{shard + 1:05}-of-{shards:06}.safetensors"
-        tensors: dict[str, Any] = {}
-        size = 0
-        while size < total // shards:
-            rows, columns = SHAPES[len(tensors) // 2 % len(SHAPES)]
-            name = f"model.layers.{shard}.mlp.experts.{len(tensors)}.up_proj.weight"
-            data = random.integers(0, 254, (rows, columns), dtype=np.uint8)
-            data[(data & 127) == 127] = 0
-            grid = (rows // 128, columns // 128)
-            scales = random.uniform(1e-4, 3e-4, grid).astype(np.float32)
-            for one, dtype, array in (
-                (name, "float8_e4m3fn", data),
-                (f"{name}_scale_inv", "float32", scales),
-            ):
-                shape = list(array.shape)
-                tensors[one] = {"dtype": dtype, "shape": shape, "data": array.tobytes()}
-                weight_map[one] = file
-            size += data.size
-        serialize_file(tensors, str(folder / file), {"format": "pt"})
-        made += size
+    told = {**CONFIG, "n_routed_experts": experts, **config}
+    (folder / "config.json").write_text(json.dumps(told))
+    tensors = architecture.tensors(told, folder)
+    total = sum(prod(shape) for _, shape in tensors.values())
+    weight_map: dict[str, str] = {}
+    held: dict[str, Any] = {}
+    made = before = 0
+    for number, (name, (kind, shape)) in enumerate(tensors.items(), 1):
+        made += prod(shape)
+        is_fp8 = kind != architecture.PLAIN
+        held.update(fp8(random, name, shape) if is_fp8 else plain(random, name, shape))
+        if made * shards >= total * (before + 1) or number == len(tensors):
+            before += 1
+            file = f"model-{before:05}-of-{shards:06}.safetensors"
+            weight_map.update(dict.fromkeys(held, file))
+            serialize_file(held, str(folder / file), {"format": "pt"})
+            held = {}
     index = {"metadata": {}, "weight_map": weight_map}
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
-    return made
+    return sum(prod(shape) for kind, shape in tensors.values() if kind != architecture.PLAIN)
+
+
+def fp8(random: Any, name: str, shape: tuple[int, ...]) -> dict[str, Any]:
+    """A matrix of e4m3 and the scales of its blocks."""
+    data = random.integers(0, 254, shape, dtype=np.uint8)
+    data[(data & 127) == 127] = 0
+    grid = [-(-size // 128) for size in shape]
+    scales = random.uniform(1e-4, 3e-4, grid).astype(np.float32)
+    return {
+        name: {"dtype": "float8_e4m3fn", "shape": list(shape), "data": data.tobytes()},
+        f"{name}_scale_inv": {"dtype": "float32", "shape": grid, "data": scales.tobytes()},
+    }
+
+
+def plain(random: Any, name: str, shape: tuple[int, ...]) -> dict[str, Any]:
+    """bf16 between 1 and 2."""
+    data = random.integers(0x3F80, 0x4000, shape, dtype=np.uint16)
+    return {name: {"dtype": "bfloat16", "shape": list(shape), "data": data.tobytes()}}
 
 
 def engine_python() -> Path:
@@ -175,8 +204,9 @@ def body(options: argparse.Namespace) -> int:
     cores = len(os.sched_getaffinity(0))
     with tempfile.TemporaryDirectory(prefix="bench-weights-", dir=options.dir) as text:
         folder = Path(text)
-        size = make(folder / "source", options.mib << 20, options.shards)
-        make(folder / "tiny", 1, 1)
+        experts = max(1, (options.mib << 20) // EXPERT - 5)  # attention and the shared one: five
+        size = make(folder / "source", options.shards, experts)
+        make(folder / "tiny", 1, 1, **TINY)
         bench = Bench(folder, folder / "source")
         bench.native()  # compiles, and reads the source into memory
         acts: dict[str, Callable[[], tuple[float, int]]] = {
@@ -196,7 +226,7 @@ def body(options: argparse.Namespace) -> int:
                 found.setdefault(name, []).append(act())
                 log.say(f"{name}: {found[name][-1][0]:.1f} s")
         many = folder / "many"
-        make(many, options.mib << 20, options.shards * 4)
+        make(many, options.shards * 4, experts)
         _, small = Bench(folder, many).native()
     result = {
         "bytes": size,

@@ -36,32 +36,50 @@ def save(tensors: dict[str, Any], path: Path) -> None:
         os.fsync(file.fileno())
 
 
+def is_kept(name: str) -> bool:
+    """Whether a matrix stays bf16."""
+    return "kv_b_proj" in name
+
+
 def one_step(source: Path, target: Path) -> None:
     """FP8 to int8."""
     for path in sorted(source.glob("*.safetensors")):
         tensors = load_file(path)
         made = {}
         for name, weight in tensors.items():
-            if name.endswith(".weight"):
-                value = opened(weight, tensors[f"{name}_scale_inv"])
+            if name.endswith("_scale_inv"):
+                continue
+            if f"{name}_scale_inv" not in tensors:
+                made[name] = weight
+                continue
+            value = opened(weight, tensors[f"{name}_scale_inv"])
+            if is_kept(name):
+                made[name] = value.to(torch.bfloat16)
+            else:
                 made[name], made[f"{name}_scale"] = quantised(value)
         save(made, target / path.name)
 
 
 def two_steps(source: Path, between: Path, target: Path) -> None:
     """FP8 to bf16 on the disk, then to int8."""
+    matrices = set()
     for path in sorted(source.glob("*.safetensors")):
         tensors = load_file(path)
-        wide = {
-            name: opened(weight, tensors[f"{name}_scale_inv"]).to(torch.bfloat16)
-            for name, weight in tensors.items()
-            if name.endswith(".weight")
-        }
+        wide = {}
+        for name, weight in tensors.items():
+            if f"{name}_scale_inv" in tensors:
+                matrices.add(name)
+                wide[name] = opened(weight, tensors[f"{name}_scale_inv"]).to(torch.bfloat16)
+            elif not name.endswith("_scale_inv"):
+                wide[name] = weight
         save(wide, between / path.name)
     for path in sorted(between.glob("*.safetensors")):
         made = {}
         for name, value in load_file(path).items():
-            made[name], made[f"{name}_scale"] = quantised(value)
+            if name in matrices and not is_kept(name):
+                made[name], made[f"{name}_scale"] = quantised(value)
+            else:
+                made[name] = value
         save(made, target / path.name)
 
 

@@ -26,7 +26,13 @@ def body(options: argparse.Namespace) -> int:
     """Look, compare, convert, report."""
     from omnikit.errors import InputError
     from omnikit.log import say
-    from omnikit.weights import checkpoint, convert_plan, convert_records, convert_run
+    from omnikit.weights import (
+        checkpoint,
+        convert_places,
+        convert_plan,
+        convert_records,
+        convert_run,
+    )
     from omnikit.weights.meter import Meter, duration, size_text
 
     config = load_config(options)
@@ -36,13 +42,15 @@ def body(options: argparse.Namespace) -> int:
         return _msmodelslim(options, config.settings, source, target)
     threads = options.threads or weights.threads or len(os.sched_getaffinity(0))
     conversion = convert_plan.plan(checkpoint.read(source))
-    convert_run.check_places(source, target)
+    convert_places.check_places(source, target)
     total = sum(conversion.checkpoint.sizes.values())
     result: dict[str, Any] = {"source": str(source), "target": str(target), "source_bytes": total}
     result["target_bytes"] = conversion.size
     if convert_records.finished(target, conversion):
+        if not options.dry_run:
+            convert_records.forget(target)  # of a run that was cut right before its end
         return _report(options, {**result, "result": "unchanged"})
-    needed, free = convert_run.space_needed(conversion, target)
+    needed, free = convert_places.space_needed(conversion, target)
     if needed > free and not options.dry_run:
         raise InputError(
             f"needs {size_text(needed)} more, {size_text(free)} are free.",
@@ -64,6 +72,7 @@ def body(options: argparse.Namespace) -> int:
 def _places(options: argparse.Namespace, settings: Any) -> tuple[Path, Path]:
     """Source and target."""
     from omnikit.errors import InputError
+    from omnikit.weights import convert_places
 
     source = options.source or settings.weights.source
     if source is None:
@@ -73,7 +82,7 @@ def _places(options: argparse.Namespace, settings: Any) -> tuple[Path, Path]:
             todo="--source FOLDER of the original checkpoint, or set weights.source",
         )
     target = options.target or settings.weights.target or settings.model.path
-    return Path(source).expanduser(), Path(target).expanduser()
+    return Path(source).expanduser(), convert_places.settled(Path(target).expanduser())
 
 
 def _msmodelslim(options: argparse.Namespace, settings: Any, source: Path, target: Path) -> int:

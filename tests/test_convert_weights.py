@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Optional
 
 import pytest
 from docker_host import wait_for
@@ -84,6 +86,35 @@ def test_killed_at_any_moment_the_next_run_ends_with_the_same_bits(
     assert running.wait() == -signal.SIGKILL and not target.exists()
     assert convert("--source", source, "--target", target).stdout.endswith("converted\n")
     assert content(target) == content(whole) and not work.exists()
+
+
+@pytest.mark.parametrize(
+    ("moment", "anew"),
+    [
+        ("config.json", False),
+        ("omnikit-weights.json", False),
+        ("target", False),  # all is done, but for its name
+        ("after target", None),
+    ],
+)
+def test_killed_between_the_last_steps_nothing_is_done_twice_or_left(
+    source: Path, whole: Path, tmp_path: Path, moment: str, anew: Optional[bool]
+) -> None:
+    target = tmp_path / "target"
+    words = ["--source", str(source), "--target", str(target)]
+    helper = ROOT / "tests" / "killed_conversion.py"
+    env = {**os.environ, "PYTHONPATH": str(ROOT / "scripts")}
+    killed = subprocess.run([sys.executable, helper, moment, *words], env=env, capture_output=True)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    assert target.exists() == (anew is None)
+    before = {path.name: path.stat().st_mtime_ns for path in tmp_path.glob("*/*.safetensors")}
+    assert len(before) == 9
+    done = convert(*words, "--json")
+    assert json.loads(done.stdout)["result"] == ("unchanged" if anew is None else "converted")
+    assert content(target) == content(whole)
+    after = {path.name: path.stat().st_mtime_ns for path in target.glob("*.safetensors")}
+    assert after == before
+    assert not target.with_name("target.incomplete").exists()
 
 
 def test_an_interrupt_leaves_what_is_done_and_no_half_files(source: Path, tmp_path: Path) -> None:

@@ -97,10 +97,16 @@ def remove_record(state_dir: Path, node: str) -> None:
 
 
 @contextmanager
-def locked(path: Path, what: str, wait_s: float = 0.0) -> Iterator[None]:
+def locked(
+    path: Path,
+    what: str,
+    wait_s: float = 0.0,
+    todo: str = "wait for it, or end it with: make stop",
+) -> Iterator[None]:
     """Hold a lock file, which says who holds it; a dead holder holds nothing.
 
-    Raises ActionError that names the holder when it is taken for longer than wait_s seconds.
+    Raises ActionError that names the holder when it is taken for longer than wait_s seconds; todo:
+    what to do then.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a+") as file:
@@ -119,7 +125,7 @@ def locked(path: Path, what: str, wait_s: float = 0.0) -> Iterator[None]:
                 f" pid {holder.get('pid', '?')} of {holder.get('user', '?')}"
                 f" since {holder.get('since', '?')}.",
                 where=str(path),
-                todo="wait for it, or end it with: make stop",
+                todo=todo,
             )
         me = {**identity(os.getpid()), "what": what, "user": user_name()}
         me["since"] = time.strftime("%Y-%m-%d %H:%M:%S")

@@ -42,13 +42,16 @@ class Tensor:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """shards: names of the files in their order. sizes: their bytes."""
+    """shards: names of the files in their order. sizes: their bytes. changed: when each was written
+    last, in ns, at the time that its header was read.
+    """
 
     folder: Path
     config: dict[str, Any]
     tensors: dict[str, Tensor]
     shards: list[str]
     sizes: dict[str, int]
+    changed: dict[str, int]
 
 
 def read(folder: Path, config_needed: bool = True) -> Checkpoint:
@@ -64,9 +67,10 @@ def read(folder: Path, config_needed: bool = True) -> Checkpoint:
     shards = sorted(set(weight_map.values()))
     errors: list[Any] = []
     tensors: dict[str, Tensor] = {}
-    sizes = {}
+    sizes, changed = {}, {}
     for shard in shards:
         try:
+            changed[shard] = _changed(folder / shard)  # first: what changes later is noticed
             found, sizes[shard] = read_header(folder / shard)
         except InputError as error:
             errors.append(error)
@@ -90,7 +94,15 @@ def read(folder: Path, config_needed: bool = True) -> Checkpoint:
             )
     if errors:
         raise errors[0] if len(errors) == 1 else ManyErrors(errors[:20])
-    return Checkpoint(folder, config, tensors, shards, sizes)
+    return Checkpoint(folder, config, tensors, shards, sizes, changed)
+
+
+def _changed(path: Path) -> int:
+    """Nanoseconds; 0 where there is no such file, which read_header says."""
+    try:
+        return path.stat().st_mtime_ns
+    except OSError:
+        return 0
 
 
 def _weight_map(folder: Path) -> dict[str, str]:
@@ -144,23 +156,24 @@ def read_header(path: Path) -> tuple[dict[str, Tensor], int]:
         raise InputError("is missing.", where=str(path), todo=again) from error
     except OSError as error:
         raise InputError(f"cannot be read: {error.strerror}.", where=str(path)) from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError("has a broken header.", where=str(path), todo=again) from error
     tensors = {}
     base = 8 + length
-    end = base
     try:
         for name, one in described.items():
             if name == "__metadata__":
                 continue
             begin, stop = one["data_offsets"]
-            shape = tuple(int(count) for count in one["shape"])
+            shape = tuple(one["shape"])
             made = Tensor(name, one["dtype"], shape, path.name, base + begin, base + stop)
             element = SIZES.get(made.dtype)
-            if begin < 0 or (element is not None and made.size != prod(shape) * element):
+            if not all(isinstance(count, int) and count >= 0 for count in (*shape, begin, stop)):
+                raise ValueError(name)
+            if element is not None and made.size != prod(shape) * element:
                 raise ValueError(name)
             tensors[name] = made
-            end = max(end, made.end)
+        end = _end(base, tensors)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise InputError("has a broken header.", where=str(path), todo=again) from error
     if end != size:
@@ -171,3 +184,16 @@ def read_header(path: Path) -> tuple[dict[str, Tensor], int]:
             todo=again,
         )
     return tensors, size
+
+
+def _end(base: int, tensors: dict[str, Tensor]) -> int:
+    """Where the last tensor ends. They lie without gap or overlap, as the library demands it.
+
+    Raises ValueError: they do not.
+    """
+    end = base
+    for tensor in sorted(tensors.values(), key=lambda one: (one.start, one.end)):
+        if tensor.start != end:
+            raise ValueError(tensor.name)
+        end = tensor.end
+    return end

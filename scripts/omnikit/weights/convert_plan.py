@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import Any, Optional
 
 from omnikit.errors import InputError, ManyErrors
+from omnikit.weights import architecture
 from omnikit.weights.checkpoint import INDEX, SINGLE, SIZES, Checkpoint, Tensor
 
 COPY, QUANTISE, WIDEN = "copied", "quantised", "widened to bf16"
 SCALE_INV, SCALE = "_scale_inv", "_scale"
+MANIFEST = "omnikit-weights.json"  # what a result says of itself
 # As omni-infer's own converter names its files.
 _NEW_NAME = "quant_model_weight_w8a8_dynamic"
 _KEPT_BF16 = re.compile(r"\.self_attn\.kv_b_proj\.weight$")
@@ -23,7 +25,8 @@ _MATRIX = re.compile(
     r"^model\.layers\.\d+\.(?:self_attn\.(?:q_a_proj|q_b_proj|q_proj|kv_a_proj_with_mqa|kv_b_proj|o_proj)"
     r"|mlp\.(?:(?:shared_experts|experts\.\d+)\.)?(?:gate|up|down)_proj)\.weight$"
 )
-_FAMILY = ("DeepseekV3ForCausalLM",)
+_QUANTISED = ("F8_E4M3", "I8")
+_FAMILY = "DeepseekV3ForCausalLM"
 
 
 @dataclass(frozen=True)
@@ -75,8 +78,11 @@ class Conversion:
 
 
 def plan(checkpoint: Checkpoint) -> Conversion:
-    """Raises InputError: another kind of model or quantisation, or tensors that do not fit."""
+    """Raises InputError: another kind of model or quantisation, or tensors that do not fit or that
+    are not there.
+    """
     block = block_size(checkpoint)
+    architecture.check_complete(checkpoint)
     actions = _actions(checkpoint, block)
     held: dict[str, list[Tensor]] = {shard: [] for shard in checkpoint.shards}
     for tensor in checkpoint.tensors.values():
@@ -92,13 +98,20 @@ def plan(checkpoint: Checkpoint) -> Conversion:
 
 def family(config: dict[str, Any], folder: Path) -> None:
     """Raises InputError: a model of another kind than DeepSeek-V3."""
-    names = config.get("architectures") or []
-    if not set(names) & set(_FAMILY) or not isinstance(config.get("num_hidden_layers"), int):
+    names, where = config.get("architectures"), str(folder / "config.json")
+    if not isinstance(names, list) or _FAMILY not in names:
         raise InputError(
-            f"found architectures {names}, expected {_FAMILY[0]} (DeepSeek-V3, R1 and models built"
-            " like them).",
-            where=str(folder / "config.json"),
+            f"found architectures {names!r}, expected [{_FAMILY!r}] (DeepSeek-V3, R1 and models"
+            " built like them).",
+            where=where,
             todo="other models are not converted here; name the folder of such a checkpoint",
+        )
+    layers = config.get("num_hidden_layers")
+    if not isinstance(layers, int) or layers < 1:
+        raise InputError(
+            f"found num_hidden_layers {layers!r}, expected a number of layers.",
+            where=where,
+            todo="take config.json from the original checkpoint again",
         )
 
 
@@ -112,6 +125,10 @@ def block_size(checkpoint: Checkpoint) -> Optional[tuple[int, int]]:
         return None
     if quantisation is None:  # taken out for msmodelslim (prepare_checkpoint.py)
         return 128, 128
+    if not isinstance(quantisation, dict):
+        raise InputError(
+            f"found quantization_config {quantisation!r}, expected a map.", where=where
+        )
     kind = (quantisation.get("quant_method"), quantisation.get("fmt", "e4m3"))
     block = quantisation.get("weight_block_size")
     if kind != ("fp8", "e4m3") or not has_fp8:
@@ -121,13 +138,14 @@ def block_size(checkpoint: Checkpoint) -> Optional[tuple[int, int]]:
             where=where,
             todo="start from the original FP8 checkpoint, or from a bf16 one",
         )
-    good = isinstance(block, list) and len(block) == 2
-    if not good or not all(isinstance(side, int) and side > 0 for side in block):
+    sides = block if isinstance(block, list) else []
+    if len(sides) != 2 or not all(isinstance(side, int) and side > 0 for side in sides):
         raise InputError(
             f"found weight_block_size {block!r}, expected two sizes such as [128, 128].",
             where=where,
+            todo="take config.json from the original checkpoint again",
         )
-    return block[0], block[1]
+    return sides[0], sides[1]
 
 
 def _actions(checkpoint: Checkpoint, block: Optional[tuple[int, int]]) -> dict[str, str]:
@@ -141,8 +159,11 @@ def _actions(checkpoint: Checkpoint, block: Optional[tuple[int, int]]) -> dict[s
 
     for name, tensor in tensors.items():
         if name.endswith(f".weight{SCALE_INV}"):
-            if name[: -len(SCALE_INV)] not in tensors:
+            matrix = tensors.get(name[: -len(SCALE_INV)])
+            if matrix is None:
                 wrong(tensor, "a block scale without its matrix.")
+            elif matrix.dtype != "F8_E4M3":
+                wrong(tensor, f"a block scale of a matrix that is {matrix.dtype}, not FP8.")
             continue
         if tensor.dtype not in SIZES:
             wrong(tensor, f"the dtype {tensor.dtype} is not known here.")
@@ -151,8 +172,10 @@ def _actions(checkpoint: Checkpoint, block: Optional[tuple[int, int]]) -> dict[s
             found[name] = COPY
             continue
         scales = tensors.get(f"{name}{SCALE_INV}")
-        if len(tensor.shape) != 2:
+        if len(tensor.shape) != 2 or 0 in tensor.shape:
             wrong(tensor, f"found shape {list(tensor.shape)}, expected a matrix.")
+        elif f"{name}{SCALE}" in tensors:
+            wrong(tensor, f"is not quantised yet, but there is {name}{SCALE} already.")
         elif block is None and tensor.dtype != "BF16":
             wrong(tensor, f"found dtype {tensor.dtype}, expected BF16 or F8_E4M3.")
         elif block is not None and scales is None:
@@ -210,8 +233,13 @@ def new_name(shard: str) -> str:
 
 
 def new_config(checkpoint: Checkpoint) -> dict[str, Any]:
-    """config.json with the quantisation as omni-infer v0.4.1's converter writes it."""
-    kept = [name for name in checkpoint.tensors if _KEPT_BF16.search(name)]
+    """config.json with the quantisation as omni-infer v0.4.1's converter writes it.
+
+    checkpoint: a source, or a result: of both, ignored are the matrices that are no integers after
+    the conversion.
+    """
+    quantised = any(one.dtype in _QUANTISED for one in checkpoint.tensors.values())
+    kept = [one.name for one in checkpoint.tensors.values() if _is_kept(one, quantised)]
     ignored = [name[: -len(".weight")] for name in kept]
     ignored.sort(key=lambda name: [int(part) for part in re.findall(r"\d+", name)])
     common: dict[str, Any] = {"num_bits": 8, "type": "int", "symmetric": True}
@@ -237,9 +265,19 @@ def new_config(checkpoint: Checkpoint) -> dict[str, Any]:
     return {**checkpoint.config, "quantization_config": quantisation}
 
 
+def _is_kept(tensor: Tensor, quantised: bool) -> bool:
+    """Whether a matrix keeps its dtype. quantised: the checkpoint has FP8 or int8 matrices; one in
+    bf16 beside them stays as it is, while of a checkpoint that is all bf16 they are converted.
+    """
+    if _KEPT_BF16.search(tensor.name):
+        return True
+    is_matrix = bool(_MATRIX.match(tensor.name))
+    return is_matrix and quantised and tensor.dtype not in _QUANTISED
+
+
 def other_files(folder: Path) -> list[Path]:
     """What is copied as it is: tokenizer, generation settings, code, licence."""
-    skipped = ("config.json", INDEX, SINGLE)
+    skipped = ("config.json", INDEX, SINGLE, MANIFEST)
     return sorted(
         path
         for path in folder.iterdir()

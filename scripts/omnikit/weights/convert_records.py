@@ -10,11 +10,10 @@ from typing import Any, Callable, Optional
 from omnikit import host_records
 from omnikit.errors import ActionError, InputError
 from omnikit.weights import checkpoint
-from omnikit.weights.convert_plan import Conversion, NewShard
+from omnikit.weights.convert_plan import MANIFEST, Conversion, NewShard, other_files
 
-MANIFEST = "omnikit-weights.json"
 FORM = "compressed-tensors int-quantized, W8A8 dynamic"
-_RECORDS = ".records"
+_RECORDS, LOCK = ".records", ".lock"
 _STEP = 8 << 20
 _TASTE = 1 << 16
 
@@ -36,28 +35,79 @@ def source_print(conversion: Conversion) -> dict[str, Any]:
 
 
 def begin(work: Path, conversion: Conversion) -> None:
-    """A working folder for this source. Raises InputError: it holds one for another."""
-    records = work / _RECORDS
-    records.mkdir(parents=True, exist_ok=True)
+    """A working folder for this source, with nothing in it but what is done.
+
+    Raises InputError: it holds one for another source, or what is not ours.
+    """
     told = source_print(conversion)
-    file = records / "source.json"
-    kept = checkpoint.read_json(file) if file.exists() else told
-    if kept != told:
+    file = work / _RECORDS / "source.json"
+    if file.exists() and checkpoint.read_json(file) != told:
         raise InputError(
             "holds a conversion of another source, not finished.",
             where=str(work),
             todo=f"choose another target, or remove this one: rm -r {work}",
         )
+    _sweep(work, conversion, ours=file.exists())
+    file.parent.mkdir(parents=True, exist_ok=True)
     host_records.write_atomically(file, json.dumps(told) + "\n")
 
 
+def replaced(work: Path, conversion: Conversion) -> int:
+    """Bytes of disk that files of an earlier run take which this one will not use."""
+    kept = {one.name for one in conversion.shards if done(work, conversion, one)}
+    names = (path for path in _entries(work) if path.name not in kept and path.is_file())
+    return sum(path.stat().st_blocks * 512 for path in names)
+
+
+def _entries(work: Path) -> list[Path]:
+    return sorted(work.iterdir()) if work.is_dir() else []
+
+
+def _sweep(work: Path, conversion: Conversion, ours: bool) -> None:
+    """Remove what a run that was cut left half done. Raises InputError: something else is there."""
+    texts = {"config.json", checkpoint.INDEX, MANIFEST}
+    texts |= {path.name for path in other_files(conversion.checkpoint.folder)}
+    shards = {shard.name: shard for shard in conversion.shards}
+    parts = {f"{name}.part" for name in shards}
+    for path in _entries(work):
+        name = path.name
+        if name in (_RECORDS, LOCK):
+            continue
+        # .NAME.PID: one that was just being written.
+        of = name[1:].rpartition(".")[0] if name.startswith(".") else name
+        if not ours or not path.is_file() or of not in {*texts, *parts, *shards}:
+            raise InputError(
+                f"holds {name}, which no conversion of this source made.",
+                where=str(work),
+                todo=f"move it away, or remove the folder: rm -r {work}",
+            )
+        if name not in shards or done(work, conversion, shards[name]) is None:
+            path.unlink()
+
+
 def stamp(conversion: Conversion, shard: NewShard) -> list[Any]:
-    """What a shard was made of: every file that it reads, with size and time of change."""
+    """What a shard is made of: every file that it reads, with size and time of change as they were
+    when the conversion was planned.
+    """
+    found = conversion.checkpoint
+    return [[file, found.sizes[file], found.changed[file]] for file in _sources(shard)]
+
+
+def changed_file(conversion: Conversion, shard: NewShard) -> Optional[Path]:
+    """A file that a shard reads and that is not as the conversion was planned with it. Raises
+    OSError.
+    """
+    found = conversion.checkpoint
+    for file in _sources(shard):
+        now = (found.folder / file).stat()
+        if (now.st_size, now.st_mtime_ns) != (found.sizes[file], found.changed[file]):
+            return found.folder / file
+    return None
+
+
+def _sources(shard: NewShard) -> list[str]:
     files = {piece.source.file for piece in shard.pieces}
-    files |= {piece.scales.file for piece in shard.pieces if piece.scales is not None}
-    folder = conversion.checkpoint.folder
-    found = {file: (folder / file).stat() for file in sorted(files)}
-    return [[file, one.st_size, one.st_mtime_ns] for file, one in found.items()]
+    return sorted(files | {piece.scales.file for piece in shard.pieces if piece.scales is not None})
 
 
 def done(work: Path, conversion: Conversion, shard: NewShard) -> Optional[dict[str, Any]]:
@@ -82,11 +132,12 @@ def manifest(
     """What a finished folder says of itself. files: name -> {size, sha256} of every file; checked:
     what convert_check compared.
     """
-    source = source_print(conversion)
+    found = conversion.checkpoint
+    changed = {name: found.changed[name] for name in found.shards}
     return {
         "form": FORM,
         "method": "native",
-        "source": source,
+        "source": {**source_print(conversion), "changed_ns": changed},
         "checked": checked,
         "files": dict(sorted(files.items())),
     }
@@ -107,28 +158,68 @@ def finished(target: Path, conversion: Conversion) -> bool:
             todo="choose another target",
         )
     told = checkpoint.read_json(file)
-    if told.get("source") != source_print(conversion):
+    try:
+        source, files = (
+            dict(told["source"]),
+            {name: dict(one) for name, one in told["files"].items()},
+        )
+        changed = source.pop("changed_ns", None)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise InputError(
+            "is no manifest of a conversion.", where=str(file), todo=_ANEW.format(target)
+        ) from error
+    if source != source_print(conversion):
         raise InputError(
             "holds the conversion of another source.",
             where=str(target),
             todo="choose another target, or remove this one",
         )
-    for name, one in told["files"].items():
+    for name, one in files.items():
         path = target / name
-        if not path.is_file() or path.stat().st_size != one["size"]:
+        if not path.is_file() or path.stat().st_size != one.get("size"):
             raise ActionError(
                 f"{name} is missing or has another size than when it was made.",
                 where=str(target),
-                todo=f"remove the folder (rm -r {target}) and convert again",
+                todo=_ANEW.format(target),
             )
+    _unchanged_source(target, conversion, changed, files)
     return True
 
 
-def forget(work: Path) -> None:
-    """Remove the records: the folder is finished."""
-    for file in (work / _RECORDS).iterdir():
-        file.unlink()
-    (work / _RECORDS).rmdir()
+_ANEW = "remove the folder (rm -r {}) and convert again"
+
+
+def _unchanged_source(
+    target: Path, conversion: Conversion, changed: Any, files: dict[str, dict[str, Any]]
+) -> None:
+    """Raises ActionError: a file of the source was written after the target was made of it, so that
+    nobody knows whether that is still its conversion.
+    """
+    folder, found = conversion.checkpoint.folder, conversion.checkpoint.changed
+    for name in found:
+        if isinstance(changed, dict) and changed.get(name) != found[name]:
+            raise ActionError(
+                f"the source's {name} was written after this was made of it, or is a copy.",
+                where=str(target),
+                todo="see whether it still is its conversion: invoke verify-weights --all"
+                f" --source {folder} --target {target}; if not, {_ANEW.format(target)}",
+            )
+    for path in other_files(folder):
+        if path.name in files and files[path.name].get("sha256") != sha256(path):
+            raise ActionError(
+                f"its {path.name} is not the source's.",
+                where=str(target),
+                todo=f"copy it ({path}), or {_ANEW.format(target)}",
+            )
+
+
+def forget(folder: Path) -> None:
+    """Remove the records and the lock of a folder that is finished."""
+    for file in _entries(folder / _RECORDS):
+        file.unlink(missing_ok=True)
+    if (folder / _RECORDS).is_dir():
+        (folder / _RECORDS).rmdir()
+    (folder / LOCK).unlink(missing_ok=True)
 
 
 def sha256(path: Path, on_bytes: Optional[Callable[[int], None]] = None) -> str:

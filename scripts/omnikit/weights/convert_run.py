@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any, Callable, Optional
 
 from omnikit import host_records
-from omnikit.errors import ActionError, InputError
+from omnikit.errors import ActionError
 from omnikit.weights import checkpoint, convert_check, convert_plan, convert_records, convert_rows
+from omnikit.weights.convert_places import check_places, settled, work_folder
 from omnikit.weights.convert_plan import Conversion, NewShard, Piece
 from omnikit.weights.meter import Meter
 
@@ -24,11 +25,6 @@ _MEMORY = 1 << 30
 # Threads beyond those that compute: while some wait for the disk, all cores have work.
 _WAITING = 2
 Convert = Callable[[convert_rows.Rows, Optional[tuple[int, int]], Any, int, int], None]
-
-
-def work_folder(target: Path) -> Path:
-    """Where the result grows; renamed to target at the end."""
-    return target.with_name(f"{target.name}.incomplete")
 
 
 def run(
@@ -43,36 +39,29 @@ def run(
     Raises InputError: target is taken, or lies in the source. Raises ActionError: no space, a
     damaged source, another conversion under way. What was done is kept in work_folder(target).
     """
+    target = settled(target)
     check_places(_folder(conversion), target)
     work = work_folder(target)
     try:
         work.mkdir(parents=True, exist_ok=True)
-        with host_records.locked(work / ".lock", f"conversion into {target}"):
+        lock, todo = work / convert_records.LOCK, "wait for it, or end that process: it can go on"
+        with host_records.locked(lock, f"conversion into {target}", todo=todo):
+            # Another run may have ended between the look at the target and this lock.
+            if convert_records.finished(target, conversion):
+                convert_records.forget(work)
+                work.rmdir()
+                return checkpoint.read_json(target / convert_plan.MANIFEST)
             manifest = _Run(conversion, work, threads, meter, convert).run()
-            (work / ".lock").unlink()
             if target.is_dir():
                 target.rmdir()  # empty: finished() has looked
             work.rename(target)
             _sync_folder(target.parent)
+            # Last: a run that is cut before finds all shards done, or a finished target.
+            convert_records.forget(target)
+            _sync_folder(target)
     except OSError as error:
         raise _explained(error, work, conversion) from error
     return manifest
-
-
-def check_places(source: Path, target: Path) -> None:
-    """Raises InputError: the target lies in the source."""
-    if source.resolve() in (target.resolve(), *target.resolve().parents):
-        raise InputError("the target lies in the source.", where=str(target), todo="put it beside")
-
-
-def space_needed(conversion: Conversion, target: Path) -> tuple[int, int]:
-    """Bytes that are still to be written, and bytes that are free there."""
-    work = work_folder(target)
-    there = [shard for shard in conversion.shards if convert_records.done(work, conversion, shard)]
-    others = sum(path.stat().st_size for path in convert_plan.other_files(_folder(conversion)))
-    needed = conversion.size - sum(shard.size for shard in there) + others
-    above = next(folder for folder in (target, *target.parents) if folder.is_dir())
-    return needed, shutil.disk_usage(above).free
 
 
 def _folder(conversion: Conversion) -> Path:
@@ -166,22 +155,22 @@ class _Run:
 
     def _finish(self) -> dict[str, Any]:
         """All small files, a last look at the whole, and the manifest."""
-        texts = {"config.json": self.conversion.config, checkpoint.INDEX: self.conversion.index()}
+        texts: dict[str, Any] = {"config.json": self.conversion.config}
+        texts[checkpoint.INDEX] = self.conversion.index()
         for name, data in texts.items():
             text = json.dumps(data, indent=2, ensure_ascii=False) + "\n"
             host_records.write_atomically(self.work / name, text)
         for path in convert_plan.other_files(_folder(self.conversion)):
-            shutil.copyfile(path, self.work / path.name)
-        for path in [self.work / name for name in texts] + [
-            self.work / path.name for path in convert_plan.other_files(_folder(self.conversion))
-        ]:
-            size = path.stat().st_size
-            self.files[path.name] = {"size": size, "sha256": convert_records.sha256(path)}
+            _copy(path, self.work / path.name)
+            texts[path.name] = None
+        for name in texts:
+            path = self.work / name
+            digest = convert_records.sha256(path)
+            self.files[name] = {"size": path.stat().st_size, "sha256": digest}
         checked = convert_check.look(self.conversion, self.work, self.threads)
         manifest = convert_records.manifest(self.conversion, self.files, checked)
         text = json.dumps(manifest, indent=1) + "\n"
-        host_records.write_atomically(self.work / convert_records.MANIFEST, text)
-        convert_records.forget(self.work)
+        host_records.write_atomically(self.work / convert_plan.MANIFEST, text)
         _sync_folder(self.work)
         return manifest
 
@@ -193,7 +182,7 @@ class _ShardJob:
         self.run = run
         self.shard = shard
         folder = _folder(run.conversion)
-        self.made_of = convert_records.stamp(run.conversion, shard)
+        self._as_planned()
         self.part_file = run.work / f"{shard.name}.part"
         self.source = (folder / shard.source).open("rb", buffering=0)
         self.target = self.part_file.open("wb", buffering=0)
@@ -242,20 +231,33 @@ class _ShardJob:
         os.fsync(self.target.fileno())
         self.target.close()
         self.source.close()
-        if convert_records.stamp(self.run.conversion, self.shard) != self.made_of:
-            raise ActionError(
-                "was changed while it was converted.",
-                where=str(_folder(self.run.conversion) / self.shard.source),
-                todo="wait until the source is complete, then run again",
-            )
+        self._as_planned()
         digest = convert_records.sha256(self.part_file)
         convert_rows.drop_cache(self.part_file)
         self.part_file.rename(self.run.work / self.shard.name)
         _sync_folder(self.run.work)
-        record = {"size": self.shard.size, "sha256": digest, "made_of": self.made_of}
+        made_of = convert_records.stamp(self.run.conversion, self.shard)
+        record = {"size": self.shard.size, "sha256": digest, "made_of": made_of}
         convert_records.write(self.run.work, self.shard, record)
         self.run.jobs.discard(self)
         self.run.files[self.shard.name] = {"size": self.shard.size, "sha256": digest}
+
+    def _as_planned(self) -> None:
+        """Raises ActionError: the source is not what it was when its headers were read."""
+        changed = convert_records.changed_file(self.run.conversion, self.shard)
+        if changed is not None:
+            raise ActionError(
+                "was changed while it was converted.",
+                where=str(changed),
+                todo="wait until the source is complete, then run again",
+            )
+
+
+def _copy(path: Path, to: Path) -> None:
+    """A small file, on the disk before the folder gets its name."""
+    shutil.copyfile(path, to)
+    with to.open("rb") as file:
+        os.fsync(file.fileno())
 
 
 def _sync_folder(folder: Path) -> None:

@@ -50,7 +50,7 @@ def verify(
 
 def _hashes(target: Path, threads: int, say: Callable[[str], None]) -> tuple[int, list[str]]:
     """How many files are what they were when they were made, and those that are not."""
-    file = target / convert_records.MANIFEST
+    file = target / convert_plan.MANIFEST
     if not file.exists():
         return 0, []
     files = checkpoint.read_json(file).get("files", {})

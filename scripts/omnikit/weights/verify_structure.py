@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Optional
 
 from omnikit.errors import InputError
-from omnikit.weights import checkpoint, convert_plan
+from omnikit.weights import architecture, checkpoint, convert_plan
+from omnikit.weights.architecture import KEPT, MATRIX, PLAIN
 from omnikit.weights.checkpoint import Checkpoint, Tensor
 from omnikit.weights.convert_plan import COPY, QUANTISE, SCALE, WIDEN, Conversion
 
 NATIVE, MSMODELSLIM = "compressed-tensors", "msmodelslim"
 _OFFSET = "_offset"
+_PLAIN = ("BF16", "F32", "F16")  # what is not quantised may be
 _DESCRIPTION = "quant_model_description*.json"
 
 
@@ -35,7 +36,7 @@ def look(target: Checkpoint, source: Optional[Conversion]) -> Structure:
     expected = of_source(source) if source else of_config(target)
     problems = _quantisation(target, form)
     names = {name for name in target.tensors if not _companion(target, name)}
-    problems += _missing(sorted(expected.keys() - names))
+    problems += architecture.missing(sorted(expected.keys() - names))
     problems += [
         f"{name} belongs to no part of this model" for name in sorted(names - expected.keys())
     ]
@@ -80,77 +81,12 @@ def of_source(source: Conversion) -> dict[str, tuple[str, tuple[str, ...], tuple
 
 def of_config(target: Checkpoint) -> dict[str, tuple[str, tuple[str, ...], tuple[int, ...]]]:
     """The same from config.json alone. Raises InputError: not this family, or a number missing."""
-    config = target.config
-    convert_plan.family(config, target.folder)
-    try:
-        return _of_config(config)
-    except (KeyError, TypeError) as error:
-        raise InputError(
-            f"{error} is missing or no number.",
-            where=str(target.folder / "config.json"),
-            todo="take config.json from the original checkpoint again, or name it: --source",
-        ) from error
-
-
-def _of_config(c: dict[str, Any]) -> dict[str, tuple[str, tuple[str, ...], tuple[int, ...]]]:
-    found: dict[str, tuple[str, tuple[str, ...], tuple[int, ...]]] = {}
-    hidden, heads = c["hidden_size"], c["num_attention_heads"]
-    nope, rope, value = c["qk_nope_head_dim"], c["qk_rope_head_dim"], c["v_head_dim"]
-
-    def plain(name: str, *shape: int) -> None:
-        found[name] = (COPY, ("BF16", "F32", "F16"), shape)
-
-    def matrix(name: str, out: int, into: int) -> None:
-        what = WIDEN if name.endswith("kv_b_proj") else QUANTISE
-        found[f"{name}.weight"] = (what, ("BF16",), (out, into))
-
-    def mlp(at: str, inner: int) -> None:
-        for name, out, into in (
-            ("gate_proj", inner, hidden),
-            ("up_proj", inner, hidden),
-            ("down_proj", hidden, inner),
-        ):
-            matrix(f"{at}.{name}", out, into)
-
-    plain("model.embed_tokens.weight", c["vocab_size"], hidden)
-    plain("model.norm.weight", hidden)
-    if not c.get("tie_word_embeddings"):
-        plain("lm_head.weight", c["vocab_size"], hidden)
-    main, more = c["num_hidden_layers"], c.get("num_nextn_predict_layers") or 0
-    for layer in range(main + more):
-        at = f"model.layers.{layer}"
-        plain(f"{at}.input_layernorm.weight", hidden)
-        plain(f"{at}.post_attention_layernorm.weight", hidden)
-        rank = c.get("q_lora_rank")
-        if rank:
-            matrix(f"{at}.self_attn.q_a_proj", rank, hidden)
-            plain(f"{at}.self_attn.q_a_layernorm.weight", rank)
-        name = "q_b_proj" if rank else "q_proj"
-        matrix(f"{at}.self_attn.{name}", heads * (nope + rope), rank or hidden)
-        kv = c["kv_lora_rank"]
-        matrix(f"{at}.self_attn.kv_a_proj_with_mqa", kv + rope, hidden)
-        plain(f"{at}.self_attn.kv_a_layernorm.weight", kv)
-        matrix(f"{at}.self_attn.kv_b_proj", heads * (nope + value), kv)
-        matrix(f"{at}.self_attn.o_proj", hidden, heads * value)
-        if layer < c["first_k_dense_replace"] or layer % (c.get("moe_layer_freq") or 1):
-            mlp(f"{at}.mlp", c["intermediate_size"])
-        else:
-            inner = c["moe_intermediate_size"]
-            for expert in range(c["n_routed_experts"]):
-                mlp(f"{at}.mlp.experts.{expert}", inner)
-            if c.get("n_shared_experts"):
-                mlp(f"{at}.mlp.shared_experts", inner * c["n_shared_experts"])
-            plain(f"{at}.mlp.gate.weight", c["n_routed_experts"], hidden)
-            if c.get("topk_method", "noaux_tc") == "noaux_tc":
-                plain(f"{at}.mlp.gate.e_score_correction_bias", c["n_routed_experts"])
-        if layer >= main:
-            plain(f"{at}.embed_tokens.weight", c["vocab_size"], hidden)
-            plain(f"{at}.enorm.weight", hidden)
-            plain(f"{at}.hnorm.weight", hidden)
-            plain(f"{at}.eh_proj.weight", hidden, 2 * hidden)
-            plain(f"{at}.shared_head.norm.weight", hidden)
-            plain(f"{at}.shared_head.head.weight", c["vocab_size"], hidden)
-    return found
+    convert_plan.family(target.config, target.folder)
+    what = {MATRIX: (QUANTISE, ("BF16",)), KEPT: (WIDEN, ("BF16",)), PLAIN: (COPY, _PLAIN)}
+    return {
+        name: (*what[kind], shape)
+        for name, (kind, shape) in architecture.tensors(target.config, target.folder).items()
+    }
 
 
 def _companion(target: Checkpoint, name: str) -> bool:
@@ -175,19 +111,6 @@ def _scale(target: Checkpoint, matrix: Tensor, form: str) -> list[str]:
             expected = f"{' or '.join(dtypes)} [{matrix.shape[0]}, 1]"
             problems.append(f"{tensor.name} is {found}, expected {expected}")
     return problems
-
-
-def _missing(names: list[str]) -> list[str]:
-    """Whole layers in one line."""
-    layers: dict[str, list[str]] = {}
-    for name in names:
-        match = re.match(r"model\.layers\.\d+", name)
-        layers.setdefault(match[0] if match else name, []).append(name)
-    return [
-        f"{found[0]} is missing"
-        + (f", and {len(found) - 1} more of {at}" if len(found) > 1 else "")
-        for at, found in layers.items()
-    ]
 
 
 def _quantisation(target: Checkpoint, form: str) -> list[str]:

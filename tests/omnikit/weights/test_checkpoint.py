@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import struct
 from pathlib import Path
+from typing import Any, Callable
 
 import pytest
 from omnikit.errors import InputError
 from omnikit.weights import checkpoint
 from omnikit.weights import small_deepseek as small
+from safetensors import SafetensorError, safe_open
 
 
 @pytest.fixture
@@ -51,6 +53,38 @@ def _header(text: bytes, folder: Path) -> None:
     (folder / SHARD).write_bytes(struct.pack("<Q", len(text)) + text)
 
 
+def _rewritten(folder: Path, change: Callable[[dict[str, Any]], None]) -> None:
+    """The header changed, at its length, the data as they were."""
+    data = (folder / SHARD).read_bytes()
+    (length,) = struct.unpack("<Q", data[:8])
+    told = json.loads(data[8 : 8 + length])
+    change(told)
+    text = json.dumps(told, separators=(",", ":")).encode()
+    assert len(text) <= length
+    (folder / SHARD).write_bytes(data[:8] + text.ljust(length) + data[8 + length :])
+
+
+def _overlap(folder: Path) -> None:
+    """Two matrices of one shape in one place: the library refuses that too."""
+
+    def change(told: dict[str, Any]) -> None:
+        names = [name for name in told if name.endswith("gate_proj.weight") and "experts" in name]
+        told[names[1]]["data_offsets"] = told[names[0]]["data_offsets"]
+
+    _rewritten(folder, change)
+    with pytest.raises(SafetensorError, match=r"(?i)invalid.?offset"):
+        safe_open(folder / SHARD, framework="numpy").__enter__()
+
+
+def _negative(folder: Path) -> None:
+    def change(told: dict[str, Any]) -> None:
+        one = next(one for name, one in told.items() if len(one.get("shape", ())) == 2)
+        one["shape"] = [-size for size in one["shape"]]
+        del told["__metadata__"]  # room for the signs
+
+    _rewritten(folder, change)
+
+
 def _strange(folder: Path) -> None:
     index = json.loads((folder / checkpoint.INDEX).read_text())
     del index["weight_map"]["model.norm.weight"]
@@ -67,6 +101,9 @@ def _outside(folder: Path) -> None:
     [
         (_cut, SHARD, "the file is cut"),
         (_longer, SHARD, "the file is too long"),
+        (_overlap, SHARD, "broken header"),
+        (_negative, SHARD, "broken header"),
+        (lambda folder: _header(b"[" * 200_000, folder), SHARD, "broken header"),
         (lambda folder: (folder / SHARD).unlink(), SHARD, "is missing"),
         (lambda folder: (folder / SHARD).write_bytes(b"x"), SHARD, "no safetensors file"),
         (lambda folder: (folder / SHARD).write_bytes(b"<html>" * 99), SHARD, "no safetensors"),

@@ -9,7 +9,7 @@ from typing import Any, Callable
 import numpy as np
 import pytest
 from omnikit.errors import ActionError
-from omnikit.weights import checkpoint, convert_plan, convert_rows, convert_run
+from omnikit.weights import checkpoint, convert_places, convert_plan, convert_rows, convert_run
 from omnikit.weights import small_deepseek as small
 from omnikit.weights.meter import Meter
 
@@ -75,4 +75,4 @@ def test_a_machine_that_computes_or_writes_wrong_is_found_out(
     with pytest.raises(ActionError, match=f"is not what the source gives: .*{said}") as caught:
         run(source, target, convert)
     assert not target.exists()
-    assert f"rm -r {convert_run.work_folder(target)}" in str(caught.value.todo)
+    assert f"rm -r {convert_places.work_folder(target)}" in str(caught.value.todo)

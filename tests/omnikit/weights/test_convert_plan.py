@@ -6,8 +6,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
-from omnikit.errors import InputError
+from omnikit.errors import InputError, ManyErrors
 from omnikit.weights import checkpoint, convert_plan
 from omnikit.weights import small_deepseek as small
 from omnikit.weights.convert_plan import COPY, QUANTISE, WIDEN
@@ -88,7 +89,12 @@ def _quantisation(**changes: Any) -> dict[str, Any]:
     ("config", "what"),
     [
         ({"architectures": ["Qwen2ForCausalLM"]}, "Qwen2ForCausalLM"),
-        ({"architectures": None}, "expected DeepseekV3ForCausalLM"),
+        ({"architectures": None}, "found architectures None, expected"),
+        ({"architectures": "DeepseekV3ForCausalLM"}, "found architectures 'Deep"),
+        ({"architectures": [{}]}, "found architectures"),
+        ({"num_hidden_layers": "3"}, "found num_hidden_layers '3'"),
+        ({"hidden_size": None}, "is missing or no number"),
+        ({"quantization_config": ["fp8"]}, "expected a map"),
         (_quantisation(quant_method="awq"), "'awq'"),
         (_quantisation(fmt="e5m2"), "'e5m2'"),
         (_quantisation(weight_block_size=None), "weight_block_size None"),
@@ -113,9 +119,74 @@ def test_a_scale_that_is_missing_or_left_over_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=f"no {lost}"):
         planned(made, tmp_path / "a")
     made = small.make()
-    del made.tensors["model.layers.1.self_attn.o_proj.weight"]
+    made.tensors["model.layers.1.extra.weight_scale_inv"] = ("F32", np.ones((1, 1), np.float32))
     with pytest.raises(InputError, match="a block scale without its matrix"):
         planned(made, tmp_path / "b")
+
+
+def test_layers_experts_and_files_that_are_missing_are_named(tmp_path: Path) -> None:
+    made = small.make()
+    lost = [name for name in made.tensors if name.startswith("model.layers.2.")]
+    for name in lost:
+        del made.tensors[name]
+    with pytest.raises(
+        InputError, match=r"layers\.2\.\S+ is missing, and \d+ more of .*layers\.2\."
+    ):
+        planned(made, tmp_path / "layer")
+    made = small.make(n_routed_experts=4)
+    made.config["n_routed_experts"] = 5
+    with pytest.raises(ManyErrors) as caught:
+        planned(made, tmp_path / "expert")
+    assert "model.layers.1.mlp.experts.4.down_proj.weight is missing" in str(caught.value.errors[0])
+
+
+def test_a_model_without_its_mtp_layer_is_told_which_setting_says_so(tmp_path: Path) -> None:
+    made = small.make()
+    made.config["num_nextn_predict_layers"] = 2
+    with pytest.raises(InputError, match=r"layers\.4\.") as caught:
+        planned(made, tmp_path / "two")
+    assert "num_nextn_predict_layers 0" in str(caught.value.todo)
+    made = small.make()
+    for name in ("embed_tokens", "shared_head.head"):  # the main model has them too
+        del made.tensors[f"model.layers.3.{name}.weight"]
+    assert planned(made, tmp_path / "shared").shards
+
+
+def test_a_file_that_the_index_does_not_name_is_told(tmp_path: Path) -> None:
+    folder = small.make().write(tmp_path / "m", shards=2)
+    index = folder / checkpoint.INDEX
+    told = json.loads(index.read_text())["weight_map"]
+    second = "model-00002-of-000002.safetensors"
+    kept = {name: file for name, file in told.items() if file != second}
+    index.write_text(json.dumps({"weight_map": kept}))
+    with pytest.raises(ManyErrors) as caught:
+        convert_plan.plan(checkpoint.read(folder))
+    assert f"the index does not name {second}" in str(caught.value.errors[0].todo)
+
+
+def test_a_matrix_that_is_bf16_already_stays_so_and_is_said_to_be(tmp_path: Path) -> None:
+    made, name = small.make(), "model.layers.1.self_attn.o_proj"
+    made.tensors[f"{name}.weight"] = small.opened(made).tensors[f"{name}.weight"]
+    with pytest.raises(InputError, match="a block scale of a matrix that is BF16"):
+        planned(made, tmp_path / "with its scale")
+    del made.tensors[f"{name}.weight_scale_inv"]
+    found = planned(made, tmp_path / "m")
+    assert actions(found)[f"{name}.weight"] == COPY
+    assert name in found.config["quantization_config"]["ignore"]
+
+
+def test_scales_of_a_result_among_matrices_of_a_source_are_refused(tmp_path: Path) -> None:
+    made, name = small.make(), "model.layers.1.self_attn.o_proj.weight"
+    made.tensors[f"{name}_scale"] = ("F32", np.ones((256, 1), np.float32))
+    with pytest.raises(InputError, match=f"there is {name}_scale already"):
+        planned(made, tmp_path / "m")
+
+
+def test_a_matrix_without_rows_is_refused(tmp_path: Path) -> None:
+    made, name = small.make(), "model.layers.1.self_attn.o_proj.weight"
+    made.tensors[name] = ("F8_E4M3", np.empty((0, 512), np.uint8))
+    with pytest.raises(InputError, match=r"found shape \[0, 512\], expected a matrix"):
+        planned(made, tmp_path / "m")
 
 
 def test_a_model_already_converted_is_refused(tmp_path: Path) -> None:

@@ -15,7 +15,14 @@ import pytest
 from image_cases import mount_small_disk
 from needs import needs
 from omnikit.errors import ActionError, InputError
-from omnikit.weights import checkpoint, convert_plan, convert_records, convert_rows, convert_run
+from omnikit.weights import (
+    checkpoint,
+    convert_places,
+    convert_plan,
+    convert_records,
+    convert_rows,
+    convert_run,
+)
 from omnikit.weights import small_deepseek as small
 from omnikit.weights.meter import Meter
 
@@ -91,11 +98,11 @@ def test_nothing_but_the_result_is_left(source: Path, whole: Path) -> None:
     shards = {name for name in names if name.endswith(".safetensors")}
     assert len(shards) == 5
     others = {"config.json", "tokenizer_config.json", "configuration_deepseek.py"}
-    assert names - shards == others | {checkpoint.INDEX, convert_records.MANIFEST}
+    assert names - shards == others | {checkpoint.INDEX, convert_plan.MANIFEST}
     assert not whole.with_name("whole.incomplete").exists()
-    told = json.loads((whole / convert_records.MANIFEST).read_text())["files"]
+    told = json.loads((whole / convert_plan.MANIFEST).read_text())["files"]
     found = content(whole)
-    del found[convert_records.MANIFEST]
+    del found[convert_plan.MANIFEST]
     assert {name: one["sha256"] for name, one in told.items()} == found
     assert json.loads((whole / checkpoint.INDEX).read_text())["weight_map"].keys() == (
         checkpoint.read(whole).tensors.keys()
@@ -129,12 +136,12 @@ def test_after_an_error_the_next_run_goes_on_where_it_was(
     with pytest.raises(ActionError, match=r"disk is full; \d of 5 files are done and kept in"):
         run(source, target, 1, convert=fails)
     assert not target.exists()
-    work = convert_run.work_folder(target)
+    work = convert_places.work_folder(target)
     kept = sorted(work.glob("*.safetensors"))
     parts = np.cumsum([len(shard.pieces) for shard in planned(source).shards])
     assert not list(work.glob("*.part")) and len(kept) == (parts < fails_at).sum()
     before = {path: path.stat().st_mtime_ns for path in kept}
-    needed, _ = convert_run.space_needed(planned(source), target)
+    needed, _ = convert_places.space_needed(planned(source), target)
     assert (needed < planned(source).size) == bool(kept)
     run(source, target, 1)
     assert content(target) == content(whole)
@@ -155,7 +162,7 @@ def test_a_kept_file_that_is_damaged_is_named(source: Path, tmp_path: Path, alon
     target = tmp_path / "target"
     with pytest.raises(ActionError, match="Input/output error"):
         run(source, target, 1, convert=fails)
-    kept = min(convert_run.work_folder(target).glob("*.safetensors"))
+    kept = min(convert_places.work_folder(target).glob("*.safetensors"))
     data = bytearray(kept.read_bytes())
     data[-5] ^= 1
     kept.write_bytes(data)
@@ -272,7 +279,7 @@ def test_a_disk_that_becomes_full_is_said_and_then_gone_on(
     source: Path, whole: Path, small_disk: Path
 ) -> None:
     target = small_disk / "target"
-    needed, free = convert_run.space_needed(planned(source), target)
+    needed, free = convert_places.space_needed(planned(source), target)
     assert free <= 5 << 20 < needed
     with pytest.raises(ActionError, match=r"the disk is full; \d of 5 files are done") as caught:
         run(source, target)
