@@ -1,10 +1,13 @@
-"""A checkpoint as DeepSeek publishes it, in small: same structure, written for tests."""
+"""A checkpoint as DeepSeek publishes it, in small: same structure, real FP8 tensors, for tests."""
 
 from __future__ import annotations
 
 import json
+from functools import cache
 from pathlib import Path
 from typing import Any
+
+from omnikit.weights import small_deepseek
 
 # The order and the style of the imports, the block and the names used later are those of the
 # published file; the classes are only as long as the edits need.
@@ -58,35 +61,41 @@ BY_HAND = MODELING.replace("    is_flash_attn_2_", "    # is_flash_attn_2_").rep
     BLOCK, f"'''\n{BLOCK}\n'''"
 )
 
+# Small, but with blocks at the edge that are partial, and more than one block to a matrix.
+_SIZES = {
+    "vocab_size": 32,
+    "intermediate_size": 192,
+    "moe_intermediate_size": 32,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 2,
+    "n_routed_experts": 2,
+    "n_group": 1,
+    "q_lora_rank": 32,
+    "kv_lora_rank": 64,
+    "qk_nope_head_dim": 16,
+    "qk_rope_head_dim": 8,
+    "v_head_dim": 16,
+}
+LAYERS = small_deepseek.LAYERS  # without the MTP layer
 CONFIG: dict[str, Any] = {
-    "architectures": ["DeepseekV3ForCausalLM"],
+    **{k: v for k, v in small_deepseek.CONFIG.items() if k != "rms_norm_eps"},
+    **_SIZES,
     "auto_map": {"AutoModelForCausalLM": "modeling_deepseek.DeepseekV3ForCausalLM"},
-    "hidden_size": 7168,
-    "model_type": "deepseek_v3",
-    "num_hidden_layers": 61,
-    "num_nextn_predict_layers": 1,
-    "quantization_config": {
-        "activation_scheme": "dynamic",
-        "fmt": "e4m3",
-        "quant_method": "fp8",
-        "weight_block_size": [128, 128],
-    },
+    "quantization_config": small_deepseek.QUANTISATION,
     "rms_norm_eps": 1e-06,
 }
 CONFIG_TEXT = json.dumps(CONFIG, indent=2) + "\n"
 
 
+@cache
+def _tensors() -> small_deepseek.Small:
+    return small_deepseek.make(**_SIZES)
+
+
 def make(folder: Path) -> Path:
-    """A whole checkpoint with two shards of no content to speak of."""
-    folder.mkdir(parents=True)
+    """A whole checkpoint with two shards."""
+    _tensors().write(folder, shards=2)
     (folder / "modeling_deepseek.py").write_bytes(MODELING.encode())
     (folder / "configuration_deepseek.py").write_text("class DeepseekV3Config:\n    pass\n")
     (folder / "config.json").write_text(CONFIG_TEXT)
-    weight_map = {}
-    for number in (1, 2):
-        name = f"model-0000{number}-of-000002.safetensors"
-        (folder / name).write_bytes(bytes(1000 * number))
-        weight_map[f"model.layers.{number}.mlp.gate_proj.weight"] = name
-    index = {"metadata": {"total_size": 3000}, "weight_map": weight_map}
-    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
     return folder

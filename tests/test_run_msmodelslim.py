@@ -9,11 +9,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import convert_weights
 import pytest
 import run_msmodelslim
+from checkpoint_case import LAYERS
 from needs import needs
 from omnikit import host_records
 from omnikit.health import wait_until
+from safetensors import deserialize
 from slim_case import KERNELS, Machine
 
 SCRIPT = Path(__file__).resolve().parents[1] / "scripts" / "run_msmodelslim.py"
@@ -35,12 +38,12 @@ def test_one_command_and_a_second_one_changes_nothing(machine: Machine, capsys) 
     assert said.out.startswith(f"{machine.out}: converted\n")
     assert f"invoke prepare-checkpoint --dir={machine.source} --revert" in said.out
     for text in ("CANN kernels      8.1.RC1", "+# if is_flash_attn_2_available():",
-                 "loading the model", "100%|", "num_hidden_layers: 62 -> 61"):  # fmt: skip
+                 "loading the model", "100%|", "num_hidden_layers: 4 -> 3"):  # fmt: skip
         assert text in said.err
     assert "  0%|" in said.err and " 50%|" not in said.err
     config = json.loads((machine.out / "config.json").read_text())
     assert config["architectures"] == ["DeepseekV3ForCausalLM"]
-    assert config["num_hidden_layers"] == 61 and "quantization_config" not in config
+    assert config["num_hidden_layers"] == LAYERS and "quantization_config" not in config
     assert len(list(machine.out.glob("quant_model_weight_w8a8_dynamic-*.safetensors"))) == 2
     assert not machine.partial.exists()
     [log] = machine.side.glob("log-*.txt")
@@ -116,6 +119,10 @@ def test_another_branch_of_the_tool_is_told_by_its_help(
         ("killed", "was ended by signal 9"),
         ("fa2", "Likely cause: a modeling file still wants flash_attn"),
         ("short", "its result is not whole: 1 of 2 shards missing or empty"),
+        ("cut", "its result is not whole: 1 of 2 shards damaged"),
+        ("zeros", "its result is not whole: 1 of 2 shards damaged"),
+        ("float", "its result is not whole: no matrix is int8"),
+        ("layers", "its result is not whole: of 4 layers these have no tensor: 3"),
     ],
 )
 def test_a_tool_that_dies_is_explained_and_the_next_run_goes_on(
@@ -131,6 +138,52 @@ def test_a_tool_that_dies_is_explained_and_the_next_run_goes_on(
     again = capsys.readouterr().err
     assert "the conversion was cut off or failed: it is done anew, into an empty folder" in again
     assert f"{machine.source}/config.json: unchanged" in again
+
+
+@pytest.mark.parametrize("keep", [-1000, 5])
+def test_a_damaged_source_is_refused_before_the_tool_starts(
+    keep: int, machine: Machine, capsys
+) -> None:
+    shard = machine.source / "model-00001-of-000002.safetensors"
+    shard.write_bytes(shard.read_bytes()[:keep])
+    before = files(machine.root)
+    assert run_msmodelslim.main(machine.options()) == 2
+    said = capsys.readouterr().err
+    assert f"source: found 1 of 2 shards damaged: {shard.name} " in said
+    assert (
+        "invoke download-weights --source=modelscope --repository=deepseek-ai/DeepSeek-R1" in said
+    )
+    assert f"--target={machine.source}" in said
+    assert files(machine.root) == before
+
+
+def test_the_stand_in_writes_what_the_source_says(machine: Machine) -> None:
+    """Its result is held against ours for the same source, so that it can stand for a real one."""
+    assert run_msmodelslim.main(machine.options()) == 0
+    ours = machine.root / "ours"
+    words = ["--source", str(machine.source), "--target", str(ours), "--threads", "2"]
+    assert convert_weights.main(words) == 0
+    made, expected = tensors(machine.out), tensors(ours)
+    offsets = {name: one for name, one in made.items() if name.endswith("_offset")}
+    assert offsets and not any(any(data) for _, _, data in offsets.values())
+    assert made.keys() - offsets.keys() == expected.keys()
+    assert {name: one for name, one in made.items() if name in expected} == expected
+    [description] = machine.out.glob("quant_model_description*.json")
+    told = json.loads(description.read_text())
+    assert told.pop("model_quant_type") == "W8A8_DYNAMIC"
+    int8 = {name for name, (dtype, _, _) in made.items() if dtype == "I8"}
+    dynamic = {name for name, kind in told.items() if kind == "W8A8_DYNAMIC"}
+    assert dynamic == int8 | {f"{name}_{end}" for name in int8 for end in ("scale", "offset")}
+    assert set(told) == set(made) and {told[name] for name in set(made) - dynamic} == {"FLOAT"}
+
+
+def tensors(folder: Path) -> dict[str, tuple[str, list[int], bytes]]:
+    """All tensors of a folder, read with the safetensors library."""
+    return {
+        name: (one["dtype"], one["shape"], bytes(one["data"]))
+        for path in folder.glob("*.safetensors")
+        for name, one in deserialize(path.read_bytes())
+    }
 
 
 def test_interrupted_and_gone_on_with(machine: Machine) -> None:
@@ -174,7 +227,7 @@ def test_a_run_cut_off_after_the_conversion_only_finishes(machine: Machine, caps
     (machine.partial / "config.json.orig").replace(machine.partial / "config.json")
     state.write_text(json.dumps({**data, "partial": True}))
     assert run_msmodelslim.main(machine.options()) == 0
-    assert json.loads((machine.out / "config.json").read_text())["num_hidden_layers"] == 61
+    assert json.loads((machine.out / "config.json").read_text())["num_hidden_layers"] == LAYERS
     assert len(list(machine.side.glob("log-*.txt"))) == 1
 
 

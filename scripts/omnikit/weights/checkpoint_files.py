@@ -7,9 +7,18 @@ import json
 import os
 from pathlib import Path
 
+from omnikit.errors import InputError
+from omnikit.weights import checkpoint
+
+_SHOWN = 3
+
 
 def problems(folder: Path) -> list[str]:
-    """Why a folder is no whole checkpoint: index, its shards, config.json. Empty: it is whole."""
+    """Why a folder is no whole checkpoint: index, its shards, config.json. Empty: it is whole.
+
+    Of the shards only the headers are read: enough to see that one is cut, empty of sense, or
+    another than the index says.
+    """
     if not folder.is_dir():
         return [f"there is no folder {folder}"]
     found = [] if (folder / "config.json").is_file() else ["there is no config.json"]
@@ -18,14 +27,37 @@ def problems(folder: Path) -> list[str]:
         names = ", ".join(path.name for path in indexes) or "none"
         return [*found, f"expected one *.safetensors.index.json, found {names}"]
     try:
-        shards = sorted(set(json.loads(indexes[0].read_text("utf-8"))["weight_map"].values()))
+        weight_map = json.loads(indexes[0].read_text("utf-8"))["weight_map"]
+        held: dict[str, list[str]] = {}
+        for name, file in sorted(weight_map.items()):
+            held.setdefault(str(file), []).append(name)
     except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
         return [*found, f"{indexes[0].name} cannot be read: {error!r}"]
-    missing = [name for name in shards if not _size(folder / str(name))]
-    if missing or not shards:
-        shown = ", ".join(map(str, missing[:3])) + (" …" if len(missing) > 3 else "")
-        found.append(f"{len(missing)} of {len(shards)} shards missing or empty: {shown}")
+    missing = [name for name in sorted(held) if not _size(folder / name)]
+    if missing or not held:
+        found.append(
+            f"{len(missing)} of {len(held)} shards missing or empty: {_few(missing, ', ')}"
+        )
+    damaged = [_damage(folder / name, held[name]) for name in sorted(held.keys() - set(missing))]
+    damaged = [one for one in damaged if one]
+    if damaged:
+        found.append(f"{len(damaged)} of {len(held)} shards damaged: {_few(damaged, '; ')}")
     return found
+
+
+def _damage(shard: Path, names: list[str]) -> str:
+    """Why a shard is not the one in which the index has these tensors; empty: it is."""
+    try:
+        tensors, _ = checkpoint.read_header(shard)
+    except InputError as error:
+        return f"{shard.name} {error.what.rstrip('.')}"
+    lost = [name for name in names if name not in tensors]
+    more = f" and {len(lost) - 1} more tensors of the index" if len(lost) > 1 else ""
+    return f"{shard.name} has no {lost[0]}{more}" if lost else ""
+
+
+def _few(texts: list[str], between: str) -> str:
+    return between.join(texts[:_SHOWN]) + (" …" if len(texts) > _SHOWN else "")
 
 
 def written(folder: Path) -> tuple[int, int]:
@@ -39,6 +71,7 @@ def fingerprint(folder: Path) -> dict[str, str]:
     shards = [
         f"{path.name} {path.stat().st_size} {path.stat().st_mtime_ns}"
         for path in sorted(folder.glob("*.safetensors"))
+        if path.exists()  # a link may lead nowhere; problems() says so
     ]
     texts = sorted({path.name for path in folder.glob("*.json")} | {"modeling_deepseek.py"})
     originals = {name: digest(_original(folder / name)) for name in texts}

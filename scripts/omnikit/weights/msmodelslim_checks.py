@@ -115,8 +115,8 @@ def _source(source: Path) -> Check:
         *("source", not problems),
         "; ".join(problems) or f"{count} weight files, {size / 2**30:.1f} GiB",
         "a whole checkpoint",
-        "git lfs pull in its folder, or download it again:"
-        f" modelscope download --model deepseek-ai/DeepSeek-R1 --local_dir {source}",
+        "fetch what is missing or damaged again: invoke download-weights --source=modelscope"
+        f" --repository=deepseek-ai/DeepSeek-R1 --target={source} --verify",
     )
 
 

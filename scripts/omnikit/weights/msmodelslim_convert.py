@@ -11,7 +11,12 @@ from typing import Callable, Mapping
 from omnikit import log, run
 from omnikit.engine_progress import Progress
 from omnikit.errors import ActionError
-from omnikit.weights import checkpoint_files, msmodelslim_failures, msmodelslim_tool
+from omnikit.weights import (
+    checkpoint_files,
+    msmodelslim_failures,
+    msmodelslim_result,
+    msmodelslim_tool,
+)
 from omnikit.weights.msmodelslim_tool import Tool
 
 Say = Callable[[str], None]
@@ -50,7 +55,7 @@ def convert(
         log.say(f"msmodelslim: ended with status {code} after {progress.elapsed:.0f} s, {size()}")
     if code:
         raise failure(list(lines), code, log_file)
-    problems = checkpoint_files.problems(folder)
+    problems = msmodelslim_result.problems(source, folder)
     if problems:
         raise ActionError(
             f"msmodelslim ended well, but its result is not whole: {'; '.join(problems)}.",

@@ -25,6 +25,7 @@ from omnikit.weights import (
     edited_files,
     msmodelslim_checks,
     msmodelslim_convert,
+    msmodelslim_result,
     msmodelslim_tool,
 )
 from omnikit.weights.msmodelslim_checks import Check, Looked
@@ -161,9 +162,7 @@ def _back(places: _Places) -> str:
 
 def _layers(source: Path) -> int:
     """Layers of the model without MTP, as the source counts them."""
-    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-        return int(json.loads((source / "config.json").read_text("utf-8"))["num_hidden_layers"])
-    return checkpoint_edits.LAYERS
+    return msmodelslim_result.layers(source) or checkpoint_edits.LAYERS
 
 
 def _fingerprint(places: _Places, tool: Tool) -> dict[str, str]:
@@ -259,7 +258,7 @@ def _empty(places: _Places, state: State) -> None:
 
 def _finish(places: _Places, state: State, say: Say) -> None:
     if places.partial.exists():  # else a run was cut off behind the renaming
-        problems = checkpoint_files.problems(places.partial)
+        problems = msmodelslim_result.problems(places.source, places.partial)
         if problems:
             raise ActionError(
                 f"it was converted, but now: {'; '.join(problems)}.",

@@ -18,17 +18,47 @@ def folder(tmp_path: Path) -> Path:
 
 def test_a_whole_one_and_its_size(folder: Path) -> None:
     assert checkpoint_files.problems(folder) == []
-    assert checkpoint_files.written(folder) == (2, 3000)
+    sizes = [path.stat().st_size for path in folder.glob("*.safetensors")]
+    assert checkpoint_files.written(folder) == (2, sum(sizes))
 
 
 def test_shards_that_are_missing_empty_or_links_to_nothing(folder: Path) -> None:
+    first = (folder / "model-00001-of-000002.safetensors").stat().st_size
     (folder / SECOND).write_bytes(b"")
     expected = [f"1 of 2 shards missing or empty: {SECOND}"]
     assert checkpoint_files.problems(folder) == expected
     (folder / SECOND).unlink()
     (folder / SECOND).symlink_to("nowhere")
     assert checkpoint_files.problems(folder) == expected
-    assert checkpoint_files.written(folder) == (2, 1000)
+    assert checkpoint_files.written(folder) == (2, first)
+    assert checkpoint_files.fingerprint(folder)["shards"]
+
+
+DAMAGED = {
+    "cut by 1000 bytes": (lambda data: data[:-1000], "the file is cut"),
+    "cut to 5 bytes": (lambda data: data[:5], "is no safetensors file, or cut"),
+    "zero bytes": (lambda data: bytes(len(data)), "is no safetensors file, or cut"),
+    "more behind it": (lambda data: data + b"x", "the file is too long"),
+    "a pointer of git lfs": (
+        lambda data: b"version https://git-lfs.github.com/spec/v1\n",
+        "or cut",
+    ),
+}
+
+
+@pytest.mark.parametrize("change, said", DAMAGED.values(), ids=DAMAGED.keys())
+def test_a_damaged_shard_is_named_with_what_is_wrong(change, said: str, folder: Path) -> None:
+    (folder / SECOND).write_bytes(change((folder / SECOND).read_bytes()))
+    [problem] = checkpoint_files.problems(folder)
+    assert problem.startswith(f"1 of 2 shards damaged: {SECOND} ") and said in problem
+
+
+def test_a_shard_in_anothers_place_is_told_by_the_index(folder: Path) -> None:
+    first = folder / "model-00001-of-000002.safetensors"
+    (folder / SECOND).write_bytes(first.read_bytes())
+    [problem] = checkpoint_files.problems(folder)
+    assert f"1 of 2 shards damaged: {SECOND} has no " in problem
+    assert "more tensors of the index" in problem
 
 
 def test_without_config_and_with_odd_indexes(folder: Path) -> None:
