@@ -29,3 +29,13 @@ def test_shown_done_unchanged_and_back(tmp_path: Path, capsys: pytest.CaptureFix
 def test_another_checkpoint_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert prepare_checkpoint.main(["--dir", str(tmp_path)]) == 2
     assert "give the folder of a whole checkpoint" in capsys.readouterr().err
+
+
+def test_what_was_deleted_comes_back(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = make(tmp_path / "m")
+    words = ["--dir", str(folder)]
+    assert prepare_checkpoint.main(words) == 0
+    (folder / "modeling_deepseek.py").unlink()
+    assert prepare_checkpoint.main([*words, "--revert"]) == 0
+    assert (folder / "modeling_deepseek.py").read_bytes() == MODELING.encode()
+    assert "the original is put back" in capsys.readouterr().out

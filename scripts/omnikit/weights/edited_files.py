@@ -74,7 +74,8 @@ def _planned(path: Path, edit: Callable[[str], Edited]) -> Change:
         raise InputError(
             f"{error}.",
             where=str(path),
-            todo="check that this is the checkpoint you mean; the file is left as it is",
+            todo=error.todo
+            or "check that this is the checkpoint you mean; the file is left as it is",
         ) from None
     change = Change(path, text, edited.text, edited.done)
     if edited.done and os.path.lexists(change.original) and read(change.original) != text:
@@ -99,7 +100,11 @@ def plan_revert(folder: Path, edits: Edits) -> list[Change]:
             now = read(path)
             changes.append(Change(path, now, now, ()))
             continue
-        before, now = read(original), read(path)
+        before = read(original)
+        if not os.path.lexists(path):  # nothing there that could be lost
+            changes.append(Change(path, "", before, (RESTORED,)))
+            continue
+        now = read(path)
         try:
             ours = edit(before).text
         except Unexpected:
@@ -144,7 +149,11 @@ def read(path: Path) -> str:
             todo="give the folder of a whole checkpoint",
         ) from error
     except UnicodeDecodeError as error:
-        raise InputError(f"is no UTF-8 text: {error}.", where=str(path)) from error
+        raise InputError(
+            f"is no UTF-8 text: {error}.",
+            where=str(path),
+            todo="download it again: as published it is UTF-8",
+        ) from error
 
 
 def _keep(change: Change) -> None:

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from typing import Iterator, Optional, Sequence
 
 NAME = "is_flash_attn_2_available"
+_ALONE = re.compile(r"\r(?!\n)")
 _CLASS = re.compile(r"Deepseek\w*ForCausalLM")
 _STAND_IN = (
     f"def {NAME}():",
@@ -29,7 +30,14 @@ _STAND_IN = (
 
 
 class Unexpected(ValueError):
-    """The file does not look as it should; what was expected and what was found."""
+    """The file does not look as it should; what was expected and what was found.
+
+    todo: where there is more to do than to see whether it is the right file.
+    """
+
+    def __init__(self, what: str, todo: str = "") -> None:
+        super().__init__(what)
+        self.todo = todo
 
 
 @dataclass(frozen=True)
@@ -44,6 +52,7 @@ def edit(text: str) -> Edited:
     """The file's text without flash_attn. Raises Unexpected where it is not the expected file."""
     mark = "\ufeff" if text.startswith("\ufeff") else ""
     source = text[len(mark) :]
+    _check_lines(source)
     tree = _parse(source)
     _check_identity(tree)
     imports = [node for node in tree.body if _names(node)]
@@ -69,6 +78,17 @@ def edit(text: str) -> Edited:
         at = [*imports, *blocks][0].lineno
         raise Unexpected(f"expected an import of {NAME} on lines of its own (line {at})")
     return Edited(mark + edited, tuple(done))
+
+
+def _check_lines(text: str) -> None:
+    """A carriage return alone is a line's end for Python's parser; here lines are split at LF."""
+    alone = _ALONE.search(text)
+    if alone:
+        line = 1 + len(re.findall(r"\r\n?|\n", text[: alone.start()]))
+        raise Unexpected(
+            f"expected lines that end with LF or CRLF, found a CR alone (line {line})",
+            "take the file as it was published: download it again",
+        )
 
 
 def _parse(text: str) -> ast.Module:

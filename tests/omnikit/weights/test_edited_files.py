@@ -59,6 +59,19 @@ def test_back_to_the_original(folder: Path) -> None:
     assert [change.done for change in plan_revert(folder, EDITS)] == [(), ()]
 
 
+def test_an_edited_file_that_is_gone_comes_back(folder: Path) -> None:
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    apply(plan(folder, EDITS))
+    (folder / "config.json").unlink()
+    changes = plan_revert(folder, EDITS)
+    assert '+  "architectures": [' in changes[1].diff
+    apply(changes)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    (folder / "config.json").unlink()  # and has no original
+    with pytest.raises(InputError, match="cannot be read: No such file"):
+        plan_revert(folder, EDITS)
+
+
 def test_links_into_a_cache_are_replaced_and_come_back(folder: Path, tmp_path: Path) -> None:
     blobs = tmp_path / "blobs"
     blobs.mkdir()
@@ -104,6 +117,7 @@ def test_all_that_is_wrong_is_said_at_once_and_nothing_is_changed(folder: Path) 
     with pytest.raises(InputError) as raised:
         plan(folder, EDITS)
     assert "is no UTF-8 text" in str(raised.value)
+    assert "What to do: download it again: as published it is UTF-8" in str(raised.value)
     assert "cannot be read: No such file" in str(raised.value)
 
 

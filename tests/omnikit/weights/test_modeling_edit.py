@@ -145,6 +145,9 @@ def loaded(tmp_path: Path, text: str, expression: str) -> str:
 
 
 UNEXPECTED = {
+    "CR alone": (MODELING.replace("\n", "\r"), "found a CR alone (line 1)"),
+    "one CR alone, in a string": (MODELING.replace("for tests", "for\rtests"), "alone (line 2)"),
+    "CR CR LF": (MODELING.replace("\n", "\r\r\n"), "found a CR alone (line 1)"),
     "another model": (MODELING.replace("Deepseek", "Llama"), "found LlamaV3FlashAttention2, Llama"),
     "no Python": ("{{{", "found what Python cannot read"),
     "nothing": ("", "found no class"),
