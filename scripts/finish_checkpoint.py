@@ -16,6 +16,8 @@ from typing import Optional, Sequence
 
 from omnikit import cli
 
+_LAYERS = "another model: add --layers N, num_hidden_layers of the checkpoint before the conversion"
+
 
 def main(argv: Optional[Sequence[str]] = None) -> int:
     """Command line: see the module's docstring."""
@@ -25,7 +27,7 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     made.add_argument("--dir", required=True, type=Path, help="folder with the converted weights")
     made.add_argument(
         "--layers",
-        type=int,
+        type=cli.positive,
         default=61,
         metavar="N",
         help="layers of the model without MTP (default 61: DeepSeek-V3 and -R1)",
@@ -39,7 +41,9 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
 def _body(options: argparse.Namespace) -> int:
     from omnikit.weights import checkpoint_edits, edited_files
 
-    edits = checkpoint_edits.after(options.layers)
+    edits = checkpoint_edits.after(options.layers, _LAYERS)
+    if not options.revert:
+        checkpoint_edits.refuse_unconverted(options.dir)
     planned = edited_files.plan_revert if options.revert else edited_files.plan
     changes = planned(options.dir, edits)
     if not options.dry_run:

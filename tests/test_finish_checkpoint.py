@@ -6,7 +6,9 @@ import json
 from pathlib import Path
 
 import finish_checkpoint
+import prepare_checkpoint
 import pytest
+from checkpoint_case import make
 
 WRITTEN = '{\n  "architectures": "DeepseekV3Fusion",\n  "num_hidden_layers": 62\n}\n'
 
@@ -30,4 +32,22 @@ def test_shown_done_unchanged_and_back(tmp_path: Path, capsys: pytest.CaptureFix
 def test_another_number_of_layers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "config.json").write_text(WRITTEN)
     assert finish_checkpoint.main(["--dir", str(tmp_path), "--layers", "4"]) == 2
-    assert '"num_hidden_layers": 5 (or 4), found 62' in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert '"num_hidden_layers": 5 (or 4), found 62' in said
+    assert "What to do: another model: add --layers N" in said
+    for wrong in ("-1", "0", "x"):
+        with pytest.raises(SystemExit) as raised:
+            finish_checkpoint.main(["--dir", str(tmp_path), "--layers", wrong])
+        assert raised.value.code == 2
+        assert "is no whole number above 0" in capsys.readouterr().err
+
+
+def test_the_source_by_mistake(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = make(tmp_path / "m")
+    words = ["--dir", str(folder), "--layers", "3"]
+    assert finish_checkpoint.main(words) == 2
+    assert prepare_checkpoint.main(["--dir", str(folder)]) == 0
+    capsys.readouterr()
+    assert finish_checkpoint.main(words) == 2
+    said = capsys.readouterr().err
+    assert "names fp8 weights" in said and "invoke run-msmodelslim" in said

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 from pathlib import Path
 from typing import Any, Sequence
 
+from omnikit.errors import InputError
 from omnikit.weights import config_edit, modeling_edit
 from omnikit.weights.edited_files import Change, Edits
 
@@ -17,9 +20,22 @@ def before() -> Edits:
     return {"modeling_deepseek.py": modeling_edit.edit, "config.json": config_edit.before}
 
 
-def after(layers: int = LAYERS) -> Edits:
-    """What its result needs before it can be served."""
-    return {"config.json": lambda text: config_edit.after(text, layers)}
+def after(layers: int = LAYERS, todo: str = "") -> Edits:
+    """What its result needs before it can be served. todo: for another number of layers."""
+    return {"config.json": lambda text: config_edit.after(text, layers, todo)}
+
+
+def refuse_unconverted(folder: Path) -> None:
+    """Raise InputError for a source: prepared, its config.json is like that of a result."""
+    for index in folder.glob("*.safetensors.index.json"):
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            names = json.loads(index.read_text("utf-8")).get("weight_map", {})
+            if any(str(name).endswith(".weight_scale_inv") for name in names):
+                raise InputError(
+                    "names fp8 weights (weight_scale_inv): nothing was converted here.",
+                    where=str(index),
+                    todo=config_edit.UNCONVERTED,
+                )
 
 
 def told(changes: Sequence[Change], *, would: bool) -> str:

@@ -8,6 +8,7 @@ from omnikit.weights import json_edit
 from omnikit.weights.modeling_edit import Edited, Unexpected
 
 SERVED = "DeepseekV3ForCausalLM"
+UNCONVERTED = "name the folder of the result, or convert first: invoke run-msmodelslim"
 CONVERTED = "DeepseekV3Fusion"  # the name that msmodelslim writes, which no server knows
 
 
@@ -23,9 +24,9 @@ def before(text: str) -> Edited:
         )
     if "quantization_config" not in values:
         return Edited(text, ())
-    method = values["quantization_config"]
-    method = method.get("quant_method") if isinstance(method, dict) else method
-    if method != "fp8":
+    method = _method(values)
+    # null is as good as none for us, but transformers takes the key alone for a configuration.
+    if method not in ("fp8", None):
         raise Unexpected(
             f'expected a quantization_config with "quant_method": "fp8", found {method!r}:'
             " these weights are converted already, or are no fp8 weights"
@@ -35,12 +36,15 @@ def before(text: str) -> Edited:
     )
 
 
-def after(text: str, layers: int) -> Edited:
+def after(text: str, layers: int, todo: str = "") -> Edited:
     """With the architecture's name that servers know, and without the MTP layer in the count.
 
-    layers: of the model without its MTP layer. Raises Unexpected for any other state.
+    layers: of the model without its MTP layer. todo: what to do where it has another number.
+    Raises Unexpected for any other state.
     """
     values = _values(text)
+    if _method(values) == "fp8":
+        raise Unexpected("expected what msmodelslim wrote, found fp8 weights", UNCONVERTED)
     done = []
     if values.get("architectures") in (CONVERTED, [CONVERTED]):
         text = json_edit.with_value(text, "architectures", [SERVED])
@@ -56,9 +60,16 @@ def after(text: str, layers: int) -> Edited:
     elif values.get("num_hidden_layers") != layers:
         raise Unexpected(
             f'expected "num_hidden_layers": {layers + 1} (or {layers}),'
-            f" found {_found(values, 'num_hidden_layers')}"
+            f" found {_found(values, 'num_hidden_layers')}",
+            todo,
         )
     return Edited(text, tuple(done))
+
+
+def _method(values: dict[str, Any]) -> Any:
+    """quant_method of the quantization_config, None where there is none; else what stands there."""
+    found = values.get("quantization_config")
+    return found.get("quant_method", "no quant_method") if isinstance(found, dict) else found
 
 
 def _values(text: str) -> dict[str, Any]:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 from checkpoint_case import make
+from omnikit.errors import InputError
 from omnikit.weights import checkpoint_edits, edited_files
 
 
@@ -24,3 +26,14 @@ def test_told_and_as_data(tmp_path: Path) -> None:
         f"{folder}/config.json: unchanged",
     ]
     assert checkpoint_edits.data(folder, again, would=False)["result"] == "unchanged"
+
+
+def test_a_source_is_no_result_prepared_or_not(tmp_path: Path) -> None:
+    folder = make(tmp_path / "m")
+    edited_files.apply(edited_files.plan(folder, checkpoint_edits.before()))
+    with pytest.raises(InputError, match="names fp8 weights") as raised:
+        checkpoint_edits.refuse_unconverted(folder)
+    assert "What to do: name the folder of the result" in str(raised.value)
+    for text in ("{", "[]", '{"weight_map": {"a.weight": "f", "a.weight_scale": "f"}}'):
+        (folder / "model.safetensors.index.json").write_text(text)
+        checkpoint_edits.refuse_unconverted(folder)

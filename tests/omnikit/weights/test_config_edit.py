@@ -18,6 +18,19 @@ def test_before_the_quantization_goes_and_the_text_stays() -> None:
     assert config_edit.before(edited.text) == config_edit.Edited(edited.text, ())
 
 
+def test_before_a_null_is_taken_for_none_and_removed() -> None:
+    edited = config_edit.before(json.dumps({**CONFIG, "quantization_config": None}))
+    assert json.loads(edited.text) == {k: CONFIG[k] for k in CONFIG if k != "quantization_config"}
+    assert edited.done == ("quantization_config is removed",)
+    assert config_edit.before(edited.text).done == ()
+
+
+def test_after_fp8_weights_are_no_result() -> None:
+    with pytest.raises(Unexpected, match="found fp8 weights") as raised:
+        config_edit.after(CONFIG_TEXT, CONFIG["num_hidden_layers"])
+    assert "invoke run-msmodelslim" in raised.value.todo
+
+
 @pytest.mark.parametrize("architectures", ["DeepseekV3Fusion", ["DeepseekV3Fusion"]])
 def test_after_the_name_and_the_number_of_layers(architectures: object) -> None:
     text = json.dumps({"architectures": architectures, "num_hidden_layers": 62, "z": 1}, indent=4)
@@ -37,7 +50,8 @@ def test_after_the_name_and_the_number_of_layers(architectures: object) -> None:
     "change, said",
     [
         ({"quantization_config": {"quant_method": "compressed-tensors"}}, "'compressed-tensors'"),
-        ({"quantization_config": None}, "found None"),
+        ({"quantization_config": False}, "found False"),
+        ({"quantization_config": {}}, "found 'no quant_method'"),
         ({"architectures": ["Qwen2ForCausalLM"]}, "found ['Qwen2ForCausalLM']"),
     ],
 )
