@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import os
 import shutil
 import time
 from dataclasses import dataclass
@@ -57,8 +58,10 @@ class _Places:
         self.side = self.out.with_name(f"{self.out.name}.msmodelslim")
         self.state = self.side / "state.json"
         self.log = self.side / time.strftime("log-%Y%m%d-%H%M%S.txt")
-        inside = self.source == self.out or self.source in self.out.parents
-        if inside or self.out in self.source.parents:
+        # Links followed, for a name may lead into the other; realpath ends where links go round.
+        real_source, real_out = (Path(os.path.realpath(one)) for one in (self.source, self.out))
+        inside = real_source == real_out or real_source in real_out.parents
+        if inside or real_out in real_source.parents:
             raise InputError(
                 f"the result {self.out} and the source {self.source} lie in one another.",
                 where="--out",
@@ -196,7 +199,7 @@ def _state(places: _Places, tool: Tool) -> State:
         gone += [] if tool.script.is_file() else ["quant script"]
         now.update({name: kept[name] for name in gone})
     different = state.differences(now)
-    if places.out.exists() and (not state.done("converted") or different):
+    if os.path.lexists(places.out) and (not state.done("converted") or different):
         because = f"from other inputs: {', '.join(different)}" if state.steps else "not by this"
         raise InputError(
             f"it is there already, and was made {because}.",

@@ -57,9 +57,19 @@ def interrupt(*_: object) -> None:
 
 
 def test_a_result_inside_the_source_or_around_it(machine: Machine) -> None:
-    for out in (machine.source, machine.source / "a" / "b", machine.source.parent):
+    link, back = machine.root / "link", machine.source.parent / "back"
+    link.symlink_to(machine.source)
+    back.symlink_to(machine.source.parent)
+    inside = (machine.source, machine.source / "a" / "b", machine.source.parent)
+    for out in (*inside, link, link / "a" / "b", back, back / machine.source.name / "x"):
         with pytest.raises(InputError, match="lie in one another"):
             describe(machine.source, out, tool_of(machine), say)
+
+
+def test_a_link_that_leads_nowhere_is_in_the_way_of_the_result(machine: Machine) -> None:
+    machine.out.symlink_to(machine.root / "nowhere")  # seen now, not after hours
+    with pytest.raises(InputError, match="it is there already"):
+        describe(machine.source, machine.out, tool_of(machine), say)
 
 
 def test_a_setting_is_kept_as_a_digest_only(
