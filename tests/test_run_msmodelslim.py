@@ -186,6 +186,53 @@ def tensors(folder: Path) -> dict[str, tuple[str, list[int], bytes]]:
     }
 
 
+def test_a_killed_run_ends_the_tool_and_is_gone_on_with(machine: Machine) -> None:
+    words = [sys.executable, str(SCRIPT), *machine.options()]
+    environment = {**os.environ, "FAKE_SLIM": "hang"}
+    child = subprocess.Popen(words, env=environment, stderr=subprocess.DEVNULL)
+    assert wait_until(lambda: any(machine.partial.glob("*.safetensors")), 60, 0.05)
+    [tool] = Path(f"/proc/{child.pid}/task/{child.pid}/children").read_text().split()
+    child.kill()
+    child.wait()
+    assert wait_until(lambda: not lives(tool), 10, 0.05)
+    steps = json.loads((machine.side / "state.json").read_text())["steps"]
+    assert list(steps) == ["checked", "prepared"]
+    done = subprocess.run(words, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "into an empty folder" in done.stderr and not machine.partial.exists()
+
+
+def lives(pid: str) -> bool:
+    """Whether a process runs; one that nobody has reaped has no command line."""
+    try:
+        return bool(Path(f"/proc/{pid}/cmdline").read_bytes())
+    except OSError:
+        return False
+
+
+@pytest.mark.parametrize("free_kib", [0, 8, 400])
+def test_a_full_disk_is_said_and_gone_on_with(free_kib: int, machine: Machine) -> None:
+    """It meets the lock, the state, the log or the tool, by how much is left."""
+    needs("unshare", "mount")
+    disk = machine.root / "disk"
+    disk.mkdir()
+    words = machine.options("--set=weights.msmodelslim.free_ratio=0")
+    words[words.index("--out") + 1] = str(disk / "W8A8")
+    # A file fills it but for what is to be left; without that file there is space enough.
+    script = """
+mount -t tmpfs -o size=8m none "$1" && cd "$1" && dd if=/dev/zero of=fill bs=1k 2>/dev/null
+truncate -s -"$2"k fill; shift 2
+"$@"; echo "status $?"; rm fill; "$@"; echo "status $?" """
+    shell = ["unshare", "-m", "bash", "-c", script, "bash", str(disk), str(free_kib)]
+    done = subprocess.run([*shell, sys.executable, str(SCRIPT), *words],
+                          capture_output=True, text=True)  # fmt: skip
+    assert "/scripts/omnikit/" not in done.stderr, done.stderr  # the tool's traceback is all
+    said = [line for line in done.stdout.splitlines() if line.startswith("status")]
+    assert said == ["status 1", "status 0"], done.stderr
+    assert "No space left on device" in done.stderr
+    assert "What to do: free some space" in done.stderr
+
+
 def test_interrupted_and_gone_on_with(machine: Machine) -> None:
     words = [sys.executable, str(SCRIPT), *machine.options()]
     environment = {**os.environ, "FAKE_SLIM": "hang"}

@@ -131,10 +131,12 @@ def apply(changes: list[Change]) -> None:
                 _keep(change)
                 _write(change)
         except OSError as error:
+            folder = change.path.parent
             raise ActionError(
                 f"cannot be replaced: {error.strerror}.",
                 where=str(change.path),
-                todo=f"check who may write there: ls -ld {change.path.parent}",
+                todo="free some space, or see who may write there:"
+                f" df -h {folder}; ls -ld {folder}",
             ) from error
 
 

@@ -84,7 +84,7 @@ def run_msmodelslim(source: Path, out: Path, tool: Tool, say: Say) -> Report:
         looked = msmodelslim_checks.look(tool, places.source, places.out, say)
         say(msmodelslim_checks.overview(looked.checks))
         msmodelslim_checks.refuse(looked.checks)
-    with _locked(places):
+    with _writable(places), _locked(places):
         state = _state(places, tool)  # another may just have gone on
         if _is_finished(places, state):
             return _unchanged(places, state)
@@ -231,6 +231,23 @@ def _is_finished(places: _Places, state: State) -> bool:
             todo=f"put back what is missing, or remove it and {places.side} to convert anew",
         )
     return True
+
+
+@contextlib.contextmanager
+def _writable(places: _Places) -> Iterator[None]:
+    """A full disk also meets the lock, the state, the log and the last renaming."""
+    try:
+        yield
+    except BrokenPipeError:  # whoever reads what is said went away
+        raise
+    except OSError as error:
+        place = places.out.parent
+        raise ActionError(
+            f"cannot go on: {error.strerror or error}.",
+            where=str(error.filename2 or error.filename or place),
+            todo=f"free some space, or see who may write there (df -h {place}; ls -ld {place});"
+            " then the same command again, which goes on",
+        ) from error
 
 
 @contextlib.contextmanager
