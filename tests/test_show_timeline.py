@@ -48,3 +48,16 @@ def test_mistakes_are_named(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as raised:
         show_timeline.main(["--top", "0"])
     assert raised.value.code == 2
+
+
+def test_a_damaged_record_does_not_hide_an_older_one_unless_it_is_asked_for(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    write(timeline_records.folder("local"), "20261101T000000Z")
+    damaged = timeline_records.folder("local") / "20261102T000000Z.jsonl"
+    damaged.write_text('{"kind": "command", "time": "x"}\n')
+    assert show_timeline.main(["-e", "local"]) == 0
+    said = capsys.readouterr()
+    assert "ended well" in said.out and "left out: 20261102T000000Z.jsonl:1" in said.err
+    assert show_timeline.main(["-e", "local", "--record", "20261102"]) == 2
+    assert f"{damaged}:1: this line is none of a record: 'time' is" in capsys.readouterr().err

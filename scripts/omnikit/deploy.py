@@ -20,7 +20,7 @@ from omnikit import (
 )
 from omnikit.config import Config
 from omnikit.deploy_failure import undo
-from omnikit.deploy_record import recorded
+from omnikit.deploy_record import Refused, recorded
 from omnikit.deploy_report import report
 from omnikit.deploy_steps import STEPS
 from omnikit.deployment import Deployment, prepare
@@ -61,10 +61,6 @@ class _Work:
     def any(self) -> bool:
         """Whether anything is."""
         return bool(self.found.changes or self.source.lines or self.install)
-
-
-class _Locked(InputError):
-    """Somebody else changes a host: nothing was done."""
 
 
 def deploy(config: Config, options: Options) -> int:
@@ -185,7 +181,7 @@ def _change(
     touched: list[str] = []  # steps that may have started or ended something
     try:
         return _steps(deployment, work, options, progress, names, touched)
-    except _Locked:
+    except Refused:
         # Nothing was done; what other hosts gave us goes back.
         play("finish.yml", deployment, progress, {**names, "omnikit_result": "refused"})
         raise
@@ -255,7 +251,7 @@ def play(
         try:
             fleet.raise_failures(outcome)
         except InputError as error:
-            raise _Locked(error.what, where=error.where, todo=error.todo) from error
+            raise Refused(error.what, where=error.where, todo=error.todo) from error
     if outcome.failures:
         raise _failure(deployment, outcome, progress)
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 import time
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Iterator
 
 from omnikit import host_records, timeline_records, timeline_trace, who
 from omnikit.deployment import control_folder
-from omnikit.errors import ToolkitError
+from omnikit.errors import InputError, ToolkitError
 from omnikit.log import recording
 from omnikit.progress import Progress
 from omnikit.timeline import Timeline
@@ -17,28 +19,82 @@ if TYPE_CHECKING:
     from omnikit.deploy import Options
 
 
+class Refused(InputError):
+    """Somebody else changes a host of the environment: nothing was done."""
+
+
 @contextmanager
 def recorded(environment: str, what: str, options: Options) -> Iterator[Progress]:
     """The environment locked on this machine, and all that is said and done written down.
 
-    Three files: JSON lines, the same as text, and at the end a trace (see timeline_trace).
+    Three files: JSON lines, the same as text, and at the end a trace (see timeline_trace). Who is
+    refused by the lock leaves none, only a line in the audit file: nothing was done, and the last
+    deployment is still the one before.
     """
-    stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
-    file = timeline_records.folder(environment) / f"{stamp}.jsonl"
-    timeline = Timeline(file, shown=options.as_json)
-    with recording(file.with_suffix(".log")), who.audited(environment, what):
-        timeline.write("command", what=what, owner=who.am_i(), steps=sorted(options.steps))
+    about = {"what": what, "owner": who.am_i(), "steps": sorted(options.steps)}
+    with who.audited(environment, what), ExitStack() as held:
         try:
             lock = control_folder(environment) / "lock"
-            with host_records.locked(lock, f"{what} of {environment}"):
-                yield Progress(timeline=timeline)
+            held.enter_context(host_records.locked(lock, f"{what} of {environment}"))
         except ToolkitError as error:
-            timeline.write("failed", error=str(error), exit_code=error.exit_code)
-            with file.with_suffix(".log").open("a", encoding="utf-8") as log:
-                log.write(f"error: {error}\n")
+            told = Timeline(shown=options.as_json)  # programs read how it ended from the output
+            told.write("command", **about)
+            told.write("failed", refused=True, **_ending(error))
             raise
-        except KeyboardInterrupt:
-            timeline.write("failed", error="interrupted", exit_code=130)
+        file = _new(timeline_records.folder(environment))
+        timeline = Timeline(file, shown=options.as_json)
+        held.enter_context(recording(file.with_suffix(".log")))
+        timeline.write("command", **about)
+        try:
+            yield Progress(timeline=timeline)
+        except BaseException as error:
+            with _what_matters_is_the_error("how it ended"):
+                refused = isinstance(error, Refused)
+                timeline.write("failed", refused=refused, **_ending(error))
+            with _what_matters_is_the_error("the error"):
+                _log(file.with_suffix(".log"), error)
             raise
         finally:
-            timeline_trace.write_beside(file)
+            with _what_matters_is_the_error("the trace"):
+                timeline_trace.write_beside(file)
+
+
+def _new(folder: Path) -> Path:
+    """A record's file, named after the time. Made here, so that no two commands share one."""
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
+    number = 1
+    while True:
+        # By name, the second of a second comes after the first.
+        path = folder / (f"{stamp}.jsonl" if number == 1 else f"{stamp}_{number:02}.jsonl")
+        try:
+            path.open("x").close()
+            return path
+        except FileExistsError:
+            number += 1
+
+
+def _ending(error: BaseException) -> dict[str, Any]:
+    """What is written down about an error. What is none of ours is named by its kind."""
+    if isinstance(error, ToolkitError):
+        return {"error": str(error), "exit_code": error.exit_code}
+    if isinstance(error, KeyboardInterrupt):
+        return {"error": "interrupted", "exit_code": 130}
+    return {"error": f"{type(error).__name__}: {error}".rstrip(": "), "exit_code": 1}
+
+
+def _log(path: Path, error: BaseException) -> None:
+    if not isinstance(error, KeyboardInterrupt):
+        with path.open("a", encoding="utf-8") as log:
+            log.write(f"error: {_ending(error)['error']}\n")
+
+
+@contextmanager
+def _what_matters_is_the_error(what: str) -> Iterator[None]:
+    """A full disk, or a reader that went away, must not hide why the command itself failed."""
+    try:
+        yield
+    except BrokenPipeError:
+        pass  # it is in the file; nobody reads the output any more
+    except OSError as trouble:
+        print(f"warning: {what} could not be written down: {trouble}", file=sys.stderr, flush=True)

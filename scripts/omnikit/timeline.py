@@ -48,11 +48,11 @@ class Timeline:
     def write(self, kind: str, **fields: Any) -> None:
         """A line for the file and the output: what kind of entry, when, and its fields."""
         line = json.dumps({"kind": kind, "time": time.time(), **fields})
-        if self.shown:
-            print(line, flush=True)
-        if self.file is not None:
+        if self.file is not None:  # first: a reader of the output may have gone away
             with self.file.open("a", encoding="utf-8") as file:
                 file.write(line + "\n")
+        if self.shown:
+            print(line, flush=True)
 
     def add(self, span: Span) -> None:
         """A step that has ended."""

@@ -3,38 +3,50 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any, Callable, Iterator, Optional
 
 from omnikit.deployment import control_folder
 from omnikit.errors import InputError
+from omnikit.log import say
 from omnikit.timeline import Span
 
-OK, FAILED, CUT_OFF = "ok", "failed", "cut off"
+OK, FAILED, REFUSED, CUT_OFF = "ok", "failed", "refused", "cut off"
+DEPLOYMENTS = ("deploy", "rollback")  # the commands that bring a whole environment to its plan
+_FAR = 1e11  # seconds: beyond this a number is no moment that has a date
 
 
 @dataclass(frozen=True)
 class Engine:
-    """A server's start on its host, by that host's clock; times in seconds since the epoch."""
+    """A server's start on its host; times in seconds since the epoch, by this machine's clock.
+
+    behind: how far the host's own clock was behind when it was asked; below 0: ahead.
+    """
 
     node: str
     host: str
     start: float
     end: float
     result: str
+    behind: float = 0.0
 
 
-# What an entry of a kind must have.
-_NEEDED = {"span": set(Span.__dataclass_fields__), "engine": set(Engine.__dataclass_fields__)}
+# What an entry of a kind must have: texts, moments.
+_NEEDED = {
+    "span": (("step", "host", "result"), ("start", "end")),
+    "engine": (("node", "host", "result"), ("start", "end")),
+}
 
 
 @dataclass(frozen=True)
 class Record:
     """One run of a command that changes an environment.
 
-    began, ended: seconds since the epoch. result: OK, FAILED, or CUT_OFF where the command was
-    killed before it could say. error: why it failed.
+    began, ended: seconds since the epoch. result: OK, FAILED, REFUSED where somebody else's lock
+    was in the way and nothing was done, or CUT_OFF where the command was killed before it could
+    say. error: why it failed.
     """
 
     path: Path
@@ -70,13 +82,35 @@ def paths(environment: str) -> list[Path]:
 
 def all_of(environment: str) -> tuple[list[Record], list[str]]:
     """Every record, the newest first; and what is wrong with those that cannot be read."""
-    found, damaged = [], []
+    damaged: list[str] = []
+    return list(_good(environment, damaged.append)), damaged
+
+
+def newest(
+    environment: str, say_damaged: Callable[[str], None], only: tuple[str, ...] = ()
+) -> Optional[Record]:
+    """The newest record that can be read, of a command that was not refused if there is one.
+
+    only: rather of one of these commands. say_damaged: gets what is wrong with newer records.
+    """
+    first: Optional[Record] = None
+    done: Optional[Record] = None
+    for record in _good(environment, say_damaged):
+        first = first or record
+        if record.result == REFUSED:
+            continue
+        done = done or record
+        if not only or record.what in only:
+            return record
+    return done or first
+
+
+def _good(environment: str, say_damaged: Callable[[str], None]) -> Iterator[Record]:
     for path in paths(environment):
         try:
-            found.append(read(path))
+            yield read(path)
         except InputError as error:
-            damaged.append(f"{path.name}: {error.what}")
-    return found, damaged
+            say_damaged(f"{Path(error.where or path).name}: {error.what}")
 
 
 def read(path: Path) -> Record:
@@ -89,11 +123,11 @@ def read(path: Path) -> Record:
     for number, line in enumerate(lines, 1):
         try:
             entries.append(_entry(line))
-        except ValueError as error:
-            if number == len(lines):
+        except (ValueError, RecursionError) as error:
+            if number == len(lines) and isinstance(error, json.JSONDecodeError):
                 break  # killed while it wrote
             raise InputError(
-                "this line is none of a record.",
+                f"this line is none of a record: {error}.",
                 where=f"{path}:{number}",
                 todo="choose another record: invoke timeline --list",
             ) from error
@@ -107,11 +141,38 @@ def read(path: Path) -> Record:
 def _entry(line: str) -> dict[str, Any]:
     """A line's entry. Raises ValueError for what is none."""
     entry = json.loads(line)
-    if not isinstance(entry, dict) or "kind" not in entry or "time" not in entry:
-        raise ValueError(line)
-    if not _NEEDED.get(entry["kind"], set()) <= set(entry):
-        raise ValueError(line)
+    if not isinstance(entry, dict):
+        raise ValueError("no object")
+    _check(entry, ("kind",), ("time",))
+    _check(entry, *_NEEDED.get(entry["kind"], ((), ())))
+    if "behind" in entry:
+        _check(entry, (), ("behind",))
     return entry
+
+
+def _check(entry: dict[str, Any], texts: tuple[str, ...], moments: tuple[str, ...]) -> None:
+    """Raise ValueError that names the first field that is missing or of the wrong type."""
+    for name in (*texts, *moments):
+        if name not in entry:
+            raise ValueError(f"it has no {name!r}")
+    for name in texts:
+        if not isinstance(entry[name], str):
+            raise ValueError(f"{name!r} is {_short(entry[name])}, not a text")
+    for name in moments:
+        if not _is_moment(entry[name]):
+            raise ValueError(f"{name!r} is {_short(entry[name])}, not a time in seconds")
+
+
+def _is_moment(value: Any) -> bool:
+    """JSON from Python may have NaN and Infinity; and true is a number to Python."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return False
+    return abs(value) < _FAR and not math.isnan(value)
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 40 else f"{text[:39]}…"
 
 
 def _record(path: Path, entries: list[dict[str, Any]]) -> Record:
@@ -119,7 +180,8 @@ def _record(path: Path, entries: list[dict[str, Any]]) -> Record:
     ends = [e for e in entries if e["kind"] in ("result", "failed")]
     result, error = CUT_OFF, ""
     if ends:
-        result = OK if ends[-1]["kind"] == "result" else FAILED
+        bad = REFUSED if ends[-1].get("refused") is True else FAILED
+        result = OK if ends[-1]["kind"] == "result" else bad
         error = str(ends[-1].get("error", ""))
     return Record(
         path=path,
@@ -135,11 +197,14 @@ def _record(path: Path, entries: list[dict[str, Any]]) -> Record:
 
 
 def _of(kind: Any, entry: dict[str, Any]) -> Any:
-    return kind(**{name: entry[name] for name in kind.__dataclass_fields__})
+    return kind(**{name: entry[name] for name in kind.__dataclass_fields__ if name in entry})
 
 
 def find(environment: str, name: Optional[str] = None) -> Record:
-    """A record by its name, or by a path; None: the newest. Raises InputError."""
+    """A record by its name, or by a path; None: see newest. Raises InputError.
+
+    A damaged record never hides an older one: it is named, and left out.
+    """
     known = paths(environment)
     if name and (name.endswith(".jsonl") or "/" in name):
         return read(Path(name).expanduser())
@@ -148,8 +213,10 @@ def find(environment: str, name: Optional[str] = None) -> Record:
             f"no deployment of {environment} was recorded here.", todo="run one: make deploy"
         )
     if not name:
-        return read(known[0])
-    found = [path for path in known if path.stem.startswith(name)]
+        last = newest(environment, lambda damaged: say(f"left out: {damaged}"))
+        return last or read(known[0])  # which says what is wrong with it
+    found = [path for path in known if path.stem == name]
+    found = found or [path for path in known if path.stem.startswith(name)]
     if len(found) != 1:
         stems = ", ".join(path.stem for path in known[:5])
         many = f"{len(found)} records begin with {name!r}" if found else f"no record {name!r}"

@@ -9,17 +9,17 @@ from typing import Any, Sequence
 from omnikit import timeline_trace, timeline_where
 from omnikit.layers import shown_path
 from omnikit.log import table
-from omnikit.timeline_records import FAILED, OK, Record
+from omnikit.timeline_records import CUT_OFF, OK, Record
 
 
 def ending(record: Record) -> str:
     """How it ended, in words."""
     if record.result == OK:
         return "ended well"
-    if record.result == FAILED:
-        said = record.error.splitlines()[0] if record.error else "it does not say why"
-        return f"failed: {said}"
-    return "cut off: it was killed, or goes on still"
+    if record.result == CUT_OFF:
+        return "cut off: it was killed, or goes on still"
+    said = record.error.splitlines()[0] if record.error else "it does not say why"
+    return f"{record.result}: {said}"
 
 
 def as_data(record: Record) -> dict[str, Any]:

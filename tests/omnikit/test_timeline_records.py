@@ -32,14 +32,49 @@ def test_a_failure_and_a_kill_are_told_apart(tmp_path: Path) -> None:
     assert timeline_records.read(killed).result == timeline_records.CUT_OFF
 
 
-@pytest.mark.parametrize("line", ["no json", "[]", "{}", '{"kind": "span", "time": 1}'])
-def test_a_damaged_line_is_named(tmp_path: Path, line: str) -> None:
+SPAN = '"kind": "span", "time": 1, "step": "s", "host": "h", "result": "ok"'
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("no json", "Expecting value"),
+        ("[]", "no object"),
+        ("{}", "it has no 'kind'"),
+        ("[" * 100_000, "recursion"),
+        ('{"kind": "span", "time": 1}', "it has no 'step'"),
+        ('{"kind": ["x"], "time": 1}', """'kind' is ["x"], not a text"""),
+        ('{"kind": "said", "time": "x"}', "'time' is \"x\", not a time in seconds"),
+        ('{"kind": "said", "time": null}', "'time' is null, not a time"),
+        ('{"kind": "said", "time": NaN}', "'time' is NaN, not a time"),
+        ('{"kind": "said", "time": Infinity}', "'time' is Infinity, not a time"),
+        ('{"kind": "said", "time": true}', "'time' is true, not a time"),
+        ('{"kind": "said", "time": 1e300}', "'time' is 1e+300, not a time"),
+        (f'{{"kind": "said", "time": {"9" * 400}}}', "999…, not a time"),
+        (f'{{{SPAN}, "start": "a", "end": 2}}', "'start' is \"a\", not a time"),
+        (f'{{{SPAN}, "start": 1, "end": null}}', "'end' is null, not a time"),
+        ('{"kind": "span", "time": 1, "step": 5, "host": "h"}', "it has no 'result'"),
+        (f'{{{SPAN}, "step": 5, "start": 1, "end": 2}}', "'step' is 5, not a text"),
+    ],
+)
+@pytest.mark.parametrize("place", [0, 1])
+def test_a_damaged_line_is_named(tmp_path: Path, line: str, said: str, place: int) -> None:
     path = write(tmp_path)
-    first, *rest = path.read_text().splitlines()
-    path.write_text("\n".join([first, line, *rest]))
+    lines = path.read_text().splitlines()
+    path.write_text("\n".join([*lines[:place], line, *lines[place:]]))
     with pytest.raises(InputError) as raised:
         timeline_records.read(path)
-    assert f"{path}:2" in str(raised.value)
+    assert raised.value.where == f"{path}:{place + 1}" and said in raised.value.what
+
+
+def test_only_a_line_that_was_cut_may_be_left_out_at_the_end(tmp_path: Path) -> None:
+    path = write(tmp_path)
+    whole = path.read_text()
+    path.write_text(whole + '{"kind": "said", "ti')
+    assert timeline_records.read(path).result == "ok"
+    path.write_text(whole + '{"kind": "said", "time": NaN}')
+    with pytest.raises(InputError, match="NaN"):
+        timeline_records.read(path)
 
 
 def test_the_newest_one_by_name_and_one_by_path(tmp_path: Path) -> None:
@@ -67,5 +102,39 @@ def test_one_damaged_record_does_not_hide_the_others(tmp_path: Path) -> None:
     found, damaged = timeline_records.all_of("site")
     assert [one.name for one in found] == ["a"]
     assert damaged == ["b.jsonl: the record is empty."]
+    (timeline_records.folder("site") / "b.jsonl").write_text("{}\n{}\n")
+    assert timeline_records.all_of("site")[1] == [
+        "b.jsonl:1: this line is none of a record: it has no 'kind'."
+    ]
     with pytest.raises(InputError, match=r"cannot be read"):
         timeline_records.read(tmp_path / "none.jsonl")
+
+
+def test_the_newest_good_one_is_taken_and_the_damaged_named(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    folder = timeline_records.folder("site")
+    write(folder, "a")
+    (folder / "b.jsonl").write_text('{"kind": "command", "time": null}\n')
+    assert timeline_records.find("site").name == "a"
+    assert capsys.readouterr().err.startswith("left out: b.jsonl:1: this line is none of a record")
+    with pytest.raises(InputError, match="none of a record") as raised:
+        timeline_records.find("site", "b")
+    assert raised.value.where == f"{folder}/b.jsonl:1"
+    (folder / "a.jsonl").unlink()
+    with pytest.raises(InputError, match="none of a record"):
+        timeline_records.find("site")
+
+
+def test_the_newest_of_some_commands_else_the_newest() -> None:
+    folder = timeline_records.folder("site")
+    assert timeline_records.newest("site", pytest.fail) is None
+    for name, what in (("a", "deploy"), ("b", "profile")):
+        path = write(folder, name)
+        path.write_text(path.read_text().replace('"deploy"', f'"{what}"'))
+    deployed = timeline_records.newest("site", pytest.fail, timeline_records.DEPLOYMENTS)
+    assert deployed and deployed.name == "a"
+    (folder / "a.jsonl").write_text("")
+    damaged: list[str] = []
+    left = timeline_records.newest("site", damaged.append, timeline_records.DEPLOYMENTS)
+    assert left and left.what == "profile" and damaged == ["a.jsonl: the record is empty."]
