@@ -13,6 +13,7 @@ import json
 import os
 import shutil
 import sys
+import time
 import zipfile
 from pathlib import Path
 from typing import Any, Optional, Sequence
@@ -86,7 +87,7 @@ def body(options: argparse.Namespace) -> int:
         return _print({"nodes": [host_observe.observe(host, name) for name in names]})
     if options.verb == "wait":
         verdict, nodes = host_observe.wait(host, kinds, options.seconds, only)
-        _print({"verdict": verdict, "nodes": nodes})
+        _print({"verdict": verdict, "time": time.time(), "nodes": nodes})
         return {"ready": 0, "failed": 1}.get(verdict, NOT_YET)
     work_dir = Path(host["work_dir"])
     if options.owner and options.verb != "stop":
@@ -108,7 +109,7 @@ def body(options: argparse.Namespace) -> int:
     if not options.wait:
         return _print(result)
     verdict, nodes = host_observe.wait(host, kinds, host["deadline_s"], only)
-    _print({**result, "verdict": verdict, "nodes": nodes})
+    _print({**result, "verdict": verdict, "time": time.time(), "nodes": nodes})
     return 0 if verdict == "ready" else 1
 
 

@@ -9,6 +9,8 @@ from typing import Any, Optional
 from omnikit.log import say
 from omnikit.timeline import Timeline
 
+_WAY_BACK = 5.0  # seconds an answer may be on its way: clocks that differ by less are equal
+
 
 class Progress:
     """Turns the fleet's events into lines for a person, and remembers the nodes' last states."""
@@ -49,10 +51,13 @@ class Progress:
         for name, what in data.get("done", {}).items():
             self.say(f"{name}: {what} on {event['host']}")
         if "verdict" in data:
-            self._states(data["nodes"])
-            self._engines(event["host"], data["nodes"])
+            here = event.get("time", time.time())
+            there = data.get("time", here)
+            self._states(data["nodes"], there)
+            self._engines(event["host"], data["nodes"], there, here - there)
 
-    def _states(self, nodes: list[dict[str, Any]]) -> None:
+    def _states(self, nodes: list[dict[str, Any]], now: float) -> None:
+        """Say how the nodes are, if that is news. now: by their host's clock, as their times."""
         words = []
         news = False
         for node in nodes:
@@ -62,21 +67,28 @@ class Progress:
             shown = state if len(node["servers"]) < 2 else f"{state} {ready}/{len(node['servers'])}"
             news = news or self.shown.get(node["node"]) != shown
             self.shown[node["node"]] = shown
-            end = node["ready_at"] if state == "ready" else time.time()
+            end = node["ready_at"] if state == "ready" else now
             since = f" {end - node['started_at']:.0f} s" if node["started_at"] and end else ""
             words.append(f"{node['node']} {shown}{since}")
         if news or time.monotonic() - self.spoke >= self.quiet_s:
             self.say("  ".join(words))
 
-    def _engines(self, host: str, nodes: list[dict[str, Any]]) -> None:
-        """Write down when servers that this command started began and were ready, or failed."""
+    def _engines(self, host: str, nodes: list[dict[str, Any]], now: float, behind: float) -> None:
+        """Write down when servers that this command started began and were ready, or failed.
+
+        now: by the host's clock, which is behind this machine's; all is written by this machine's,
+        as the steps are.
+        """
+        if abs(behind) <= _WAY_BACK:
+            behind = 0.0
         for node in nodes:
             began = node["started_at"]
             if node["node"] in self.written or node["state"] not in ("ready", "failed"):
                 continue
-            end = node["ready_at"] if node["state"] == "ready" else time.time()
-            if began is None or end is None or end < self.began_at:
+            end = node["ready_at"] if node["state"] == "ready" else now
+            if began is None or end is None or end + behind < self.began_at:
                 continue  # it was ready before
             self.written.add(node["node"])
-            about = {"node": node["node"], "host": host, "start": began, "end": max(began, end)}
-            self.timeline.write("engine", **about, result=node["state"])
+            times = {"start": began + behind, "end": max(began, end) + behind, "behind": behind}
+            about = {"node": node["node"], "host": host, "result": node["state"]}
+            self.timeline.write("engine", **about, **times)

@@ -98,13 +98,21 @@ def _name(what: str, pid: int, tid: int, name: str) -> dict[str, Any]:
 
 
 def _event(record: Record, pid: int, tid: int, one: Span | Engine, name: str) -> dict[str, Any]:
+    start, end = one.start - record.began, one.end - record.began
+    args: dict[str, Any] = {"host": one.host, "result": one.result}
+    if isinstance(one, Engine) and one.behind:
+        args["host_clock_behind_s"] = round(one.behind, 3)
+    if start < 0:  # another clock, or begun by an earlier command: Perfetto drops what is below 0
+        args["began_s"] = round(start, 3)
+        start = 0.0 if end > 0 else start
+        start, end = 0.0, end - start
     return {
         "ph": "X",
         "name": name,
         "cat": "step" if isinstance(one, Span) else "server",
         "pid": pid,
         "tid": tid,
-        "ts": round((one.start - record.began) * 1e6),
-        "dur": round(max(0.0, one.end - one.start) * 1e6),
-        "args": {"host": one.host, "result": one.result},
+        "ts": round(start * 1e6),
+        "dur": round(max(0.0, end - start) * 1e6),
+        "args": args,
     }

@@ -73,3 +73,25 @@ def test_starts_of_servers_are_written_down_once_and_only_new_ones(tmp_path: Pat
         ("p0", "local", "ready")
     ]
     assert found[0]["end"] - found[0]["start"] == pytest.approx(40)
+
+
+@pytest.mark.parametrize("behind", [3600.0, -3600.0, 2.0])
+@pytest.mark.parametrize("state", ["ready", "failed"])
+def test_a_host_whose_clock_is_wrong_is_put_right(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], behind: float, state: str
+) -> None:
+    progress = Progress(timeline=Timeline(tmp_path / "t.jsonl"))
+    here = progress.began_at + 60
+    there = here - behind
+    event = {**waiting(p0=state), "time": here}
+    data = json.loads(event["stdout"])
+    ready_at = there if state == "ready" else None
+    data["nodes"][0].update(started_at=there - 40, ready_at=ready_at)
+    progress.on_event({**event, "stdout": json.dumps({**data, "time": there})})
+    lines = [json.loads(line) for line in (tmp_path / "t.jsonl").read_text().splitlines()]
+    [found] = [line for line in lines if line["kind"] == "engine"]
+    known = behind if abs(behind) > 5 else 0.0  # what an answer needs on its way is no offset
+    assert found["behind"] == pytest.approx(known)
+    assert found["end"] == pytest.approx(there + known)
+    assert found["end"] - found["start"] == pytest.approx(40)
+    assert f"p0 {state} 40 s" in capsys.readouterr().err

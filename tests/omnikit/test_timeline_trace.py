@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+import timeline_cases
 from omnikit import timeline_trace
 from omnikit.errors import InputError
 from omnikit.timeline import Span
@@ -57,3 +58,19 @@ def test_what_cannot_be_traced_is_no_traceback(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [empty]
     with pytest.raises(InputError, match="cannot be written"):
         timeline_trace.write_to(read(write(tmp_path)), tmp_path / "no" / "such" / "t.json")
+
+
+def test_no_event_begins_before_the_command_and_what_did_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engines = (("p0", "p0", -3600.0, -3500.0), ("d0", "d0", -10.0, 84.0))
+    monkeypatch.setattr(timeline_cases, "ENGINES", engines)
+    path = write(tmp_path)
+    path.write_text(path.read_text().replace('"node": "p0"', '"node": "p0", "behind": 3600.0004'))
+    whole = [e for e in timeline_trace.trace(read(path))["traceEvents"] if e["ph"] == "X"]
+    assert min(e["ts"] for e in whole) == 0
+    first, second = (e for e in whole if e["cat"] == "server")
+    assert (first["dur"], first["args"]["began_s"]) == (100_000_000, -3600.0)
+    assert first["args"]["host_clock_behind_s"] == 3600.0
+    assert (second["dur"], second["args"]["began_s"]) == (84_000_000, -10.0)
+    assert "began_s" not in whole[0]["args"]
