@@ -19,7 +19,10 @@ def body(options: argparse.Namespace) -> int:
     """Print the table, or everything as JSON."""
     from omnikit import releases
 
-    known = releases.all_of(load_config(options).environment)
+    environment = load_config(options).environment
+    known = releases.all_of(environment)
+    for problem in releases.damaged(environment):
+        print(f"left out: {problem}", file=sys.stderr)
     if options.json:
         print(json.dumps([{"number": r.number, **r.about} for r in known], indent=1))
     else:

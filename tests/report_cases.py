@@ -51,6 +51,8 @@ def fill(config: Config, folder: Path, hostile: str = "") -> None:
         "timelines/20261124T000640Z.jsonl": _timeline(plan, hostile),
         "audit.jsonl": _audit(hostile),
         "releases/3/about.json": _release(plan, hostile),
+        "releases/3/files.json": "{}",
+        f"releases/3/{plan.environment}.yaml": "",
         "checks.json": _checks(plan, hostile),
         "benchmarks/2026-11-24_00-20-00/result.json": _benchmark(hostile),
         "benchmarks/2026-11-24_00-20-00/latency.svg": PICTURE,

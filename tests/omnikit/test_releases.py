@@ -91,3 +91,76 @@ def test_a_release_says_who_and_what(tmp_path: Path) -> None:
     shown = releases.as_text([made])
     for part in ("repo:tag (0123456789ab)", "abc (dirty)", "restart s0"):
         assert part in shown
+
+
+DAMAGE = {
+    "": "about.json: Expecting value",
+    '{"time":': "about.json: Expecting value",
+    "[]": "about.json: it is no object",
+    '{"time": "x"}': "about.json: its 'owner' is missing, or not a text",
+    '{"time": 1, "owner": "o", "note": ""}': "its 'time' is missing, or not a text",
+    '{"time": "t", "owner": "o", "note": "", "images": {}, "source": null}': "its 'source' is",
+}
+
+
+@pytest.mark.parametrize(("text", "said"), DAMAGE.items())
+def test_one_that_is_damaged_is_left_out_and_named(
+    tmp_path: Path, text: str, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = [keep(deployed(tmp_path)) for _ in range(3)]
+    name = deployed(tmp_path).plan.environment
+    (made[1].folder / "about.json").write_text(text)
+    assert [release.number for release in releases.all_of(name)] == [1, 3]
+    [fault] = releases.damaged(name)
+    assert fault.startswith("release 2: ") and said in fault
+    assert releases.find(name, None).number == 1
+    assert f"left out: {fault}" in capsys.readouterr().err
+    with pytest.raises(InputError, match="release 2 is damaged: "):
+        releases.find(name, 2)
+
+
+@pytest.mark.parametrize("file", ["about.json", "files.json", "{}.yaml"])
+def test_what_a_cut_prune_left_is_no_release(tmp_path: Path, file: str) -> None:
+    made = [keep(deployed(tmp_path)) for _ in range(2)]
+    name = deployed(tmp_path).plan.environment
+    (made[0].folder / file.format(name)).unlink()
+    assert [release.number for release in releases.all_of(name)] == [2]
+    assert releases.damaged(name)[0].startswith("release 1: ")
+    assert "\n1 " not in releases.as_text(releases.all_of(name))
+
+
+def test_a_damaged_present_release_keeps_its_number_and_the_one_before_is_gone_back_to(
+    tmp_path: Path,
+) -> None:
+    made = [keep(deployed(tmp_path)) for _ in range(2)]
+    name = deployed(tmp_path).plan.environment
+    (made[1].folder / "about.json").unlink()
+    assert releases.find(name, None).number == 1
+    assert keep(deployed(tmp_path)).number == 3
+
+
+def test_a_prune_takes_the_number_first_and_finishes_what_an_earlier_one_began(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def cut(path: Path, **_: object) -> None:
+        if path.name.endswith(".old"):
+            raise KeyboardInterrupt
+
+    name = deployed(tmp_path).plan.environment
+    keep(deployed(tmp_path))
+    with monkeypatch.context() as patch:
+        patch.setattr(releases.shutil, "rmtree", cut)
+        with pytest.raises(KeyboardInterrupt):
+            keep(deployed(tmp_path, deploy__keep_releases="1"))
+    assert [release.number for release in releases.all_of(name)] == [2]
+    assert releases.damaged(name) == []
+    keep(deployed(tmp_path, deploy__keep_releases="1"))
+    assert [path.name for path in releases.folder(name).iterdir()] == ["3"]
+
+
+def test_files_that_cannot_be_read_are_no_traceback(tmp_path: Path) -> None:
+    made = keep(deployed(tmp_path))
+    (made.folder / "files.json").write_text('{"files": ')
+    with pytest.raises(InputError, match="release 1 is damaged") as raised:
+        releases.restored(made, deployed(tmp_path).config)
+    assert raised.value.where == str(made.folder / "files.json")
