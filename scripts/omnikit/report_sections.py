@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, Mapping
 
 from omnikit import report_gantt, report_topology
@@ -180,12 +181,26 @@ def timeline(data: Data, t: Words) -> Section:
     )
     total = found["seconds"] or 1.0
     rows = [
-        [s["step"], f"{s['seconds']:.1f}", f"{s['seconds'] / total:.0%}", s["hosts"], s["slowest"]]
+        [
+            s["step"],
+            f"{s['seconds']:.1f}",
+            f"{s['seconds'] / total:.0%}",
+            s["hosts"],
+            s["slowest"],
+            s["result"],
+        ]
         for s in found["steps"]
     ]
-    head = ["step", "seconds", "share", "hosts", "slowest host"]
+    head = ["step", "seconds", "share", "hosts", "slowest host", "result"]
     made.heading(t("Steps"))
     made.table(t("Steps"), [t(word) for word in head], rows, "123")
+    rows = [
+        [name, f"{one['seconds']:.1f}", f"{one['waiting_for_engines_s']:.1f}", one["result"]]
+        for name, one in found["hosts"].items()
+    ]
+    head = [t("host"), t("seconds"), _waiting(t), t("result")]
+    made.heading(t("hosts").capitalize())
+    made.table(t("hosts").capitalize(), head, rows, "12")
     path = found["critical_path"][:_PATH]
     rows = [
         [
@@ -201,3 +216,9 @@ def timeline(data: Data, t: Words) -> Section:
     caption = t("Critical path: what the end waited for")
     made.table(caption, [t(word) for word in head], rows, "01")
     return made
+
+
+def _waiting(t: Words) -> str:
+    """What the sentence on waiting begins with, as the title of a column."""
+    sentence = t("Waiting for engines: {seconds} s ({share}).", seconds="", share="")
+    return re.split("[:：]", sentence)[0]

@@ -25,6 +25,7 @@ def ending(record: Record) -> str:
 def as_data(record: Record) -> dict[str, Any]:
     """Everything, times in seconds since the command began."""
     own = timeline_where.hosts(record)
+    results = timeline_where.host_results(record)
     trace = timeline_trace.path_beside(record.path)
     return {
         "record": record.name,
@@ -40,7 +41,11 @@ def as_data(record: Record) -> dict[str, Any]:
         "waiting_for_engines": _share(timeline_where.waiting(record), record.seconds),
         "steps": [_rounded(asdict(step)) for step in timeline_where.steps(record)],
         "hosts": {
-            name: {"seconds": round(busy, 3), "waiting_for_engines_s": round(idle, 3)}
+            name: {
+                "seconds": round(busy, 3),
+                "waiting_for_engines_s": round(idle, 3),
+                "result": results[name],
+            }
             for name, (busy, idle) in own.items()
         },
         "critical_path": [_rounded(asdict(p)) for p in timeline_where.critical_path(record)],
@@ -76,7 +81,8 @@ def as_text(record: Record, environment: str, top: int) -> str:
     waited = timeline_where.waiting(record)
     parts = [
         f"{record.what} of {environment}, {_moment(record.began)}, by"
-        f" {record.owner.split(':')[0]}: {total:.1f} s, {ending(record)}"
+        f" {record.owner.split(':')[0]}: {total:.1f} s, {ending(record)}",
+        *record.error.splitlines()[1:],
     ]
     if not record.spans:
         return "\n".join([*parts, "it ended before its first step."])
@@ -95,12 +101,15 @@ def as_text(record: Record, environment: str, top: int) -> str:
     return "\n".join(parts)
 
 
-def _more(shown: Sequence[Any], top: int) -> str:
-    return f"\nand {len(shown) - top} more, see --top" if len(shown) > top else ""
+def _more(found: Sequence[Any], shown: Sequence[Any]) -> str:
+    left = len(found) - len(shown)
+    return f"\nand {left} more, see --top" if left else ""
 
 
 def _steps(record: Record, top: int) -> str:
     found = timeline_where.steps(record)
+    # One that failed may have been quick: it is shown all the same.
+    shown = [s for n, s in enumerate(found) if n < top or s.result != timeline_where.GOOD]
     rows = [
         [
             step.step,
@@ -109,20 +118,26 @@ def _steps(record: Record, top: int) -> str:
             str(step.hosts),
             f"{step.slowest} {step.longest:.1f}" if step.hosts > 1 else step.slowest,
             f"{step.shortest:.1f}" if step.hosts > 1 else "-",
+            step.result,
         ]
-        for step in found[:top]
+        for step in shown
     ]
-    header = ["slowest steps", "seconds", "share", "hosts", "slowest host", "fastest"]
-    return table(rows, header) + _more(found, top)
+    header = ["slowest steps", "seconds", "share", "hosts", "slowest host", "fastest", "result"]
+    return table(rows, header) + _more(found, shown)
 
 
 def _hosts(record: Record, top: int) -> str:
     found = sorted(timeline_where.hosts(record).items(), key=lambda one: -one[1][0])
-    rows = [
-        [name, f"{busy:.1f}", _percent(busy, record.seconds), f"{idle:.1f}"]
-        for name, (busy, idle) in found[:top]
+    results = timeline_where.host_results(record)
+    shown = [
+        one for n, one in enumerate(found) if n < top or results[one[0]] != timeline_where.GOOD
     ]
-    return table(rows, ["hosts", "seconds", "share", "of that waiting"]) + _more(found, top)
+    rows = [
+        [name, f"{busy:.1f}", _percent(busy, record.seconds), f"{idle:.1f}", results[name]]
+        for name, (busy, idle) in shown
+    ]
+    header = ["hosts", "seconds", "share", "of that waiting", "result"]
+    return table(rows, header) + _more(found, shown)
 
 
 def _path(record: Record) -> str:
@@ -135,8 +150,9 @@ def _path(record: Record) -> str:
 
 def _engines(record: Record, top: int) -> str:
     found = sorted(record.engines, key=lambda one: one.start - one.end)
-    rows = [[e.node, f"{e.end - e.start:.1f}", e.host, e.result] for e in found[:top]]
-    return table(rows, ["engines", "seconds", "host", "state"]) + _more(found, top)
+    shown = [e for n, e in enumerate(found) if n < top or e.result != "ready"]
+    rows = [[e.node, f"{e.end - e.start:.1f}", e.host, e.result] for e in shown]
+    return table(rows, ["engines", "seconds", "host", "state"]) + _more(found, shown)
 
 
 def listing(records: Sequence[Record]) -> str:

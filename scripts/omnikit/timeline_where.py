@@ -10,6 +10,8 @@ from omnikit.timeline_records import Record
 
 # What Ansible needs around our tasks, and what this machine does between them.
 BETWEEN = "between steps"
+GOOD = "ok"
+_MOST_NAMES = 8  # hosts or steps named in a result
 _EPSILON = 0.05  # what lies between two entries that follow each other at once
 
 
@@ -25,7 +27,10 @@ class Part:
 
 @dataclass(frozen=True)
 class Step:
-    """A step over all its hosts. seconds: while any host was at it; slowest: the last host."""
+    """A step over all its hosts. seconds: while any host was at it; slowest: the last host.
+
+    result: GOOD, or where it did not end well, as in "failed on p5; unreachable: p3".
+    """
 
     step: str
     seconds: float
@@ -33,6 +38,7 @@ class Step:
     slowest: str
     longest: float
     shortest: float
+    result: str
 
 
 def waits_for_engines(step: str) -> bool:
@@ -68,9 +74,48 @@ def steps(record: Record) -> list[Step]:
                 slowest=last.host,
                 longest=last.seconds,
                 shortest=min(span.seconds for span in own),
+                result=_result(own),
             )
         )
     return sorted(made, key=lambda step: -step.seconds)
+
+
+def went_well(span: Span) -> bool:
+    """Whether a step did what it had to on its host."""
+    return span.result in ("ok", "changed")
+
+
+def _result(spans: Iterable[Span]) -> str:
+    """Of the spans of one step: on which hosts it did not end well."""
+    return _told(((s.result, s.host) for s in spans if not went_well(s)), " on ")
+
+
+def host_results(record: Record) -> dict[str, str]:
+    """By host: GOOD, or which steps did not end well, as in "failed: Start the servers"."""
+    return {
+        name: _told((span.result, span.step) for span in own if not went_well(span))
+        for name, own in by_host(record.spans).items()
+    }
+
+
+def _told(bad: Iterable[tuple[str, str]], failed: str = ": ") -> str:
+    """Results with the names that have them, each once; GOOD where there is none.
+
+    failed: what stands after that word.
+    """
+    found: dict[str, dict[str, None]] = {}
+    for result, name in bad:
+        found.setdefault(result, {})[name] = None
+    parts = [
+        f"{result}{failed if result == 'failed' else ': '}{_named(list(names))}"
+        for result, names in found.items()
+    ]
+    return "; ".join(parts) or GOOD
+
+
+def _named(names: Sequence[str]) -> str:
+    more = len(names) - _MOST_NAMES
+    return ", ".join(names[:_MOST_NAMES]) + (f" and {more} more" if more > 0 else "")
 
 
 def hosts(record: Record) -> dict[str, tuple[float, float]]:

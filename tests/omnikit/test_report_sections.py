@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 import report_cases
-from omnikit import report_sections
+import timeline_cases
+from omnikit import report_sections, timeline_records, timeline_report
 from omnikit.report_words import words
+from timeline_cases import SPANS
 
 T = words("en")
 
@@ -61,8 +63,24 @@ def test_checks_failures_first_with_their_hosts(data: Any) -> None:
 def test_the_timeline_is_drawn_and_told(data: Any) -> None:
     made = report_sections.timeline(data, T)
     assert "by ann@bastion: 290.0 s, ok" in made.blocks[0]["text"]
-    steps, path = tables(made)
-    assert steps["rows"][0][0] == "Wait for the servers"
+    steps, hosts, path = tables(made)
+    assert steps["rows"][0][0] == "Wait for the servers" and steps["rows"][0][-1] == "ok"
+    assert hosts["head"] == ["host", "seconds", "Waiting for engines", "result"]
+    assert [row[0] for row in hosts["rows"]] == ["here", "p0", "p1", "d0", "d1"]
+    assert hosts["caption"] == "Hosts" and hosts["rows"][1][-1] == "ok"
     assert path["rows"][-1][-1] == "real requests"
     data["timeline"].update(error="p0 died", spans=[])
     assert [b["text"] for b in report_sections.timeline(data, T).blocks][1:] == ["p0 died"]
+
+
+def test_the_timeline_says_which_step_failed_on_which_host(data: Any, tmp_path: Path) -> None:
+    spans = (*SPANS[:4], ("Wait for the servers", "d0", 5.0, 85.0, "failed"))
+    path = timeline_cases.write(tmp_path, spans=spans, error="d0 died\nits log's tail")
+    data["timeline"] = timeline_report.as_data(timeline_records.read(path))
+    made = report_sections.timeline(data, T)
+    steps, hosts, _ = tables(made)
+    assert steps["rows"][0][0] == "Wait for the servers"
+    assert steps["rows"][0][-1] == "failed on d0" and steps["head"][-1] == "result"
+    assert hosts["rows"][-1] == ["d0", "82.0", "80.0", "failed: Wait for the servers"]
+    chinese = tables(report_sections.timeline(data, words("zh")))[1]
+    assert chinese["head"] == ["主机", "秒", "等待引擎", "结果"]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from omnikit import timeline_report, timeline_trace
 from omnikit.timeline_records import read
-from timeline_cases import write
+from timeline_cases import SPANS, write
 
 
 def test_the_text_names_steps_hosts_path_and_share_of_waiting(tmp_path: Path) -> None:
@@ -36,8 +36,23 @@ def test_the_data_reads_back_and_counts_from_the_start(tmp_path: Path) -> None:
 
 def test_failures_and_records_without_steps(tmp_path: Path) -> None:
     failed = read(write(tmp_path, error="p0 died\nmore"))
-    assert "failed: p0 died" in timeline_report.as_text(failed, "site", 10)
+    assert "92.0 s, failed: p0 died\nmore\n" in timeline_report.as_text(failed, "site", 10)
+    early = read(write(tmp_path, error="p0 died\nmore", spans=()))
+    assert "failed: p0 died\nmore\nit ended" in timeline_report.as_text(early, "site", 10)
     empty = read(write(tmp_path, spans=(), ended=False))
     text = timeline_report.as_text(empty, "site", 10)
     assert "cut off" in text and "ended before its first step" in text
     assert "cut off" in timeline_report.listing([empty])
+
+
+def test_steps_and_hosts_that_failed_are_shown_however_quick_they_were(tmp_path: Path) -> None:
+    spans = (*SPANS[:-2], ("Start the proxy", "p1", 85.0, 85.1, "failed"))
+    record = read(write(tmp_path, spans=spans, error="no proxy"))
+    text = timeline_report.as_text(record, "site", 1)
+    rows = [line.split() for line in text.splitlines()]
+    assert ["Start", "the", "proxy", "0.1", "0%", "1", "p1", "-", "failed", "on", "p1"] in rows
+    assert ["p1", "0.1", "0%", "0.0", "failed:", "Start", "the", "proxy"] in rows
+    assert "and 2 more, see --top" in text
+    data = timeline_report.as_data(record)
+    assert data["hosts"]["p1"]["result"] == "failed: Start the proxy"
+    assert data["steps"][-1]["result"] == "failed on p1"

@@ -57,3 +57,20 @@ def test_the_critical_path_is_as_long_as_the_run(times: list[tuple[float, float]
     path = timeline_where.critical_path(record)
     assert sum(part.seconds for part in path) == pytest.approx(end, abs=0.06 * (len(spans) + 1))
     assert timeline_where.covered(spans) <= end + 1e-6
+
+
+def test_a_step_and_a_host_say_what_did_not_end_well(tmp_path: Path) -> None:
+    spans = [("Ship", f"p{n}", 0, 1, "unreachable" if n == 3 else "changed") for n in range(6)]
+    spans += [("Wait", f"p{n}", 1, 2, "failed" if n in (4, 5) else "ok") for n in (0, 1, 2, 4, 5)]
+    spans += [("Wait", "p5", 3, 4, "failed"), ("Clean", "p0", 4, 5, "ok")]
+    record = read(write(tmp_path, spans=spans, error="x"))
+    results = {step.step: step.result for step in timeline_where.steps(record)}
+    assert results == {"Ship": "unreachable: p3", "Wait": "failed on p4, p5", "Clean": "ok"}
+    hosts = timeline_where.host_results(record)
+    assert (hosts["p0"], hosts["p3"], hosts["p5"]) == ("ok", "unreachable: Ship", "failed: Wait")
+    both = [("Ship", "p5", 0, 1, "failed"), ("Ship", "p3", 0, 1, "unreachable")]
+    [step] = timeline_where.steps(read(write(tmp_path, spans=both)))
+    assert step.result == "failed on p5; unreachable: p3"
+    many = [("Ship", f"h{n}", 0, 1, "failed") for n in range(36)]
+    [step] = timeline_where.steps(read(write(tmp_path, spans=many)))
+    assert step.result.endswith("h6, h7 and 28 more")
