@@ -38,10 +38,43 @@ def test_the_slowest_steps_have_colours_and_the_rest_share_one(timeline: Any) ->
     many = [{"step": f"s{n}"} for n in range(9)]
     assert list(report_gantt.colours({"steps": many}).values())[6:] == ["step0"] * 3
     names = dict(report_gantt.legend(timeline, words("en")))
-    assert names["step1"] == "Wait for the servers" and names["server"] == "start of a server"
+    assert names["step1"] == "1: Wait for the servers" and names["server"] == "start of a server"
+    assert "wrong" not in names
 
 
 def test_a_failed_step_is_marked(tmp_path: Path) -> None:
     spans = (*SPANS[:4], ("Wait for the servers", "d0", 5.0, 85.0, "failed"))
     made = timeline_report.as_data(read(write(tmp_path, spans=spans, error="x")))
-    assert 'class="bar step1 wrong"' in report_gantt.draw("g", made, 960, words("en"))
+    drawn = report_gantt.draw("g", made, 960, words("en"))
+    assert 'class="bar step1 wrong"' in drawn
+    tree = ElementTree.fromstring(drawn)
+    [cross] = [e for e in tree.iter() if has(e, "✕")]
+    assert has(cross, "Wait for the servers, d0: 80.0 s, failed")
+    [about] = [e.text or "" for e in tree if e.tag.endswith("desc")]
+    assert "Wait for the servers: 80.0 s, d0, failed on d0; " in about
+    assert ("wrong", "✕ failed") in report_gantt.legend(made, words("en"))
+    assert ("wrong", "✕ 失败") in report_gantt.legend(made, words("zh"))
+
+
+def has(element: ElementTree.Element, text: str) -> bool:
+    return element.tag.endswith("text") and text in "".join(element.itertext())
+
+
+def test_a_failed_server_is_marked_and_told(timeline: Any) -> None:
+    timeline["engines"][1]["result"] = "failed"
+    drawn = report_gantt.draw("g", timeline, 960, words("en"))
+    assert drawn.count("✕</text>") == 1 and "; d0 starts: failed</desc>" in drawn
+    assert ("wrong", "✕ failed") in report_gantt.legend(timeline, words("en"))
+
+
+@pytest.mark.parametrize("width", [336, 960])
+def test_bars_are_told_apart_without_colours(timeline: Any, width: int) -> None:
+    tree = ElementTree.fromstring(report_gantt.draw("g", timeline, width, words("en")))
+    numbers = [e for e in tree.iter() if e.tag.endswith("text") and (e.text or "").isdigit()]
+    bars = [b for b in tree.iter() if b.get("class", "").startswith("bar step")]
+    wide = [b for b in bars if float(b.get("width", "")) >= 12]
+    assert len(numbers) == len(wide) > 0
+    for bar, number in zip(wide, numbers):
+        assert bar.get("class") == f"bar step{number.text}"
+        middle = float(bar.get("x", "")) + float(bar.get("width", "")) / 2
+        assert float(number.get("x", "")) == pytest.approx(middle, abs=0.2)
