@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from pathlib import Path
 from typing import Optional, Sequence
 
 from omnikit import cli
@@ -19,8 +18,9 @@ from omnikit.config_options import add_config_options, load_config
 
 def body(options: argparse.Namespace) -> int:
     """Read and print."""
-    from omnikit import timeline_records, timeline_report, timeline_trace
+    from omnikit import out_file, timeline_records, timeline_report, timeline_trace
 
+    trace = None if options.trace is None else out_file.regular(options.trace, "--trace")
     environment = load_config(options).environment
     if options.list:
         known, damaged = timeline_records.all_of(environment)
@@ -32,8 +32,8 @@ def body(options: argparse.Namespace) -> int:
             print(timeline_report.listing(known) if known else "nothing was deployed yet")
         return 0
     record = timeline_records.find(environment, options.record)
-    if options.trace:
-        timeline_trace.write_to(record, options.trace)
+    if trace:
+        timeline_trace.write_to(record, trace)
     if options.json:
         print(json.dumps(timeline_report.as_data(record), indent=1))
     else:
@@ -54,7 +54,7 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
         metavar="N",
         help="steps and hosts shown (default 10)",
     )
-    made.add_argument("--trace", type=Path, metavar="FILE", help="write its trace for Perfetto")
+    made.add_argument("--trace", metavar="FILE", help="write its trace for Perfetto")
     made.add_argument("--json", action="store_true", help="print everything as JSON")
     return cli.run_main(body, made, argv)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -61,3 +62,32 @@ def test_a_damaged_record_does_not_hide_an_older_one_unless_it_is_asked_for(
     assert "ended well" in said.out and "left out: 20261102T000000Z.jsonl:1" in said.err
     assert show_timeline.main(["-e", "local", "--record", "20261102"]) == 2
     assert f"{damaged}:1: this line is none of a record: 'time' is" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("text", ["", ".", "/", "~", "link", "pipe"])
+def test_a_trace_goes_into_a_file_or_nowhere(
+    text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(timeline_records.folder("local"))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "link").symlink_to("/dev/null")
+    os.mkfifo(tmp_path / "pipe")
+    before = sorted(tmp_path.iterdir())
+    assert show_timeline.main(["-e", "local", "--trace", text]) == 2
+    said = capsys.readouterr()
+    assert said.out == "" and f"error: --trace {text!r}: " in said.err
+    assert "What to do: name a file, new or to be replaced: --trace FILE" in said.err
+    assert (tmp_path / "link").is_symlink() and (tmp_path / "pipe").is_fifo()
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_a_trace_replaces_the_file_behind_a_link(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(timeline_records.folder("local"))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "old.json").write_text("old")
+    (tmp_path / "latest.json").symlink_to("old.json")
+    assert show_timeline.main(["-e", "local", "--trace", "~/latest.json"]) == 0
+    assert (tmp_path / "latest.json").is_symlink()
+    assert json.loads((tmp_path / "old.json").read_text())["traceEvents"]

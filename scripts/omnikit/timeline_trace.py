@@ -47,9 +47,9 @@ def write(record: Record, path: Path) -> None:
 
 
 def write_to(record: Record, path: Path) -> None:
-    """The same for a path that a user gave. Raises InputError."""
+    """The same for a path that a user gave (see out_file). Raises InputError."""
     try:
-        write(record, path.expanduser())
+        write(record, path)
     except OSError as error:
         raise InputError(
             f"the trace cannot be written: {error.strerror}.",
