@@ -80,8 +80,8 @@ def _bar(
     made = box(x, y, wide, height, f"bar {kind}{' wrong' if bad else ''}", tip=tip)
     size = height - 2
     number = _number(kind)
-    if number and wide >= extent(number, size) + (2 * size if bad else 4):
-        at = x + wide / 2 - (size if bad else 0)
+    if number and wide >= extent(number, size) + (4 * size if bad else 4):
+        at = x + wide / 2 - (1.5 * size if bad else 0)  # beside the cross
         made += _mark(at, y + height - 2, number, size, "fill:var(--ground)")
     return made + (_cross(x + wide / 2, y + height - 2, size, tip) if bad else "")
 

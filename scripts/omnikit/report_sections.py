@@ -11,6 +11,7 @@ from omnikit.plan_report import ranges
 from omnikit.report_blocks import Section
 from omnikit.report_words import Words
 from omnikit.status import span
+from omnikit.timeline_where import GOOD
 
 Data = Mapping[str, Any]
 WIDE, NARROW = 960, 336  # of drawings, in CSS pixels
@@ -169,7 +170,8 @@ def timeline(data: Data, t: Words) -> Section:
     about.update(owner=found["owner"].split(":")[0], seconds=f"{found['seconds']:.1f}")
     made.text(t("{command}, {began}, by {owner}: {seconds} s, {result}", **about))
     if found["error"]:
-        made.text(found["error"], "bad")
+        for line in found["error"].splitlines():  # it may have the tail of a log
+            made.text(line, "bad")
     if not found["spans"]:
         return made
     waited, share = f"{found['waiting_for_engines_s']:.1f}", f"{found['waiting_for_engines']:.0%}"
@@ -200,7 +202,8 @@ def timeline(data: Data, t: Words) -> Section:
     ]
     head = [t("host"), t("seconds"), _waiting(t), t("result")]
     made.heading(t("hosts").capitalize())
-    made.table(t("hosts").capitalize(), head, rows, "12")
+    bad = any(one["result"] != GOOD for one in found["hosts"].values())
+    made.table(t("hosts").capitalize(), head, rows, "12", long=bad)
     path = found["critical_path"][:_PATH]
     rows = [
         [

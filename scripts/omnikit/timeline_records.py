@@ -126,8 +126,9 @@ def read(path: Path) -> Record:
         except (ValueError, RecursionError) as error:
             if number == len(lines) and isinstance(error, json.JSONDecodeError):
                 break  # killed while it wrote
+            said = error.msg if isinstance(error, json.JSONDecodeError) else error
             raise InputError(
-                f"this line is none of a record: {error}.",
+                f"this line is none of a record: {said}.",
                 where=f"{path}:{number}",
                 todo="choose another record: invoke timeline --list",
             ) from error

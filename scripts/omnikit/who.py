@@ -11,6 +11,7 @@ from omnikit.deployment import control_folder
 from omnikit.errors import ToolkitError
 from omnikit.host_records import user_name
 from omnikit.layers import PROJECT
+from omnikit.log import say
 
 
 def am_i() -> str:
@@ -32,5 +33,8 @@ def audited(environment: str, what: str) -> Iterator[None]:
         raise
     finally:
         folder = control_folder(environment)
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        host_lock.audit(folder, am_i(), what, result)
+        try:
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            host_lock.audit(folder, am_i(), what, result)
+        except OSError as trouble:  # a full disk must not hide how the command itself ended
+            say(f"warning: the audit in {folder} could not be written: {trouble}")

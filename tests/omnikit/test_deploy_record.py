@@ -109,14 +109,16 @@ def test_an_error_that_is_none_of_ours_is_a_failure_with_its_kind(
 def test_a_full_disk_does_not_hide_why_the_command_failed(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def full(_: Path) -> None:
+    def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(timeline_trace, "write_beside", full)
+    monkeypatch.setattr(who.host_lock, "audit", full)
     run = deploy_record.recorded("site", "deploy", Options())
     with pytest.raises(ActionError, match="p0 died"), run as progress:
-        monkeypatch.setattr(progress.timeline, "write", lambda *_, **__: full(Path()))
+        monkeypatch.setattr(progress.timeline, "write", lambda *_, **__: full())
         raise ActionError("p0 died")
     said = capsys.readouterr().err
     assert "warning: how it ended could not be written down: [Errno 28] No space" in said
     assert "warning: the trace could not be written down" in said
+    assert "warning: the audit in " in said

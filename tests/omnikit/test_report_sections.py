@@ -78,8 +78,9 @@ def test_the_timeline_says_which_step_failed_on_which_host(data: Any, tmp_path: 
     path = timeline_cases.write(tmp_path, spans=spans, error="d0 died\nits log's tail")
     data["timeline"] = timeline_report.as_data(timeline_records.read(path))
     made = report_sections.timeline(data, T)
+    assert [b["text"] for b in made.blocks[1:3]] == ["d0 died", "its log's tail"]
     steps, hosts, _ = tables(made)
-    assert steps["rows"][0][0] == "Wait for the servers"
+    assert steps["rows"][0][0] == "Wait for the servers" and hosts["style"] == "long"
     assert steps["rows"][0][-1] == "failed on d0" and steps["head"][-1] == "result"
     assert hosts["rows"][-1] == ["d0", "82.0", "80.0", "failed: Wait for the servers"]
     chinese = tables(report_sections.timeline(data, words("zh")))[1]
