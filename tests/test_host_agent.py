@@ -57,6 +57,7 @@ def test_the_whole_life_of_a_node(tmp_path: Path) -> None:
         }
         code, waited, _ = agent(path, "wait", "--roles=prefill", "--seconds=15")
         assert code == 0 and waited["verdict"] == "ready"
+        assert waited["time"] >= waited["nodes"][0]["ready_at"]  # by the same clock
         assert agent(path, "up", "--roles=proxy", "--wait")[1]["verdict"] == "ready"
         installed = tmp_path / "scripts" / "host_agent.py"
         _, seen, _ = agent(installed, "status")

@@ -62,6 +62,8 @@ def test_who_is_refused_by_the_lock_leaves_only_a_line_in_the_audit(
     [record] = timeline_records.all_of("site")[0]
     assert (record.what, record.result) == ("deploy", "ok")
     assert files() == [".json", ".jsonl", ".log"]
+    kinds = [json.loads(line)["kind"] for line in record.path.read_text().splitlines()]
+    assert kinds == ["command", "result"]  # also where both began within one second
     refused, done = audit(tmp_path)
     assert refused.startswith("failed: deploy of site is under way") and done == "ok"
     told = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
