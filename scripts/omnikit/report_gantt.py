@@ -40,7 +40,7 @@ def draw(name: str, timeline: Mapping[str, Any], width: int, t: Words) -> str:
     left = min(longest + 10, width * 0.3)
     total = max([timeline["seconds"], *(s.end for s in spans), *(e["end"] for e in engines), 0.1])
     scale = (width - left - _EDGE) / total
-    bar = 9 if len(hosts) > 16 else 14
+    bar = 11 if len(hosts) > 16 else 14  # numbers in them can be read, also on paper
     kinds = colours(timeline)
     parts: list[str] = []
     y: float = _AXIS
