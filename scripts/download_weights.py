@@ -50,6 +50,7 @@ def body(options: argparse.Namespace) -> int:
 
 def _target(options: argparse.Namespace, settings: Any) -> Path:
     from omnikit.errors import InputError
+    from omnikit.weights.download_place import expanded
 
     named = options.target or settings.weights.source
     if named is None and settings.model.generate_seed is not None:
@@ -58,7 +59,8 @@ def _target(options: argparse.Namespace, settings: Any) -> Path:
             where="weights.source",
             todo="--target FOLDER, or --environment of a model that is downloaded",
         )
-    return Path(named or settings.model.path).expanduser().absolute()
+    where = "--target" if options.target else "weights.source" if named else "model.path"
+    return expanded(named or settings.model.path, where).absolute()
 
 
 def _print(result: dict[str, Any]) -> None:

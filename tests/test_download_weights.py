@@ -12,6 +12,7 @@ from typing import Iterator
 
 import pytest
 from download_case import INDEX, checkpoint, content, environ, result, run, shards, words
+from folder_server import FolderServer
 from image_cases import mount_small_disk
 from needs import needs
 from omnikit.health import wait_until
@@ -83,6 +84,30 @@ def test_a_folder_is_a_source_too(target: Path, tmp_path: Path) -> None:
     (folder / FIRST).write_bytes(bytes(len(checkpoint()[FIRST])))
     told = run(tmp_path / "other", f"--source={folder}", code=1).stderr
     assert f"{FIRST} is not what was published: its hash is sha256:" in told
+
+
+def test_source_and_target_in_each_other_are_refused(tmp_path: Path) -> None:
+    folder = tmp_path / "mirror"
+    folder.mkdir()
+    (folder / "config.json").write_text("{}")
+    for target, source in ((folder / "sub", folder), (tmp_path, folder)):
+        told = run(target, f"--source={source.as_uri()}", code=2).stderr
+        assert "lies in the" in told and "choose a --target beside the source" in told
+    assert {path.name for path in tmp_path.rglob("*")} == {"mirror", "config.json"}
+
+
+def test_an_address_may_have_blanks_and_any_script(tmp_path: Path) -> None:
+    folder = tmp_path / "web" / "my models" / "模型"
+    folder.mkdir(parents=True)
+    for name, data in checkpoint().items():
+        (folder / name).write_bytes(data)
+    server = FolderServer(tmp_path / "web")
+    try:
+        run(tmp_path / "a", f"--source={server.url}/my models/模型")
+        run(tmp_path / "b", f"--source={server.url}/my%20models/%E6%A8%A1%E5%9E%8B/")
+    finally:
+        server.close()
+    assert content(tmp_path / "a") == content(tmp_path / "b") == checkpoint()
 
 
 def test_a_cut_connection_goes_on_where_it_was_cut(server: WeightsServer, target: Path) -> None:
@@ -342,6 +367,15 @@ def test_checksums_of_a_file_are_held_against_everything(
         (["--source=huggingface", "--repository=one"], "found one, expected a repository's name"),
         (["--source=/no/such/folder"], "there is no such folder"),
         (["--source=https://me:secret@host/x"], "weights.download.token"),
+        (["--source=https://host/x?token=secret@"], "found an address with a query"),
+        (["--source=host/x?token=secret@"], "there is no such folder"),
+        (["--source=htp://host/x"], "known are http://, https:// and file://"),
+        (["--source=file://web/x"], "found file: with the host web"),
+        (["--source=/no/such", "--target=~nosuch/x"], "found ~nosuch, and there is no such user"),
+        (
+            ["--source=/no/such", "--checksums=~nosuch/x"],
+            "found ~nosuch, and there is no such user",
+        ),
         (["--source=https://host/x", "--repository=a/b"], "is no hub"),
         (["--set=weights.download.workers=0"], "weights.download.workers"),
         (["--set=weights.download.token=hf_abc"], "a reference to the secret"),

@@ -9,7 +9,13 @@ from pathlib import Path
 from typing import Any, Callable, Optional, Sequence
 
 from omnikit.errors import InputError
-from omnikit.weights import download_plan, download_record, download_run, download_source
+from omnikit.weights import (
+    download_place,
+    download_plan,
+    download_record,
+    download_run,
+    download_source,
+)
 from omnikit.weights.download_plan import KEPT, Item
 from omnikit.weights.download_record import Record
 from omnikit.weights.download_request import free_bytes
@@ -59,9 +65,9 @@ def _check_target(job: Job) -> None:
         raise InputError(
             "cannot be written by this user.", where=str(above), todo="choose another target"
         )
-    source = Path(str(job.given.source).replace("file://", "", 1)).expanduser()
-    if source.is_dir() and source.resolve() == job.target.resolve():
-        raise InputError("source and target are the same folder.", where=str(job.target))
+    source = download_source.folder(job.given)
+    if source is not None:
+        download_place.check_apart(source, job.target)
 
 
 def _download(job: Job, say: Say, listing: Optional[Listing] = None) -> dict[str, Any]:

@@ -30,7 +30,10 @@ def of_folder(folder: Path, sums: Optional[dict[str, str]]) -> Listing:
     """All files below a folder but hidden ones and checksums. Raises InputError."""
     if not folder.is_dir():
         raise InputError(
-            "there is no such folder.", where=str(folder), todo="mend weights.download.source"
+            "there is no such folder.",
+            where=str(folder).partition("?")[0],  # an address without its scheme may have a token
+            todo="mend weights.download.source: a hub's name (modelscope, huggingface),"
+            " http(s)://HOST/FOLDER, or a folder of this machine",
         )
     if sums is None:
         lists = [folder / name for name in download_checksums.NAMES if (folder / name).is_file()]
@@ -52,10 +55,9 @@ def of_folder(folder: Path, sums: Optional[dict[str, str]]) -> Listing:
 def of_url(base: str, requests: Requests, sums: Optional[dict[str, str]]) -> Listing:
     """All files that an address shows, or that its checksums and index name.
 
-    Folders below it are not looked into, but their files may stand in the checksums.
-    Raises TransientError, ActionError, InputError.
+    base: ends with a slash. Folders below it are not looked into, but their files may stand in the
+    checksums. Raises TransientError, ActionError, InputError.
     """
-    base = base.rstrip("/") + "/"
     shown = _shown(base, requests)
     if sums is None:
         sums = _published(base, requests, shown)
@@ -125,9 +127,10 @@ def _shown(base: str, requests: Requests) -> set[str]:
     found = set()
     for link in links.found:
         parts = urlsplit(urljoin(base, link))
-        address = parts._replace(query="", fragment="").geturl()
-        if address.startswith(base) and not parts.query:
-            name = unquote(address[len(base) :])
+        # Decoded, for servers encode other characters than we do.
+        address = unquote(parts._replace(query="", fragment="").geturl())
+        if address.startswith(unquote(base)) and not parts.query:
+            name = address[len(unquote(base)) :]
             if name and "/" not in name and not name.startswith("."):
                 found.add(name)
     return found

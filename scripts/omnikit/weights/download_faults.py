@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import errno
+import http.client
 import ssl
 from pathlib import Path
 from typing import Any, Union
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 from omnikit.errors import ActionError
 from omnikit.weights.download_types import TransientError
 
+_OUR_QUERY = {"Revision", "FilePath"}  # of a file on ModelScope
 _TOKEN = "set weights.download.token to {file: FILE} or {variable: NAME}"
 
 
@@ -51,8 +53,10 @@ def unreachable(error: BaseException, where: str) -> Union[ActionError, Transien
     reason = getattr(error, "reason", error)
     if isinstance(reason, ssl.SSLCertVerificationError):
         return untrusted(reason, where)
-    if isinstance(error, ValueError):
-        return ActionError(f"cannot be asked: {error}.", where=plain(where), todo="mend it")
+    if isinstance(error, (ValueError, http.client.InvalidURL)):
+        # The library's text repeats the address, with what may be a password.
+        what = "is no address that can be asked" if "@" in where else f"cannot be asked: {error}"
+        return ActionError(f"{what}.", where=plain(where), todo="mend it")
     text = str(reason) or type(reason).__name__
     return TransientError(text)
 
@@ -105,8 +109,13 @@ def unwritable(error: OSError, folder: Path) -> ActionError:
 
 
 def plain(where: str) -> str:
-    """An address without what may be a secret: a query that is not ours, a password."""
-    parts = urlsplit(where)
-    if parts.scheme not in ("http", "https"):
+    """An address without what may be a secret: a query that is not ours, a fragment, a password."""
+    try:
+        parts = urlsplit(where)
+    except ValueError:
+        return "an address that cannot be read"
+    if not parts.netloc and parts.scheme not in ("http", "https"):
         return where
-    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+    ours = set(parse_qs(parts.query, keep_blank_values=True)) <= _OUR_QUERY
+    host = parts.netloc.rpartition("@")[2]
+    return parts._replace(netloc=host, query=parts.query if ours else "", fragment="").geturl()

@@ -6,7 +6,6 @@ import base64
 import re
 from pathlib import Path
 from typing import Any, Callable, Optional
-from urllib.parse import unquote, urlsplit
 
 from omnikit.errors import InputError
 from omnikit.health import wait_until
@@ -16,6 +15,7 @@ from omnikit.weights import (
     download_faults,
     download_huggingface,
     download_modelscope,
+    download_place,
 )
 from omnikit.weights.download_request import Requests
 from omnikit.weights.download_types import Listing, Patience, TransientError, host_of
@@ -33,7 +33,7 @@ def listing(
     """The files of the source in the settings weights.download. Raises InputError, ActionError."""
     sums = None
     if given.checksums:
-        sums = _sums(Path(given.checksums).expanduser())
+        sums = _sums(download_place.expanded(given.checksums, "weights.download.checksums"))
     attempt, delay_s = 1, patience.delay_s
     while True:
         try:
@@ -51,13 +51,7 @@ def listing(
 def check(given: Any) -> None:
     """Raises InputError: the settings name no source that could be asked."""
     if given.source not in HUBS:
-        address = urlsplit(given.source)
-        if address.scheme in ("http", "https") and (address.username or not address.hostname):
-            raise InputError(
-                "found an address with a user's name or without a host.",
-                where="weights.download.source",
-                todo="give USER:PASSWORD by weights.download.token, as a file or a variable",
-            )
+        download_place.check(given.source)
         if given.repository:
             raise InputError(
                 f"repository is set, but {download_faults.plain(given.source)} is no hub.",
@@ -82,14 +76,18 @@ def _listing(
             given.repository, given.revision, endpoint, token, patience.timeout_s
         )
         return found if sums is None else _with_sums(found, sums)
-    if urlsplit(given.source).scheme in ("http", "https"):
+    if download_place.is_web(given.source):
+        base = download_place.address(given.source)
         headers = {"Authorization": _authorization(token)} if token else {}
-        requests = Requests(patience.timeout_s, host_of(given.source), headers)
-        return download_address.of_url(given.source, requests, sums)
-    folder = given.source
-    if folder.startswith("file://"):
-        folder = unquote(urlsplit(folder).path)
-    return download_address.of_folder(Path(folder).expanduser(), sums)
+        requests = Requests(patience.timeout_s, host_of(base), headers)
+        return download_address.of_url(base, requests, sums)
+    return download_address.of_folder(download_place.folder(given.source), sums)
+
+
+def folder(given: Any) -> Optional[Path]:
+    """The folder that is the source, None for hubs and addresses. Raises InputError."""
+    remote = given.source in HUBS or download_place.is_web(given.source)
+    return None if remote else download_place.folder(given.source)
 
 
 def _authorization(token: str) -> str:

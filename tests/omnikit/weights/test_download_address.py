@@ -30,7 +30,7 @@ def server() -> Iterator[WeightsServer]:
 
 
 def listing(server: WeightsServer) -> Listing:
-    return download_address.of_url(server.folder, Requests(10), None)
+    return download_address.of_url(f"{server.folder}/", Requests(10), None)
 
 
 def test_the_servers_own_list_names_everything(server: WeightsServer) -> None:

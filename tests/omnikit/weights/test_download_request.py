@@ -65,9 +65,21 @@ def test_a_certificate_that_is_not_accepted_is_told(tmp_path: Path) -> None:
         http.server_close()
 
 
-def test_an_address_is_shown_without_a_password() -> None:
-    assert download_faults.plain("https://me:word@host:1/a?b=c") == "https://host:1/a?b=c"
-    assert download_faults.plain("/folder") == "/folder"
+def test_an_address_is_shown_without_what_may_be_secret() -> None:
+    plain = download_faults.plain
+    assert plain("https://me:word@host:1/a?token=c#d") == "https://host:1/a"
+    assert plain("ftp://me:word@host/a?b") == "ftp://host/a"
+    assert plain("https://[word") == "an address that cannot be read"
+    ours = "https://host/repo?Revision=master&FilePath=config.json"
+    assert plain(ours) == ours and plain(f"{ours}&token=c") == "https://host/repo"
+    assert plain("/folder") == "/folder"
+
+
+def test_an_address_that_cannot_be_asked_is_told_once_and_without_its_password() -> None:
+    for url in ("http://me:word@host/a b", "http://me:word@host/模型", "http://me:word@host:x/"):
+        with pytest.raises(ActionError) as raised:
+            Requests(5).open(url)
+        assert "word" not in str(raised.value)
 
 
 def test_an_answer_that_was_read_to_its_end_can_be_cut(server: WeightsServer) -> None:
