@@ -128,7 +128,8 @@ def test_a_list_that_cannot_be_had_is_asked_for_again(
     assert done.stderr.count("next attempt in") == 2 and content(target) == checkpoint()
     server.faults["list"] = ["503"] * 3
     told = run(target, *source(server, kind), code=1).stderr
-    assert "also at attempt 3" in told and "endpoint" in told
+    setting = "source" if kind == "url" else "endpoint"
+    assert "also at attempt 3" in told and f"weights.download.{setting}" in told
 
 
 def test_parts_that_the_source_has_no_more_are_cleared(server: WeightsServer, target: Path) -> None:
@@ -280,6 +281,19 @@ def test_a_name_that_is_wrong_is_told_at_once(
     assert "attempt" not in told and not target.exists()
     assert ("HTTP 404" in told) or ("shows no list of files" in told)
     assert "What to do:" in told
+
+
+@pytest.mark.parametrize("kind", ["huggingface", "modelscope"])
+def test_an_endpoint_that_is_no_hub_is_told_at_once(
+    server: WeightsServer, target: Path, kind: str
+) -> None:
+    server.page = b"<html>log in</html>"
+    told = run(target, *source(server, kind), code=1).stderr
+    assert "answers, but not as this hub does" in told and "weights.download.endpoint" in told
+    assert "attempt" not in told
+    wrong = environ(target.parent, HF_ENDPOINT="no-scheme", MODELSCOPE_DOMAIN="no:host:x")
+    told = run(target, *source(server, kind)[:2], code=1, env=wrong).stderr
+    assert "is no web address" in told and "attempt" not in told and not target.exists()
 
 
 def test_a_missing_revision_is_told(server: WeightsServer, target: Path) -> None:

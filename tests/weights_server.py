@@ -40,6 +40,7 @@ class WeightsServer:
         self.secrets_at_cdn: list[str] = []
         self.shows_list = True
         self.etags = True
+        self.page = b""  # answers everything, as a login page does
         self.lengths = True
         self.released = threading.Event()
         self.held = threading.Event()
@@ -85,6 +86,9 @@ class _Handler(BaseHTTPRequestHandler):
         self.do_GET()
 
     def do_GET(self) -> None:
+        if self.owner.page:
+            self._send(self.owner.page, "text/html")
+            return
         path = unquote(urlsplit(self.path).path)
         query = parse_qs(urlsplit(self.path).query)
         lists = path == "/files/" or path.startswith("/api/models/") or path.endswith("/repo/files")

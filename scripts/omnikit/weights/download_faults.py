@@ -24,13 +24,27 @@ class RefusedError(ActionError):
         self.status = status
 
 
-def refused(status: int, where: str, *, token: bool) -> RefusedError:
-    """A server's no. token: whether one was sent."""
-    return RefusedError(status, *_refusal(status, token), plain(where))
+def refused(status: int, where: str, *, token: bool, hub: bool = True) -> RefusedError:
+    """A server's no. token: whether one was sent. hub: whether it has repositories."""
+    what, todo = (_refusal if hub else _web_refusal)(status, token)
+    return RefusedError(status, what, todo, plain(where))
+
+
+def _web_refusal(status: int, token: bool) -> tuple[str, str]:
+    """The same of a plain web server: no repositories, no terms, no mirror of a hub."""
+    login = f"{_TOKEN}; its text is USER:PASSWORD, or a bearer's token"
+    if status == 401:
+        what = "does not accept the token" if token else "wants a login"
+        return f"the server {what} (HTTP 401).", login
+    if status in (403, 404, 410):
+        no = "refuses access" if status == 403 else "has no such file"
+        todo = "compare weights.download.source with the address that a browser opens"
+        return f"the server {no} (HTTP {status}).", todo if token else f"{todo}; a login: {login}"
+    return f"the server answers HTTP {status}.", "open the address in a browser"
 
 
 def _refusal(status: int, token: bool) -> tuple[str, str]:
-    """What, and what to do."""
+    """What, and what to do, with a hub."""
     if status == 401:
         what = "the server does not accept the token" if token else "the server wants a token"
         todo = "make a new token there" if token else "make one with the account that has access"
@@ -81,13 +95,34 @@ def cause(error: BaseException) -> str:
         inner = below
 
 
-def given_up(error: TransientError, where: str, attempts: int) -> ActionError:
+def no_hub(where: str, variable: str) -> ActionError:
+    """Something answers, in another language than the hub's: a web page, mostly."""
+    return ActionError(
+        "answers, but not as this hub does: it sends no list of a repository's files.",
+        where=plain(where),
+        todo=f"mend weights.download.endpoint or {variable}: the address of the hub or of a mirror,"
+        " without a repository; or look whether a proxy puts its own page in between. A plain"
+        " folder of files is named by --source ADDRESS",
+    )
+
+
+def no_address(where: str, variable: str) -> ActionError:
+    """A hub's address that is none, from the environment: the setting's has a type."""
+    return ActionError(
+        "is no web address.",
+        where=plain(where),
+        todo=f"mend {variable}, or set weights.download.endpoint to http(s)://HOST",
+    )
+
+
+def given_up(error: TransientError, where: str, attempts: int, *, hub: bool = True) -> ActionError:
     """The last attempt failed too."""
+    setting = "endpoint" if hub else "source"
     return ActionError(
         f"{error}, also at attempt {attempts}.",
         where=plain(where),
         todo="look at the network and at HTTPS_PROXY, HTTP_PROXY and NO_PROXY, or name a mirror"
-        " (weights.download.endpoint); then run again: what is here is kept",
+        f" (weights.download.{setting}); then run again: what is here is kept",
     )
 
 

@@ -33,12 +33,13 @@ def listing(
     """
     # Late: 0.3 s.
     import requests
+    import requests.exceptions as faults
     from huggingface_hub import HfApi, hf_hub_url
     from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, HFValidationError
     from huggingface_hub.utils import build_hf_headers
 
     api = HfApi(endpoint=endpoint, token=token)
-    where = f"{api.endpoint}/{repository}"
+    where = download_faults.plain(f"{api.endpoint}/{repository}")
     headers = build_hf_headers(token=token)
     secret = {name: text for name, text in headers.items() if name.lower() == "authorization"}
     try:
@@ -52,8 +53,12 @@ def listing(
         # A hidden repository is told as an absent one; gated is 403 for a known account.
         status = 403 if isinstance(error, GatedRepoError) else status
         raise download_faults.refused(status, where, token=bool(secret)) from error
-    except requests.exceptions.SSLError as error:
+    except (faults.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
+        raise download_faults.no_hub(where, "HF_ENDPOINT") from error
+    except faults.SSLError as error:
         raise download_faults.untrusted(error, where) from error
+    except (faults.MissingSchema, faults.InvalidSchema, faults.InvalidURL) as error:
+        raise download_faults.no_address(where, "HF_ENDPOINT") from error
     except (requests.RequestException, OSError) as error:
         raise TransientError(f"{where}: {download_faults.cause(error)}") from error
     commit = str(info.sha or revision or "main")

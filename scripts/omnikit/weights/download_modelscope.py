@@ -36,6 +36,7 @@ def listing(
     """
     # Late: 0.3 s.
     import requests
+    import requests.exceptions as faults
     from modelscope.hub.api import HubApi
     from modelscope.hub.errors import RequestError
     from modelscope.hub.file_download import get_file_download_url
@@ -44,7 +45,7 @@ def listing(
     logging.getLogger("modelscope").setLevel(logging.CRITICAL)
     api = HubApi(endpoint=endpoint, timeout=timeout_s, max_retries=0)
     wanted = revision or _MAIN
-    where = f"{api.endpoint}/models/{repository}"
+    where = download_faults.plain(f"{api.endpoint}/models/{repository}")
     cookies = api.get_cookies(access_token=token)
     secret = {}
     if cookies is not None:
@@ -60,17 +61,20 @@ def listing(
         )
     except RequestError as error:
         raise ActionError(f"the server says: {error}.", where=where, todo=_NAMES) from error
-    except requests.exceptions.SSLError as error:
+    # Before RequestException, which the first of them is too: no fault of the network.
+    except (faults.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
+        raise download_faults.no_hub(where, "MODELSCOPE_DOMAIN") from error
+    except faults.SSLError as error:
         raise download_faults.untrusted(error, where) from error
-    except requests.exceptions.HTTPError as error:
+    except faults.HTTPError as error:
         status = error.response.status_code if error.response is not None else 0
         if status in (408, 425, 429) or status >= 500:
             raise TransientError(f"HTTP {status}") from error
         raise download_faults.refused(status, where, token=bool(secret)) from error
+    except (faults.MissingSchema, faults.InvalidSchema, faults.InvalidURL) as error:
+        raise download_faults.no_address(where, "MODELSCOPE_DOMAIN") from error
     except (requests.RequestException, OSError) as error:
         raise TransientError(f"{where}: {download_faults.cause(error)}") from error
-    except (KeyError, TypeError, ValueError) as error:
-        raise ActionError("the server's answer is no list of files.", where=where) from error
     files = []
     for one in found:
         if one.get("Type") != "tree":

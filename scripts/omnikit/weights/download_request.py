@@ -15,9 +15,10 @@ import urllib.request
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Mapping, Optional
+from typing import IO, Any, Mapping, Optional, Union
 from urllib.parse import unquote, urlsplit
 
+from omnikit.errors import ActionError
 from omnikit.weights import download_faults
 from omnikit.weights.download_types import TransientError, host_of
 
@@ -70,11 +71,16 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
 
 
 class Requests:
-    """Opens files of one source. headers: secrets, for host alone."""
+    """Opens files of one source. headers: secrets, for host alone. hub: it has repositories."""
 
     def __init__(
-        self, timeout_s: float, host: str = "", headers: Optional[Mapping[str, str]] = None
+        self,
+        timeout_s: float,
+        host: str = "",
+        headers: Optional[Mapping[str, str]] = None,
+        hub: bool = True,
     ) -> None:
+        self.hub = hub
         self.timeout_s = timeout_s
         self.host = host
         self.headers = headers or {}
@@ -101,7 +107,7 @@ class Requests:
             answer = self.opener.open(request, timeout=self.timeout_s)
         except urllib.error.HTTPError as error:
             with error:
-                return _refused(error, url, offset, bool(self.headers))
+                raise _no(error, url, offset, bool(self.headers), self.hub) from error
         except (OSError, http.client.HTTPException, ValueError) as error:
             raise download_faults.unreachable(error, url) from error
         return _answer(answer, offset)
@@ -125,14 +131,17 @@ def _answer(answer: Any, offset: int) -> Answer:
     return Answer(answer, begin, size, version, headers.get("Content-Type", ""))
 
 
-def _refused(error: urllib.error.HTTPError, url: str, offset: int, token: bool) -> Answer:
+def _no(
+    error: urllib.error.HTTPError, url: str, offset: int, token: bool, hub: bool
+) -> Union[ActionError, TransientError]:
     if error.code == 416 and offset:
-        raise TransientError("the file on the server is shorter than what is here")
-    if error.code in (408, 425, 429) or error.code >= 500:
+        return TransientError("the file on the server is shorter than what is here")
+    # 501 is no overload: the server does not know the method.
+    if error.code in (408, 425, 429) or (error.code >= 500 and error.code != 501):
         after = error.headers.get("Retry-After", "") if error.headers else ""
         wait_s = min(_WAIT_MOST_S, float(after)) if after.isdigit() else 0.0
-        raise TransientError(f"HTTP {error.code} {error.reason}", wait_s)
-    raise download_faults.refused(error.code, url, token=token)
+        return TransientError(f"HTTP {error.code} {error.reason}", wait_s)
+    return download_faults.refused(error.code, url, token=token, hub=hub)
 
 
 def _local(url: str, offset: int) -> Answer:

@@ -77,7 +77,7 @@ class _Run:
         self.record = record
         self.meter = Meter(sum(one.missing + one.here for one in items), say, "downloaded")
         self.meter.skip(sum(one.here for one in items))
-        requests = Requests(patience.timeout_s, listing.host, listing.headers)
+        requests = Requests(patience.timeout_s, listing.host, listing.headers, listing.hub)
         self.fetch = Fetch(requests, patience, self.meter.add, say)
         self.lock = threading.Lock()
         self.withdrawn = False

@@ -40,8 +40,9 @@ def listing(
             return _listing(given, patience, token, sums)
         except TransientError as error:
             if attempt >= patience.attempts:
-                where = given.endpoint or given.source
-                raise download_faults.given_up(error, where, attempt) from error
+                hub = given.source in HUBS
+                where = given.endpoint or given.source if hub else given.source
+                raise download_faults.given_up(error, where, attempt, hub=hub) from error
             pause_s = max(delay_s, error.wait_s)
             say(f"{error}; next attempt in {pause_s:.0f} s")
             wait_until(lambda: False, pause_s, pause_s)
@@ -79,7 +80,7 @@ def _listing(
     if download_place.is_web(given.source):
         base = download_place.address(given.source)
         headers = {"Authorization": _authorization(token)} if token else {}
-        requests = Requests(patience.timeout_s, host_of(base), headers)
+        requests = Requests(patience.timeout_s, host_of(base), headers, hub=False)
         return download_address.of_url(base, requests, sums)
     return download_address.of_folder(download_place.folder(given.source), sums)
 

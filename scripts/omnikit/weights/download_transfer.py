@@ -77,7 +77,9 @@ class Fetch:
                 if _size(part) > before:  # it moves: count and delay begin anew
                     attempt, delay_s = 1, self.patience.delay_s
                 if attempt >= self.patience.attempts:
-                    raise download_faults.given_up(error, wanted.url, attempt) from error
+                    raise download_faults.given_up(
+                        error, wanted.url, attempt, hub=self.requests.hub
+                    ) from error
                 pause_s = max(delay_s, error.wait_s)
                 self.say(f"{wanted.name}: {error}; next attempt in {pause_s:.0f} s")
                 wait_until(self.stop.is_set, pause_s, min(0.2, pause_s))

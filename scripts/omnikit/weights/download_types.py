@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Mapping, Optional
+from typing import Mapping, Optional, Sequence
 from urllib.parse import urlsplit
 
 from omnikit.errors import ActionError
@@ -32,13 +32,24 @@ class RemoteFile:
 
 @dataclass(frozen=True)
 class Listing:
-    """origin: the source in words and for records. headers: secret, for the host of host only."""
+    """origin: the source in words and for records. headers: secret, for the host of host only.
+
+    lost: names of files that the source says it has and does not give, with why. notes: what a
+    person should know of the list.
+    """
 
     origin: str
     revision: str
     files: list[RemoteFile]
     host: str = ""
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    lost: Mapping[str, str] = field(default_factory=dict)
+    notes: Sequence[str] = ()
+
+    @property
+    def hub(self) -> bool:
+        """Whether the source has repositories, and is no plain server or folder."""
+        return not self.origin.startswith(("url:", "folder:"))
 
 
 @dataclass(frozen=True)

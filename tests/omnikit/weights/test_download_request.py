@@ -12,7 +12,9 @@ from typing import Iterator
 import pytest
 from omnikit.errors import ActionError
 from omnikit.weights import download_faults
+from omnikit.weights.download_faults import RefusedError
 from omnikit.weights.download_request import Requests
+from omnikit.weights.download_types import TransientError
 from weights_server import LARGE, REPOSITORY, WeightsServer
 
 COMMIT_URL = f"{REPOSITORY}/resolve/0123456789abcdef0123456789abcdef01234567"
@@ -80,6 +82,27 @@ def test_an_address_that_cannot_be_asked_is_told_once_and_without_its_password()
         with pytest.raises(ActionError) as raised:
             Requests(5).open(url)
         assert "word" not in str(raised.value)
+
+
+@pytest.mark.parametrize("token", [True, False])
+@pytest.mark.parametrize("status", [401, 403, 404, 410])
+def test_a_plain_servers_no_has_remedies_that_a_plain_server_knows(
+    status: int, token: bool
+) -> None:
+    told = str(download_faults.refused(status, "http://host/x", token=token, hub=False))
+    assert f"HTTP {status}" in told and "weights.download." in told
+    for word in ("repository", "revision", "terms", "private", "endpoint", "its page"):
+        assert word not in told
+    assert "repository" in str(download_faults.refused(404, "http://host/x", token=token))
+
+
+@pytest.mark.parametrize("status", ["501", "503"])
+def test_a_method_that_a_server_does_not_know_is_not_asked_again(
+    server: WeightsServer, status: str
+) -> None:
+    server.faults["small"] = [status]
+    with pytest.raises(TransientError if status == "503" else RefusedError):
+        Requests(5).open(f"{server.folder}/small")
 
 
 def test_an_answer_that_was_read_to_its_end_can_be_cut(server: WeightsServer) -> None:
