@@ -34,6 +34,7 @@ class WeightsServer:
     def __init__(self, files: dict[str, bytes]) -> None:
         self.files = dict(files)
         self.faults: dict[str, list[str]] = {}
+        self.head_faults: dict[str, int] = {}  # a status for each HEAD of a file
         self.asked: list[tuple[str, str, Optional[str]]] = []
         self.token: Optional[str] = None  # wanted from hubs' clients
         self.gated = False
@@ -176,6 +177,9 @@ class _Handler(BaseHTTPRequestHandler):
         data = owner.files.get(name)
         faults = owner.faults.get(name, [])
         fault = faults.pop(0) if faults and self.command == "GET" else ""
+        if self.command == "HEAD" and name in owner.head_faults:
+            self._status(str(owner.head_faults[name]))
+            return
         if data is None or fault.isdigit():
             self._status(fault or "404")
             return
@@ -184,14 +188,18 @@ class _Handler(BaseHTTPRequestHandler):
             data = bytes(len(data))
         begin = 0
         same = self.headers.get("If-Range") in (None, etag)
-        if given and fault != "whole" and same:
-            begin = int(given[len("bytes=") : -1])
-            if begin >= len(data):
+        whole = len(data)
+        ranged = given is not None and fault != "whole" and same
+        if given and ranged:
+            first, _, last = given[len("bytes=") :].partition("-")
+            begin = int(first)
+            if begin >= whole:
                 self._status("416")
                 return
-        self.send_response(206 if begin else 200)
-        if begin:
-            self.send_header("Content-Range", f"bytes {begin}-{len(data) - 1}/{len(data)}")
+            data = data[: int(last) + 1] if last else data
+        self.send_response(206 if ranged else 200)
+        if ranged:
+            self.send_header("Content-Range", f"bytes {begin}-{len(data) - 1}/{whole}")
         if self.owner.lengths:
             self.send_header("Content-Length", str(len(data) - begin))
         if etag:

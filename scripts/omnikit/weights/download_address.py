@@ -1,18 +1,17 @@
-"""Which files lie at an HTTP address or in a folder: its list, checksums, the index."""
+"""Which files lie at an HTTP address: the server's list, checksums, the index, the usual names."""
 
 from __future__ import annotations
 
 import json
 from concurrent.futures import ThreadPoolExecutor
-from html.parser import HTMLParser
-from pathlib import Path
-from typing import Optional
-from urllib.parse import quote, unquote, urljoin, urlsplit
+from typing import Any, Collection, Optional, Union
+from urllib.parse import quote
 
-from omnikit.errors import ActionError, InputError
-from omnikit.weights import download_checksums
+from omnikit.errors import ActionError
+from omnikit.weights import download_checksums, download_page
 from omnikit.weights.checkpoint import INDEX, SINGLE
 from omnikit.weights.download_faults import RefusedError
+from omnikit.weights.download_page import Page
 from omnikit.weights.download_request import Answer, Requests
 from omnikit.weights.download_types import Listing, RemoteFile, checked_name
 
@@ -24,32 +23,11 @@ _USUAL = (
 )  # fmt: skip
 _SMALL = 64 << 20  # a list or an index is not larger
 _AT_ONCE = 8
-
-
-def of_folder(folder: Path, sums: Optional[dict[str, str]]) -> Listing:
-    """All files below a folder but hidden ones and checksums. Raises InputError."""
-    if not folder.is_dir():
-        raise InputError(
-            "there is no such folder.",
-            where=str(folder).partition("?")[0],  # an address without its scheme may have a token
-            todo="mend weights.download.source: a hub's name (modelscope, huggingface),"
-            " http(s)://HOST/FOLDER, or a folder of this machine",
-        )
-    if sums is None:
-        lists = [folder / name for name in download_checksums.NAMES if (folder / name).is_file()]
-        text = lists[0].read_text(encoding="utf-8") if lists else ""
-        sums = download_checksums.parse(text, str(lists[0])) if lists else {}
-    files = []
-    for path in sorted(folder.rglob("*")):
-        name = path.relative_to(folder).as_posix()
-        hidden = any(part.startswith(".") for part in name.split("/"))
-        if path.is_file() and not hidden and name not in download_checksums.NAMES:
-            status = path.stat()
-            version = f"mtime:{status.st_mtime_ns}-{status.st_size}"
-            url = path.absolute().as_uri()
-            files.append(RemoteFile(name, url, status.st_size, sums.get(name, ""), version))
-    _all_there(sums, {file.name for file in files}, str(folder))
-    return Listing(f"folder:{folder.absolute()}", "", files)
+_NONE = (403, 404, 410)  # a folder without a list is 403, and an object store's missing file too
+_NO_LIST = (
+    "this server shows no list of files; only the usual names and those of the index were looked"
+    " for"
+)
 
 
 def of_url(base: str, requests: Requests, sums: Optional[dict[str, str]]) -> Listing:
@@ -58,38 +36,68 @@ def of_url(base: str, requests: Requests, sums: Optional[dict[str, str]]) -> Lis
     base: ends with a slash. Folders below it are not looked into, but their files may stand in the
     checksums. Raises TransientError, ActionError, InputError.
     """
-    shown = _shown(base, requests)
+    page, status = _page(base, requests)
     if sums is None:
-        sums = _published(base, requests, shown)
-    names = {*shown, *sums} - set(download_checksums.NAMES)
-    if not shown:  # checksums may be of the weights alone
-        names |= {*_USUAL, *_shards(base, requests)}
-    with ThreadPoolExecutor(_AT_ONCE) as pool:
-        urls = {name: base + quote(checked_name(name, base)) for name in sorted(names)}
-        heads = dict(zip(urls, pool.map(lambda url: _head(url, requests), urls.values())))
+        sums = _published(base, requests, page.files)
+    # Each name with who says that there is such a file; nobody does of the usual names.
+    named = dict.fromkeys(sums, "the checksums name it")
+    named.update(dict.fromkeys(page.files, "the server's list names it"))
+    for name in download_checksums.NAMES:
+        named.pop(name, None)
+    guessed: dict[str, str] = {}
+    notes = [f"{name}/ is a folder, which is not looked into" for name in sorted(page.folders)]
+    if not page.files:  # checksums may be of the weights alone
+        named.update(dict.fromkeys(_shards(base, requests), "the index names it"))
+        guessed = {**dict.fromkeys(_USUAL, ""), **_modules(base, requests)}
+        notes.append(_NO_LIST)
+    heads, refused = _heads(base, {**guessed, **named}, set(named), requests)
+    if not heads and not named:
+        raise _nothing(base, status)
+    download_checksums.all_there(sums, set(heads), base, refused)
     files = [
-        RemoteFile(name, urls[name], head.total, sums.get(name, ""), head.version)
+        RemoteFile(name, base + quote(name), head.total, sums.get(name, ""), head.version)
         for name, head in heads.items()
-        if head is not None
     ]
-    if not files:
-        raise ActionError(
-            "shows no list of files, no checksums and no checkpoint.",
-            where=base,
-            todo="name the address of the folder in which config.json lies",
-        )
-    _all_there(sums, {file.name for file in files}, base)
-    return Listing(f"url:{base}", "", files, requests.host, requests.headers)
+    lost = {name: f"{why}, {named[name]}" for name, why in refused.items() if name in named}
+    notes += [
+        f"{name} is not there ({why}), {guessed[name]}"
+        for name, why in refused.items()
+        if name not in named and guessed[name]
+    ]
+    return Listing(f"url:{base}", "", files, requests.host, requests.headers, lost, notes)
 
 
-def _all_there(sums: dict[str, str], found: set[str], where: str) -> None:
-    missing = sorted(set(sums) - found)
-    if missing:
-        raise ActionError(
-            f"lacks {len(missing)} files that the checksums name: {', '.join(missing[:3])}.",
-            where=where,
-            todo="complete it, or make the checksums anew",
-        )
+def _heads(
+    base: str, names: Collection[str], named: Collection[str], requests: Requests
+) -> tuple[dict[str, Answer], dict[str, str]]:
+    """What the server tells of each file; why it does not of the others."""
+
+    def look(name: str) -> Union[Answer, str]:
+        try:
+            answer = requests.look(base + quote(checked_name(name, base)))
+        except RefusedError as error:
+            if error.status not in _NONE:
+                raise
+            return f"HTTP {error.status}"
+        # Some servers answer every name that is wrong with a page.
+        page = name not in named and "html" in answer.content_type
+        return "a web page instead" if page else answer
+
+    ordered = sorted(names)
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        found = dict(zip(ordered, pool.map(look, ordered)))
+    heads = {name: one for name, one in found.items() if isinstance(one, Answer)}
+    return heads, {name: one for name, one in found.items() if isinstance(one, str)}
+
+
+def _nothing(base: str, status: int) -> ActionError:
+    told = f" (HTTP {status})" if status else ""
+    return ActionError(
+        f"shows no list of files, no checksums and no checkpoint{told}.",
+        where=base,
+        todo="name the address of the folder in which config.json lies (weights.download.source);"
+        " if it wants a login, set weights.download.token",
+    )
 
 
 def _published(base: str, requests: Requests, shown: set[str]) -> dict[str, str]:
@@ -98,6 +106,12 @@ def _published(base: str, requests: Requests, shown: set[str]) -> dict[str, str]
             text = _text(base + name, requests)
             if text is not None:
                 return download_checksums.parse(text, base + name)
+            if shown:
+                raise ActionError(
+                    "the server's list names these checksums, and it does not give them.",
+                    where=base + name,
+                    todo="complete it there, or give --checksums FILE",
+                )
     return {}
 
 
@@ -111,38 +125,35 @@ def _shards(base: str, requests: Requests) -> set[str]:
         raise ActionError("has no weight_map.", where=base + INDEX) from error
 
 
-def _shown(base: str, requests: Requests) -> set[str]:
-    """Names in the list that a web server makes of a folder; empty when it makes none."""
+def _modules(base: str, requests: Requests) -> dict[str, str]:
+    """Python files that the configuration names as the model's code, with who names them."""
+    text = _text(base + "config.json", requests)
+    try:
+        given: Any = json.loads(text or "{}").get("auto_map") or {}
+        classes = list(given.values())
+    except (ValueError, AttributeError):
+        return {}  # is told when it is read as a configuration
+    found = {}
+    flat = [name for one in classes for name in (one if isinstance(one, list) else [one])]
+    for one in flat:
+        module, _, name = one.rpartition(".") if isinstance(one, str) else ("", "", "")
+        if module and name and "--" not in module:  # REPOSITORY--MODULE.CLASS lies elsewhere
+            found[f"{module.replace('.', '/')}.py"] = "config.json names it in auto_map"
+    return found
+
+
+def _page(base: str, requests: Requests) -> tuple[Page, int]:
+    """The list that a web server makes of a folder, empty when it makes none; its refusal."""
     try:
         answer = requests.open(base)
     except RefusedError as error:
         if error.status == 401:
             raise
-        return set()  # a folder without a list is 403 or 404
+        return Page(), error.status
     with answer.stream:
         if "html" not in answer.content_type:
-            return set()
-        links = _Links()
-        links.feed(answer.stream.read(_SMALL).decode("utf-8", "replace"))
-    found = set()
-    for link in links.found:
-        parts = urlsplit(urljoin(base, link))
-        # Decoded, for servers encode other characters than we do.
-        address = unquote(parts._replace(query="", fragment="").geturl())
-        if address.startswith(unquote(base)) and not parts.query:
-            name = address[len(unquote(base)) :]
-            if name and "/" not in name and not name.startswith("."):
-                found.add(name)
-    return found
-
-
-class _Links(HTMLParser):
-    def __init__(self) -> None:
-        super().__init__()
-        self.found: list[str] = []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, Optional[str]]]) -> None:
-        self.found += [text for name, text in attrs if tag == "a" and name == "href" and text]
+            return Page(), 0
+        return download_page.read(answer.stream.read(_SMALL).decode("utf-8", "replace"), base), 0
 
 
 def _text(url: str, requests: Requests) -> Optional[str]:
@@ -150,24 +161,9 @@ def _text(url: str, requests: Requests) -> Optional[str]:
     try:
         answer = requests.open(url)
     except RefusedError as error:
-        if error.status in (403, 404, 410):
+        if error.status in _NONE:
             return None
         raise
     with answer.stream:
         data: bytes = answer.stream.read(_SMALL)
     return None if "html" in answer.content_type else data.decode("utf-8", "replace")
-
-
-def _head(url: str, requests: Requests) -> Optional[Answer]:
-    """Size and version of a file; None when there is none."""
-    try:
-        answer = requests.open(url, method="HEAD")
-    except RefusedError as error:
-        if error.status in (405, 501):  # a server that has no HEAD
-            answer = requests.open(url)
-        elif error.status in (403, 404, 410):
-            return None
-        else:
-            raise
-    answer.close()
-    return answer

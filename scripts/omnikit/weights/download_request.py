@@ -22,6 +22,7 @@ from omnikit.errors import ActionError
 from omnikit.weights import download_faults
 from omnikit.weights.download_types import TransientError, host_of
 
+_NO_HEAD = (400, 403, 405, 501)
 _WAIT_MOST_S = 120.0  # longer is not waited because a server asks for it
 
 
@@ -86,10 +87,38 @@ class Requests:
         self.headers = headers or {}
         self.opener = urllib.request.build_opener(_Redirects())
 
-    def open(self, url: str, offset: int = 0, version: str = "", method: str = "GET") -> Answer:
+    def look(self, url: str) -> Answer:
+        """Size and version of a file, closed. Raises what open raises.
+
+        Servers of signed addresses refuse HEAD, for it is not what was signed, and some do not know
+        it: they are asked for one byte. An empty file has none, which is 416.
+        """
+        try:
+            answer = self.open(url, method="HEAD")
+        except download_faults.RefusedError as error:
+            if error.status not in _NO_HEAD:
+                raise
+            try:
+                answer = self.open(url, last=0)
+            except download_faults.RefusedError as ranged:
+                if ranged.status != 416:
+                    raise
+                answer = self.open(url)
+        answer.close()
+        return answer
+
+    def open(
+        self,
+        url: str,
+        offset: int = 0,
+        version: str = "",
+        method: str = "GET",
+        last: Optional[int] = None,
+    ) -> Answer:
         """A file from offset on, or from its beginning where the server knows no ranges.
 
-        version: of the first part of the content; another answers from the beginning.
+        version: of the first part of the content; another answers from the beginning. last: the
+        last byte that is wanted, None: to the end.
         Raises TransientError, or ActionError for what another attempt does not mend.
         """
         if urlsplit(url).scheme == "file":
@@ -97,8 +126,8 @@ class Requests:
         request = urllib.request.Request(url, method=method)
         request.add_header("User-Agent", "omnikit")
         request.add_header("Accept-Encoding", "identity")
-        if offset:
-            request.add_header("Range", f"bytes={offset}-")
+        if offset or last is not None:
+            request.add_header("Range", f"bytes={offset}-{'' if last is None else last}")
             if version.startswith(('etag:"', "date:")):
                 request.add_header("If-Range", version.partition(":")[2])
         for name, value in self.headers.items() if host_of(url) == self.host else ():

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import base64
+import http.client
 import re
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Callable, Optional
+from typing import Any, Callable, Optional, TypeVar
 
 from omnikit.errors import InputError
 from omnikit.health import wait_until
@@ -13,17 +15,25 @@ from omnikit.weights import (
     download_address,
     download_checksums,
     download_faults,
+    download_folder,
     download_huggingface,
     download_modelscope,
     download_place,
 )
 from omnikit.weights.download_request import Requests
-from omnikit.weights.download_types import Listing, Patience, TransientError, host_of
+from omnikit.weights.download_types import (
+    Listing,
+    Patience,
+    RemoteFile,
+    TransientError,
+    host_of,
+)
 
 HUBS: dict[str, Callable[..., Listing]] = {
     "modelscope": download_modelscope.listing,
     "huggingface": download_huggingface.listing,
 }
+Asked = TypeVar("Asked")
 _REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
@@ -33,15 +43,48 @@ def listing(
     """The files of the source in the settings weights.download. Raises InputError, ActionError."""
     sums = None
     if given.checksums:
-        sums = _sums(download_place.expanded(given.checksums, "weights.download.checksums"))
+        path = download_place.expanded(given.checksums, "weights.download.checksums")
+        sums = download_checksums.read(path, "mend weights.download.checksums (--checksums)")
+    hub = given.source in HUBS
+    where = given.endpoint or given.source if hub else given.source
+    return _patiently(
+        lambda: _listing(given, patience, token, sums), patience, say, where=where, hub=hub
+    )
+
+
+def text_of(
+    file: RemoteFile, listed: Listing, patience: Patience, say: Callable[[str], None]
+) -> bytes:
+    """The content of a small file, in memory. Raises ActionError."""
+
+    def ask() -> bytes:
+        requests = Requests(patience.timeout_s, listed.host, listed.headers, listed.hub)
+        answer = requests.open(file.url)
+        try:
+            data: bytes = answer.stream.read()
+        except (OSError, http.client.HTTPException) as error:
+            raise TransientError(str(error) or type(error).__name__) from error
+        finally:
+            answer.close()
+        return data
+
+    return _patiently(ask, patience, say, where=file.url, hub=listed.hub)
+
+
+def _patiently(
+    ask: Callable[[], Asked],
+    patience: Patience,
+    say: Callable[[str], None],
+    *,
+    where: str,
+    hub: bool,
+) -> Asked:
     attempt, delay_s = 1, patience.delay_s
     while True:
         try:
-            return _listing(given, patience, token, sums)
+            return ask()
         except TransientError as error:
             if attempt >= patience.attempts:
-                hub = given.source in HUBS
-                where = given.endpoint or given.source if hub else given.source
                 raise download_faults.given_up(error, where, attempt, hub=hub) from error
             pause_s = max(delay_s, error.wait_s)
             say(f"{error}; next attempt in {pause_s:.0f} s")
@@ -82,7 +125,7 @@ def _listing(
         headers = {"Authorization": _authorization(token)} if token else {}
         requests = Requests(patience.timeout_s, host_of(base), headers, hub=False)
         return download_address.of_url(base, requests, sums)
-    return download_address.of_folder(download_place.folder(given.source), sums)
+    return download_folder.of_folder(download_place.folder(given.source), sums)
 
 
 def folder(given: Any) -> Optional[Path]:
@@ -99,18 +142,6 @@ def _authorization(token: str) -> str:
 
 
 def _with_sums(found: Listing, sums: dict[str, str]) -> Listing:
-    from dataclasses import replace
-
+    download_checksums.all_there(sums, {file.name for file in found.files}, found.origin, {})
     files = [replace(file, hash=sums.get(file.name, file.hash)) for file in found.files]
     return replace(found, files=files)
-
-
-def _sums(path: Path) -> dict[str, str]:
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "it is no text"
-        raise InputError(
-            f"cannot be read: {reason}.", where=str(path), todo="mend weights.download.checksums"
-        ) from error
-    return download_checksums.parse(text, str(path))

@@ -62,3 +62,85 @@ def test_an_address_without_a_model_is_told(server: WeightsServer) -> None:
     server.files, server.shows_list = {}, False
     with pytest.raises(ActionError, match="no list of files, no checksums and no checkpoint"):
         listing(server)
+
+
+def test_what_the_address_answered_is_told(server: WeightsServer) -> None:
+    server.files, server.shows_list = {}, False
+    with pytest.raises(ActionError, match=r"no checkpoint \(HTTP 404\)") as raised:
+        listing(server)
+    assert "weights.download.source" in str(raised.value)
+
+
+@pytest.mark.parametrize("status", [403, 404])
+def test_a_file_of_the_servers_own_list_does_not_vanish(server: WeightsServer, status: int) -> None:
+    server.head_faults["odd name.txt"] = status
+    server.faults["odd name.txt"] = [str(status)]  # to the GET that is the second try
+    found = listing(server)
+    assert found.lost == {"odd name.txt": f"HTTP {status}, the server's list names it"}
+    assert {file.name for file in found.files} == set(FILES) - {"odd name.txt"}
+
+
+def test_a_shard_that_only_the_index_names_does_not_vanish(server: WeightsServer) -> None:
+    server.shows_list = False
+    del server.files["two.safetensors"]
+    assert listing(server).lost == {"two.safetensors": "HTTP 404, the index names it"}
+
+
+def test_a_checksummed_file_that_is_refused_is_told_with_its_status(server: WeightsServer) -> None:
+    server.files["SHA256SUMS"] = f"{sha256(b'{}')}  config.json\n".encode()
+    server.head_faults["config.json"] = 410
+    with pytest.raises(ActionError, match=r"lacks 1 files .*: config\.json \(HTTP 410\)"):
+        listing(server)
+
+
+def test_checksums_that_the_list_names_and_nobody_gets_are_told(server: WeightsServer) -> None:
+    server.files["SHA256SUMS"] = b"x"
+    server.faults["SHA256SUMS"] = ["403"]
+    with pytest.raises(ActionError, match="the server's list names these checksums"):
+        listing(server)
+
+
+@pytest.mark.parametrize("status", [400, 403, 405, 501])
+@pytest.mark.parametrize("shows_list", [True, False])
+def test_a_server_that_refuses_head_is_asked_for_one_byte(
+    server: WeightsServer, status: int, shows_list: bool
+) -> None:
+    server.shows_list = shows_list
+    server.files["vocab.json"] = b""
+    server.head_faults = dict.fromkeys(server.files, status)
+    found = {file.name: (file.size, file.version[:5]) for file in listing(server).files}
+    wanted = {name: (len(data), "etag:") for name, data in server.files.items()}
+    if not shows_list:
+        del wanted["odd name.txt"]
+    assert found == wanted
+    ranges = {given for method, name, given in server.asked if name == "one.safetensors"}
+    assert ranges == {None, "bytes=0-0"}
+
+
+def test_without_a_list_the_code_that_the_configuration_names_is_looked_for(
+    server: WeightsServer,
+) -> None:
+    server.shows_list = False
+    classes = {
+        "AutoConfig": "configuration_x.XConfig",
+        "AutoModel": "modeling_x.XModel",
+        "AutoTokenizer": ["tokenization_x.X", None],
+        "AutoProcessor": "other/repository--far.Away",
+    }
+    server.files["config.json"] = json.dumps({"auto_map": classes}).encode()
+    server.files["configuration_x.py"] = b"code"
+    found = listing(server)
+    assert "configuration_x.py" in {file.name for file in found.files}
+    assert not found.lost
+    assert list(found.notes) == [
+        "this server shows no list of files; only the usual names and those of the index were"
+        " looked for",
+        "modeling_x.py is not there (HTTP 404), config.json names it in auto_map",
+        "tokenization_x.py is not there (HTTP 404), config.json names it in auto_map",
+    ]
+
+
+def test_a_page_in_place_of_a_file_is_no_file(server: WeightsServer) -> None:
+    server.page = b"<html>log in</html>"
+    with pytest.raises(ActionError, match="shows no list of files"):
+        listing(server)

@@ -7,7 +7,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from omnikit.errors import InputError
+from omnikit.errors import ActionError, InputError
 from omnikit.weights import download_checksums
 
 
@@ -28,6 +28,25 @@ def test_a_line_that_is_none_is_named() -> None:
     text = f"{'a' * 64}  good\n{'a' * 63}  short\n"
     with pytest.raises(InputError, match=r"SUMS:2: found 'aaa"):
         download_checksums.parse(text, "SUMS")
+
+
+def test_a_mark_of_windows_is_no_part_of_the_first_line() -> None:
+    assert download_checksums.parse(f"\ufeff{'a' * 64}  x\r\n", "SUMS") == {
+        "x": f"sha256:{'a' * 64}"
+    }
+
+
+@pytest.mark.parametrize("text", ["", "\ufeff", "# only\n\n"])
+def test_a_list_without_checksums_verifies_nothing_and_is_refused(text: str) -> None:
+    with pytest.raises(InputError, match="SUMS: found no checksum in it"):
+        download_checksums.parse(text, "SUMS")
+
+
+def test_files_that_only_the_checksums_name_are_told_with_what_is_known() -> None:
+    sums = dict.fromkeys(("a", "b", "c", "SHA256SUMS"), "sha256:0")
+    download_checksums.all_there(sums, {"a", "b", "c"}, "hub", {})
+    with pytest.raises(ActionError, match=r"hub: lacks 2 files .*: b \(HTTP 403\), c\."):
+        download_checksums.all_there(sums, {"a"}, "hub", {"b": "HTTP 403"})
 
 
 def test_the_hash_of_a_git_blob_is_gits(tmp_path: Path) -> None:
