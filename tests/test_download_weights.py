@@ -351,15 +351,102 @@ def test_patterns_choose_and_say_what_they_leave_out(server: WeightsServer, targ
 def test_an_incomplete_checkpoint_at_the_source_never_looks_complete(
     server: WeightsServer, target: Path
 ) -> None:
-    del server.files[FIRST]
-    told = run(target, *source(server, "huggingface"), code=1).stderr
-    assert f"is no whole checkpoint: {FIRST} is missing, the index names it" in told
-    assert not {"config.json", INDEX} & set(content(target))
     server.files[FIRST] = checkpoint()[FIRST][:-1]
     assert "the file is cut" in run(target, *source(server, "huggingface"), code=1).stderr
     server.files[FIRST] = checkpoint()[FIRST]
     run(target, *source(server, "huggingface"), "--replace")
     assert content(target) == checkpoint()
+
+
+@pytest.mark.parametrize("kind", ["huggingface", "modelscope", "url", "folder"])
+def test_a_shard_that_the_source_has_not_is_told_before_any_is_fetched(
+    server: WeightsServer, target: Path, tmp_path: Path, kind: str
+) -> None:
+    del server.files[FIRST]
+    folder = tmp_path / "mirror"
+    folder.mkdir()
+    for name, data in server.files.items():
+        (folder / name).write_bytes(data)
+    given = [f"--source={folder}"] if kind == "folder" else source(server, kind)
+    missing = f"is no whole checkpoint: {FIRST} is missing, the index names it"
+    assert missing in run(target, *given, "--dry-run", code=1).stderr and not target.exists()
+    assert missing in run(target, *given, code=1).stderr
+    assert content(target) == {} and set(server.fetched()) <= {INDEX}
+    assert missing in run(target, *given, "--dry-run", code=1).stderr  # by the one that is here
+    run(target, *given, f"--exclude={FIRST}")
+    assert content(target) == {name: checkpoint()[name] for name in server.files}
+
+
+def test_a_dry_run_asks_for_the_index_again_when_the_network_fails(
+    server: WeightsServer, target: Path
+) -> None:
+    server.faults[INDEX] = ["503", "cut:100"]
+    told = run(target, *source(server, "huggingface"), "--dry-run")
+    assert told.stderr.count("next attempt in") == 2 and "would be downloaded" in told.stdout
+
+
+@pytest.mark.parametrize("kind", ["huggingface", "url"])
+def test_a_source_without_a_checkpoint_is_no_success(
+    server: WeightsServer, target: Path, kind: str
+) -> None:
+    server.files = {"README.md": b"a model", "LICENSE": b"x"}
+    for more in ([], ["--dry-run"]):
+        told = run(target, *source(server, kind), *more, code=1).stderr
+        assert "is no whole checkpoint: it lacks config.json; it has " in told
+        assert "README.md" in told and "--include" in told and not target.exists()
+    run(target, *source(server, kind), "--include=README.md")
+    assert content(target) == {"README.md": b"a model"}
+
+
+def test_a_link_to_nothing_in_the_servers_folder_is_told(target: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "web"
+    folder.mkdir()
+    for name, data in checkpoint().items():
+        (folder / name).write_bytes(data)
+    (folder / "tokenizer.model").symlink_to("../gone")
+    web = FolderServer(folder)
+    try:
+        for source in (web.url, folder):
+            told = run(target, f"--source={source}", code=1).stderr
+            assert "does not give 1 of its files: tokenizer.model (" in told
+            assert ("HTTP 404" if source == web.url else "a link that leads to no file") in told
+            assert not target.exists()
+            run(tmp_path / "b", f"--source={source}", "--exclude=tokenizer.model", "--replace")
+    finally:
+        web.close()
+    assert content(tmp_path / "b") == checkpoint()
+
+
+@pytest.mark.parametrize("status", [403, 405])
+def test_a_server_that_refuses_head_gives_all_files(
+    target: Path, tmp_path: Path, status: int
+) -> None:
+    folder = tmp_path / "web"
+    folder.mkdir()
+    for name, data in checkpoint().items():
+        (folder / name).write_bytes(data)
+    web = FolderServer(folder, head=status)
+    try:
+        assert result(target, f"--source={web.url}")["result"] == "downloaded"
+        assert result(target, f"--source={web.url}")["result"] == "unchanged"
+    finally:
+        web.close()
+    assert content(target) == checkpoint()
+
+
+def test_without_a_list_it_is_said_what_was_looked_for(server: WeightsServer, target: Path) -> None:
+    server.shows_list = False
+    config = json.loads(server.files["config.json"])
+    config["auto_map"] = {
+        "AutoConfig": "configuration_deepseek.DeepseekV3Config",
+        "AutoModelForCausalLM": "modeling_deepseek.DeepseekV3ForCausalLM",
+    }
+    server.files["config.json"] = json.dumps(config).encode()
+    server.files["modeling_deepseek.py"] = b"code"
+    for more in (["--dry-run"], []):
+        told = run(target, *source(server, "url"), *more).stderr
+        assert "this server shows no list of files; only the usual names and those of the" in told
+    assert content(target) == server.files
 
 
 def test_checksums_of_a_file_are_held_against_everything(
@@ -369,9 +456,27 @@ def test_checksums_of_a_file_are_held_against_everything(
     sums.write_text(f"{'0' * 64} *{FIRST}\n")
     told = run(target, *source(server, "url"), f"--checksums={sums}", code=1).stderr
     assert f"published is sha256:{'0' * 64}" in told
+    sums.write_text("")
+    told = run(target, *source(server, "url"), f"--checksums={sums}", code=2).stderr
+    assert f"{sums}: found no checksum in it" in told
     sums.write_text("no checksum\n")
     told = run(target, *source(server, "url"), f"--checksums={sums}", code=2).stderr
     assert f"{sums}:1: found 'no checksum'" in told
+
+
+@pytest.mark.parametrize("kind", ["huggingface", "modelscope", "url"])
+def test_checksums_of_files_that_the_source_has_not_are_never_passed_over(
+    server: WeightsServer, target: Path, tmp_path: Path, kind: str
+) -> None:
+    sums = tmp_path / "sums"
+    sums.write_text(f"{'0' * 64}  DeepSeek-R1/config.json\n")
+    told = run(target, *source(server, kind), f"--checksums={sums}", code=1).stderr
+    assert "lacks 1 files that the checksums name: DeepSeek-R1/config.json" in told
+    assert not target.exists()
+    lines = [f"{sha256(data)}  {name}\n" for name, data in checkpoint().items()]
+    sums.write_text("".join(lines))
+    run(target, *source(server, kind), f"--checksums={sums}")
+    assert content(target) == checkpoint()
 
 
 @pytest.mark.parametrize(
@@ -412,11 +517,11 @@ def test_a_full_disk_is_told_before_and_in_the_middle(
         assert content(disk) == {}
         server.files = {name: checkpoint()[name] for name in shards()}
         server.lengths = False  # so that nobody can know before
-        reserve = "--set=weights.download.free_mib=0"
-        told = run(disk / "model", *source(server, "url"), reserve, code=1).stderr
+        more = ["--set=weights.download.free_mib=0", "--include=*.safetensors"]
+        told = run(disk / "model", *source(server, "url"), *more, code=1).stderr
         assert "the disk is full; what was fetched is kept" in told
         subprocess.run(["mount", "-o", "remount,size=20m", str(disk)], check=True)
-        run(disk / "model", *source(server, "url"), reserve)
+        run(disk / "model", *source(server, "url"), *more)
         assert content(disk / "model") == server.files
     finally:
         subprocess.run(["umount", str(disk)], check=True)

@@ -10,12 +10,14 @@ from typing import Any, Callable, Optional, Sequence
 
 from omnikit.errors import InputError
 from omnikit.weights import (
+    download_check,
     download_place,
     download_plan,
     download_record,
     download_run,
     download_source,
 )
+from omnikit.weights.checkpoint import INDEX
 from omnikit.weights.download_plan import KEPT, Item
 from omnikit.weights.download_record import Record
 from omnikit.weights.download_request import free_bytes
@@ -41,6 +43,10 @@ class Job:
         """How often and how long the network is tried."""
         return Patience(self.given.attempts, self.given.delay_s, self.given.timeout_s)
 
+    def wanted(self, name: str) -> bool:
+        """Whether the patterns choose a file."""
+        return download_plan.wanted(name, self.given.include, self.given.exclude)
+
 
 def download(job: Job, say: Say) -> dict[str, Any]:
     """Make the target equal to the source; what was done, as data.
@@ -50,11 +56,19 @@ def download(job: Job, say: Say) -> dict[str, Any]:
     """
     download_source.check(job.given)
     _check_target(job)
+    listing = _listing(job, say)
     if job.dry_run:
-        return _download(job, say)
-    listing = download_source.listing(job.given, job.patience, job.token, say)
+        return _download(job, say, listing)
     with download_run.locked(job.target):
         return _download(job, say, listing)
+
+
+def _listing(job: Job, say: Say) -> Listing:
+    listing = download_source.listing(job.given, job.patience, job.token, say)
+    for note in listing.notes:
+        say(f"{listing.origin}: {note}")
+    download_check.check_list(listing, not job.given.include, job.wanted)
+    return listing
 
 
 def _check_target(job: Job) -> None:
@@ -70,8 +84,7 @@ def _check_target(job: Job) -> None:
         download_place.check_apart(source, job.target)
 
 
-def _download(job: Job, say: Say, listing: Optional[Listing] = None) -> dict[str, Any]:
-    listing = listing or download_source.listing(job.given, job.patience, job.token, say)
+def _download(job: Job, say: Say, listing: Listing) -> dict[str, Any]:
     files, others = download_plan.selected(listing, job.given.include, job.given.exclude)
     record = download_record.read(job.target)
     meter = Meter(download_plan.to_read(job.target, files, record, job.verify), say, "compared")
@@ -80,6 +93,8 @@ def _download(job: Job, say: Say, listing: Optional[Listing] = None) -> dict[str
         verify=job.verify, replace=job.replace, threads=job.given.workers, passed=meter.add,
     )  # fmt: skip
     result = _result(job, listing, items, others, record)
+    if job.dry_run or not _to_do(items):
+        _check_index(job, listing, items, say)
     if job.dry_run:
         return {**result, "result": "would be downloaded" if _to_do(items) else "unchanged"}
     if not _to_do(items) and not job.verify:
@@ -91,9 +106,8 @@ def _download(job: Job, say: Say, listing: Optional[Listing] = None) -> dict[str
     if _to_do(items):
         count = sum(item.to_do for item in items)
         say(f"{listing.origin}: {count} of {len(items)} files to fetch, {size_text(fetched)}")
-    left_out = [file.name for file in others]
     headers = download_run.run(
-        job.target, listing, items, left_out, record,
+        job.target, listing, items, job.wanted, record,
         workers=job.given.workers, patience=job.patience, say=say,
     )  # fmt: skip
     return {
@@ -107,6 +121,19 @@ def _download(job: Job, say: Say, listing: Optional[Listing] = None) -> dict[str
 
 def _to_do(items: Sequence[Item]) -> bool:
     return any(item.to_do for item in items)
+
+
+def _check_index(job: Job, listing: Listing, items: Sequence[Item], say: Say) -> None:
+    """The index held against the source's list: the one that is here, else the source's."""
+    for item in items:
+        if item.file.name == INDEX:
+            path = job.target / INDEX
+            if item.to_do:
+                path = download_plan.part_of(job.target, INDEX)
+            here = not item.to_do or (item.here and item.here == item.file.size)
+            asked = (item.file, listing, job.patience, say)
+            text = path.read_bytes() if here else download_source.text_of(*asked)
+            download_check.check_index(text, listing, job.wanted)
 
 
 def _adopt(listing: Listing, items: Sequence[Item], record: Record) -> None:

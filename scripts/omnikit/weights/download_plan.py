@@ -53,8 +53,7 @@ def selected(
     chosen: list[RemoteFile] = []
     others: list[RemoteFile] = []
     for file in sorted(listing.files, key=lambda one: one.name):
-        wanted = not include or _matches(file.name, include)
-        (chosen if wanted and not _matches(file.name, exclude) else others).append(file)
+        (chosen if wanted(file.name, include, exclude) else others).append(file)
     if not chosen:
         raise InputError(
             f"the patterns choose none of its {len(listing.files)} files.",
@@ -62,6 +61,11 @@ def selected(
             todo="mend weights.download.include and .exclude (--include, --exclude)",
         )
     return chosen, others
+
+
+def wanted(name: str, include: Sequence[str], exclude: Sequence[str]) -> bool:
+    """Whether the patterns choose a file."""
+    return (not include or _matches(name, include)) and not _matches(name, exclude)
 
 
 def _matches(name: str, patterns: Sequence[str]) -> bool:
@@ -151,10 +155,10 @@ def _compare(
     if not verify and entry and _vouched(file, record):
         return Item(file, UNCHANGED, found=entry["hash"])
     same_source = entry is not None and entry["identity"] == file.identity
-    wanted: Optional[str] = file.hash or (entry["hash"] if entry and same_source else None)
-    if wanted and file.size in (None, path.stat().st_size):
-        found = of_file(path, wanted, passed)
-        if found == wanted:
+    right: Optional[str] = file.hash or (entry["hash"] if entry and same_source else None)
+    if right and file.size in (None, path.stat().st_size):
+        found = of_file(path, right, passed)
+        if found == right:
             return Item(file, UNCHANGED, found=found)
     if replace or (entry and ours and record.untouched(file.name)):
         return Item(file, REPLACE, here)

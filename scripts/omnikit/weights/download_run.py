@@ -47,7 +47,7 @@ def run(
     target: Path,
     listing: Listing,
     items: Sequence[Item],
-    left_out: Sequence[str],
+    wanted: download_check.Wanted,
     record: Record,
     *,
     workers: int,
@@ -58,7 +58,7 @@ def run(
 
     The target must be locked. Raises ActionError; what was fetched by then is kept.
     """
-    return _Run(target, listing, items, record, patience, say).run(workers, left_out)
+    return _Run(target, listing, items, record, patience, say).run(workers, wanted)
 
 
 class _Run:
@@ -83,20 +83,24 @@ class _Run:
         self.withdrawn = False
         self.found: dict[str, str] = {one.file.name: one.found for one in items}
 
-    def run(self, workers: int, left_out: Sequence[str]) -> int:
+    def run(self, workers: int, wanted: download_check.Wanted) -> int:
         self.record.of_source(self.listing)
         try:
             for item in self.items:
                 if item.action == UNCHANGED:
                     self.record.note(item.file, item.found)
             self.record.write()
-            # Small files first: a wrong token or name shows at once, not after the first shard.
-            todo = sorted(
-                (one for one in self.items if one.to_do), key=lambda one: one.file.size or 0
-            )
-            self._all(todo, workers)
+            todo = [one for one in self.items if one.to_do]
+            # The index first: a shard that the source has not shows at once, and nothing changed.
+            self._all([one for one in todo if one.file.name == INDEX], workers)
             names = [one.file.name for one in self.items]
-            headers = download_check.check(names, left_out, self._place, self.listing.origin)
+            if INDEX in names:
+                text = self._place(INDEX).read_bytes()
+                download_check.check_index(text, self.listing, wanted)
+            # Then small files: a wrong token or name shows before the first shard.
+            others = [one for one in todo if one.file.name != INDEX]
+            self._all(sorted(others, key=lambda one: one.file.size or 0), workers)
+            headers = download_check.check(names, wanted, self._place, self.listing.origin)
             for item in self.items:
                 if item.file.name in _LAST and part_of(self.target, item.file.name).is_file():
                     self._put(item)
