@@ -115,10 +115,14 @@ def _buffer(name: str, size: int) -> Any:
 
 
 def read_at(descriptor: int, into: memoryview, offset: int, tensor: Tensor) -> None:
-    """Fill into with the file's bytes from offset."""
+    """Fill into with the file's bytes from offset. Raises OSError with the tensor's file."""
     done = 0
     while done < len(into):
-        count = os.preadv(descriptor, [into[done:]], offset + done)
+        try:
+            count = os.preadv(descriptor, [into[done:]], offset + done)
+        except OSError as error:
+            # A descriptor has no name: without this the error would be looked for in the target.
+            raise OSError(error.errno, error.strerror, tensor.file) from error
         if count == 0:
             raise _corrupt(tensor, "the file ends before this tensor does")
         done += count

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import shutil
@@ -13,8 +12,15 @@ from pathlib import Path
 from typing import Any, Callable, Optional
 
 from omnikit import host_records
-from omnikit.errors import ActionError
-from omnikit.weights import checkpoint, convert_check, convert_plan, convert_records, convert_rows
+from omnikit.errors import ActionError, InputError, ToolkitError
+from omnikit.weights import (
+    checkpoint,
+    convert_check,
+    convert_faults,
+    convert_plan,
+    convert_records,
+    convert_rows,
+)
 from omnikit.weights.convert_places import check_places, settled, work_folder
 from omnikit.weights.convert_plan import Conversion, NewShard, Piece
 from omnikit.weights.meter import Meter
@@ -269,13 +275,16 @@ def _sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def _explained(error: OSError, work: Path, conversion: Conversion) -> ActionError:
-    kept = [one for one in conversion.shards if (work / one.name).exists()]
+def _explained(error: OSError, work: Path, conversion: Conversion) -> ToolkitError:
+    # A name alone is of a source's file: what reads it knows no more.
+    where = _folder(conversion) / error.filename if error.filename else work
+    last = error.filename2 is not None  # the renaming at the end
+    if not convert_faults.is_there(work) or (where in (work, work / ".lock") and not last):
+        return convert_faults.refused(error, where)
+    kept = [one for one in conversion.shards if convert_faults.is_there(work / one.name)]
     rest = f"{len(kept)} of {len(conversion.shards)} files are done and kept in {work}"
-    what = f"{error.strerror or error}"
-    todo = "mend it"
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        what, todo = "the disk is full", "free some space"
     return ActionError(
-        f"{what}; {rest}.", where=str(error.filename or work), todo=f"{todo}, then run again"
+        f"{convert_faults.what(error)}; {rest}.",
+        where=str(error.filename2 or where),
+        todo=f"{convert_faults.todo(error, where)}, then run again",
     )

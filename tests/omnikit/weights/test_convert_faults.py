@@ -1,0 +1,133 @@
+"""Errors of the system: what is said, what to do, and whether anything was changed."""
+
+from __future__ import annotations
+
+import errno
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from omnikit.errors import ActionError, InputError
+from omnikit.weights import checkpoint, convert_faults, convert_plan, convert_rows, convert_run
+from omnikit.weights import small_deepseek as small
+from omnikit.weights.meter import Meter
+
+SCRIPTS = Path(__file__).resolve().parents[3] / "scripts"
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return small.make().write(tmp_path_factory.mktemp("weights") / "source", shards=3)
+
+
+def fault(number: int, *names: Any) -> OSError:
+    return OSError(number, os.strerror(number), *names)
+
+
+@pytest.mark.parametrize(
+    ("number", "todo"),
+    [
+        (errno.EROFS, "mount it writable, or choose another target"),
+        (errno.EACCES, "let user"),
+        (errno.ENOTDIR, "a part of this path is a file"),
+        (errno.EEXIST, "move away what is there"),
+        (errno.ENAMETOOLONG, "choose a shorter name"),
+        (errno.ENOSPC, "free some space"),
+        (errno.EIO, "dmesg"),
+    ],
+)
+def test_each_error_has_its_remedy(number: int, todo: str) -> None:
+    found = convert_faults.refused(fault(number), Path("/some/place"))
+    assert found.where == "/some/place" and found.exit_code == 2
+    assert todo in str(found.todo) and "mend it" not in str(found.todo)
+
+
+def test_the_errors_own_file_is_named() -> None:
+    with (
+        pytest.raises(InputError, match="Permission denied") as caught,
+        convert_faults.before_any_change(Path("/target")),
+    ):
+        raise fault(errno.EACCES, "/source/one")
+    assert caught.value.where == "/source/one"
+
+
+def run(source: Path, target: Path, convert: Any = convert_rows.convert) -> None:
+    plan = convert_plan.plan(checkpoint.read(source))
+    convert_run.run(plan, target, 1, Meter(1, print), convert)
+
+
+def test_a_target_that_cannot_be_made_has_changed_nothing(source: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match=r"Not a directory|File exists") as caught:
+        run(source, tmp_path / "file" / "target")
+    assert "choose another target" in str(caught.value.todo)
+    (tmp_path / "target.incomplete").write_text("")
+    with pytest.raises(InputError, match="File exists"):
+        run(source, tmp_path / "target")
+
+
+def test_a_source_that_cannot_be_read_is_named_and_not_the_target(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> int:
+        raise fault(errno.EIO)
+
+    monkeypatch.setattr(os, "preadv", broken)
+    with pytest.raises(ActionError, match="Input/output error; 0 of 3 files are done") as caught:
+        run(source, tmp_path / "target")
+    where = Path(str(caught.value.where))
+    assert where.parent == source and where.name.endswith(".safetensors")
+    assert "dmesg" in str(caught.value.todo)
+
+
+def test_a_target_that_appears_meanwhile_is_named(source: Path, tmp_path: Path) -> None:
+    target = tmp_path / "target"
+
+    def other(*given: Any) -> None:
+        convert_rows.convert(*given)
+        target.write_text("of somebody else")
+
+    with pytest.raises(ActionError, match="3 of 3 files are done and kept") as caught:
+        run(source, target, other)
+    assert caught.value.where == str(target)
+
+
+_AS_NOBODY = """
+import os, sys
+from pathlib import Path
+from omnikit.errors import InputError
+from omnikit.weights import checkpoint, convert_faults, convert_plan, convert_actions
+from omnikit.weights import convert_records, convert_run
+os.setgroups([]); os.setgid(65534); os.setuid(65534)
+source, target = map(Path, sys.argv[1:])
+try:
+    with convert_faults.before_any_change(target):
+        plan = convert_plan.plan(checkpoint.read(source))
+        convert_records.finished(target, plan)
+        convert_actions.look(plan, target)
+except InputError as error:
+    print(error)
+"""
+
+
+@pytest.mark.parametrize("closed", ["above", "source", "target", "tokenizer"])
+def test_a_folder_that_may_not_be_looked_into_is_said(tmp_path: Path, closed: str) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("this test needs root")
+    for folder in (tmp_path, *tmp_path.parents[:2]):
+        folder.chmod(0o755)
+    places = {"above": tmp_path / "above", "target": tmp_path / "to"}
+    places["source"] = small.make().write(places["above"] / "source")
+    places["tokenizer"] = places["source"] / "tokenizer_config.json"
+    places["target"].mkdir()
+    places[closed].chmod(0o711 if closed == "source" else 0o600)
+    # Imports first, as root: the test's own Python may lie where nobody may look.
+    words = [sys.executable, "-c", _AS_NOBODY, places["source"], places["target"] / "new"]
+    env = {**os.environ, "PYTHONPATH": str(SCRIPTS), "PYTHONDONTWRITEBYTECODE": "1"}
+    done = subprocess.run(words, env=env, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert "Permission denied" in done.stdout and "let user 65534 read" in done.stdout
+    assert str(places[closed]) in done.stdout
