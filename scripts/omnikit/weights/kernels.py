@@ -88,9 +88,19 @@ def _bf16_of_e4m3(context: Any, byte: Any, factor: Any) -> Any:
     return types.uint16(types.uint8, types.float32), generate
 
 
+def _jit(function: Any) -> Any:
+    """Compiled at its first call, and kept for the next run where there is a place for it."""
+    try:
+        return njit(nogil=True, cache=True, error_model="numpy")(function)
+    except RuntimeError:
+        # Neither beside this file nor in the home can anything be written (a read-only checkout of
+        # another user): each run compiles anew, some seconds. A folder below /tmp is no place for
+        # it: what another user puts there would be run.
+        return njit(nogil=True, error_model="numpy")(function)
+
+
 # The inner loops run over slices: only then does the compiler know that no index is negative, and
 # uses vector instructions.
-_jit = njit(nogil=True, cache=True, error_model="numpy")
 
 
 @_jit
@@ -199,3 +209,24 @@ def _word_value(context: Any, word: Any) -> Any:
         return _from_bf16(b, args[0])
 
     return types.float32(types.uint16), generate
+
+
+def warm(block: Any) -> bool:
+    """Load or compile what a source with these blocks (None: bf16) needs, so that nobody waits for
+    it later. Returns whether it was compiled and is kept: the next run does not wait for that.
+    """
+    scales, target = np.empty(1, np.float32), np.empty((1, 1), np.int8)
+    words = np.zeros((1, 1), np.uint16)
+    before = _compiled_and_kept()
+    if block is None:
+        quantise_bf16(words, target, scales)
+    else:
+        source, factors = np.zeros((1, 1), np.uint8), np.ones((1, 1), np.float32)
+        quantise_fp8(source, factors, block, 0, target, scales)
+        widen_fp8(source, factors, block, 0, words)
+    return _compiled_and_kept() > before
+
+
+def _compiled_and_kept() -> int:
+    found = [one.stats for one in (quantise_fp8, quantise_bf16, widen_fp8)]
+    return sum(sum(one.cache_misses.values()) for one in found if one.cache_path)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import deque
 from typing import Callable
 
 _FIRST_S = 2.0  # what is over by then needs no progress
 _EVERY_S = 5.0
+_WINDOW = 6  # lines: the rate is of the last half minute
 
 
 class Meter:
@@ -22,6 +24,7 @@ class Meter:
         self.skipped = 0
         self.began = time.monotonic()
         self.next = self.began + _FIRST_S
+        self.marks = deque([(self.began, 0)], _WINDOW)
 
     def add(self, count: int) -> None:
         """count more bytes are done."""
@@ -32,6 +35,7 @@ class Meter:
                 return
             self.next = now + _EVERY_S
             line = self.line(now)
+            self.marks.append((now, self.done))
         self.say(line)
 
     def skip(self, count: int) -> None:
@@ -46,7 +50,8 @@ class Meter:
 
     def line(self, now: float) -> str:
         """For example: 12.3 of 641.2 GiB converted, 1.21 GiB/s, 9 min left."""
-        rate = self.done / max(1e-9, now - self.began)
+        since, before = self.marks[0]
+        rate = (self.done - before) / max(1e-9, now - since)
         left = (self.total - self.done - self.skipped) / max(1.0, rate)
         done = self.done + self.skipped
         of_all = f"{size_text(done)} of {size_text(self.total)} {self.verb}"

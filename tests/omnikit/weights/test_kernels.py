@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -88,3 +93,37 @@ def test_numbers_too_large_for_float32_are_found() -> None:
     assert kernels.quantise_fp8(source, factors, (128, 128), 0, *out) == 0
     words = np.array([[0x3F80, 0x7F80]], np.uint16)
     assert kernels.quantise_bf16(words, np.empty((1, 2), np.int8), np.empty(1, np.float32)) == 0
+
+
+@pytest.mark.parametrize("block", [(128, 128), None])
+def test_what_is_warm_is_not_compiled_again(block: object) -> None:
+    kernels.warm(block)
+    used = [kernels.quantise_bf16] if block is None else [kernels.quantise_fp8, kernels.widen_fp8]
+    before = [list(one.signatures) for one in used]
+    words, target = np.zeros((3, 200), np.uint16), np.empty((3, 200), np.int8)
+    scales, factors = np.empty(3, np.float32), np.ones((1, 2), np.float32)
+    if block is None:
+        kernels.quantise_bf16(words, target, scales)
+    else:
+        kernels.quantise_fp8(words.astype(np.uint8), factors, block, 0, target, scales)
+        kernels.widen_fp8(words.astype(np.uint8), factors, block, 0, words)
+    assert [list(one.signatures) for one in used] == before
+    assert not kernels.warm(block)
+
+
+_NOWHERE = """
+import numba.core.caching as caching
+for locator in caching.CacheImpl._locator_classes:
+    locator.from_function = classmethod(lambda *_: None)
+from omnikit.weights import kernels
+print(kernels.warm((128, 128)), kernels.quantise_fp8.stats.cache_path)
+"""
+
+
+@pytest.mark.slow
+def test_without_a_place_to_keep_them_they_are_compiled_anew() -> None:
+    scripts = str(Path(kernels.__file__).parents[2])
+    env = {**os.environ, "PYTHONPATH": scripts}
+    words = [sys.executable, "-c", _NOWHERE]
+    done = subprocess.run(words, env=env, capture_output=True, text=True, timeout=300)
+    assert (done.stdout, done.returncode) == ("False None\n", 0), done.stderr

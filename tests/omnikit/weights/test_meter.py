@@ -32,3 +32,14 @@ def test_a_line_tells_rate_and_time_left_of_what_was_not_skipped() -> None:
     meter.next = 0
     meter.add(1)
     assert len(lines) == 1
+
+
+def test_the_rate_is_of_the_last_half_minute() -> None:
+    lines: list[str] = []
+    meter = Meter(1000 << 20, lines.append)
+    for _ in range(10):  # slow at first
+        meter.next = 0
+        meter.add(1 << 20)
+    meter.marks[0] = (meter.began + 100, 10 << 20)
+    meter.done += 40 << 20
+    assert meter.line(meter.began + 110).split(", ")[1] == "4.0 MiB/s"
