@@ -13,60 +13,71 @@ import argparse
 import json
 import os
 import sys
+import time
 from pathlib import Path
 from typing import Any, Optional, Sequence
 
 from omnikit import cli
 from omnikit.config_options import add_config_options, load_config
 
-_MEASURED = ("read", "compute", "write")
-
 
 def body(options: argparse.Namespace) -> int:
     """Look, compare, convert, report."""
-    from omnikit.errors import InputError
     from omnikit.log import say
-    from omnikit.weights import (
-        checkpoint,
-        convert_places,
-        convert_plan,
-        convert_records,
-        convert_run,
-    )
+    from omnikit.weights import convert_dry, convert_records, convert_run
+    from omnikit.weights.convert_faults import before_any_change
     from omnikit.weights.meter import Meter, duration, size_text
 
+    began = time.monotonic()
     config = load_config(options)
-    weights = config.settings.weights
     source, target = _places(options, config.settings)
     if options.method == "msmodelslim":
         return _msmodelslim(options, config.settings, source, target)
+    weights = config.settings.weights
     threads = options.threads or weights.threads or len(os.sched_getaffinity(0))
-    conversion = convert_plan.plan(checkpoint.read(source))
-    convert_places.check_places(source, target)
-    total = sum(conversion.checkpoint.sizes.values())
+    with before_any_change(target):
+        rest, total = _look(source, target)
     result: dict[str, Any] = {"source": str(source), "target": str(target), "source_bytes": total}
-    result["target_bytes"] = conversion.size
-    if convert_records.finished(target, conversion):
+    if rest is None:
         if not options.dry_run:
             convert_records.forget(target)  # of a run that was cut right before its end
         return _report(options, {**result, "result": "unchanged"})
-    needed, free = convert_places.space_needed(conversion, target)
-    if needed > free and not options.dry_run:
-        raise InputError(
-            f"needs {size_text(needed)} more, {size_text(free)} are free.",
-            where=str(target),
-            todo="free some space, or choose another target",
-        )
+    conversion = rest.conversion
+    result["target_bytes"] = conversion.size
+    device = _device(options.device or weights.device)
+
+    def load() -> tuple[Any, float]:
+        return _load(device, conversion.block, began)
+
     if options.dry_run:
-        result["actions"] = actions(conversion)
-        result.update(_estimate(conversion, target, threads, needed, free))
-        return _report(options, {**result, "result": "would be converted"})
+        return convert_dry.run(rest, result, load, threads, options.json)
+    if rest.needed > rest.free:
+        raise convert_dry.no_space(rest)
     files = len(conversion.checkpoint.shards)
     say(f"{source}: {size_text(total)} in {files} files, {threads} threads")
+    load()  # before the meter starts: its first rate would be far too low
     meter = Meter(sum(piece.source.size for new in conversion.shards for piece in new.pieces), say)
-    convert_run.run(conversion, target, threads, meter, _convert(options.device or weights.device))
+    convert_run.run(conversion, target, threads, meter, _convert(device))
     say(f"converted in {duration(meter.seconds)}")
     return _report(options, {**result, "seconds": round(meter.seconds, 3), "result": "converted"})
+
+
+def _look(source: Path, target: Path) -> tuple[Any, int]:
+    """What is still to be done, None: nothing; and the source's bytes."""
+    from omnikit.weights import (
+        checkpoint,
+        convert_actions,
+        convert_places,
+        convert_plan,
+        convert_records,
+    )
+
+    conversion = convert_plan.plan(checkpoint.read(source))
+    convert_places.check_places(source, target)
+    total = sum(conversion.checkpoint.sizes.values())
+    if convert_records.finished(target, conversion):
+        return None, total
+    return convert_actions.look(conversion, target), total
 
 
 def _places(options: argparse.Namespace, settings: Any) -> tuple[Path, Path]:
@@ -74,15 +85,34 @@ def _places(options: argparse.Namespace, settings: Any) -> tuple[Path, Path]:
     from omnikit.errors import InputError
     from omnikit.weights import convert_places
 
-    source = options.source or settings.weights.source
+    source = options.source if options.source is not None else settings.weights.source
     if source is None:
         raise InputError(
             "no source is named.",
             where="weights.source",
             todo="--source FOLDER of the original checkpoint, or set weights.source",
         )
-    target = options.target or settings.weights.target or settings.model.path
-    return Path(source).expanduser(), convert_places.settled(Path(target).expanduser())
+    target = options.target if options.target is not None else settings.weights.target
+    target = settings.model.path if target is None else target
+    place = convert_places.settled(_absolute(str(target), "--target"))
+    return _absolute(str(source), "--source"), place
+
+
+def _absolute(given: str, option: str) -> Path:
+    """A folder as a whole path: "." has no name that another could be made of."""
+    from omnikit.errors import InputError
+
+    if not given:
+        raise InputError("is empty.", where=option, todo=f"name a folder: {option} DIR")
+    try:
+        path = Path(given).expanduser().absolute()
+    except RuntimeError as error:
+        user = given.partition("/")[0]
+        todo = f"write the whole path, or ./{given} for a folder of this name"
+        raise InputError(
+            f"there is no user {user}.", where=f"{option} {given}", todo=todo
+        ) from error
+    return path.resolve() if ".." in path.parts else path
 
 
 def _msmodelslim(options: argparse.Namespace, settings: Any, source: Path, target: Path) -> int:
@@ -95,60 +125,43 @@ def _msmodelslim(options: argparse.Namespace, settings: Any, source: Path, targe
     return msmodelslim_report.shown(act(source, target, tool, say), source, target, options.json)
 
 
-def _convert(device: str) -> Any:
-    """What does the arithmetic."""
+def _device(name: str) -> Any:
+    """What computes instead of the processor, None: it does. Raises InputError: it cannot."""
+    if name == "cpu":
+        return None
+    from omnikit.weights import convert_torch
+
+    return convert_torch.arithmetic(name)
+
+
+def _load(device: Any, block: Any, began: float) -> tuple[Any, float]:
+    """The arithmetic, ready; and the seconds since began, without those of a first run alone."""
+    if device is not None:
+        return device, time.monotonic() - began
+    # Late: numba takes time to import.
+    from omnikit.weights import kernels
+
+    imported = time.monotonic() - began
+    kept = kernels.warm(block)
+    return kernels, imported if kept else time.monotonic() - began
+
+
+def _convert(device: Any) -> Any:
+    """What converts rows."""
     from omnikit.weights import convert_rows
 
-    if device == "cpu":
+    if device is None:
         return convert_rows.convert
     from omnikit.weights import convert_torch
 
     return convert_torch.converter(device)
 
 
-def actions(conversion: Any) -> dict[str, int]:
-    """How many tensors become what."""
-    found: dict[str, int] = {}
-    for shard in conversion.shards:
-        for piece in shard.pieces:
-            found[piece.what] = found.get(piece.what, 0) + 1
-    return found
-
-
-def _estimate(
-    conversion: Any, target: Path, threads: int, needed: int, free: int
-) -> dict[str, Any]:
-    from omnikit.errors import InputError
-    from omnikit.weights import convert_estimate
-
-    above = next(folder for folder in target.absolute().parents if folder.is_dir())
-    try:
-        found = convert_estimate.measure(conversion, above, threads)
-    except OSError as error:
-        raise InputError(
-            f"cannot be written: {error.strerror}.", where=str(above), todo="choose another target"
-        ) from error
-    return {"needed_bytes": needed, "free_bytes": free, "threads": threads, "estimate": found}
-
-
 def _report(options: argparse.Namespace, result: dict[str, Any]) -> int:
-    from omnikit.weights.meter import duration, size_text
-
     if options.json:
         print(json.dumps(result, indent=1))
-        return 0
-    if "estimate" in result:
-        found = result["estimate"]
-        done = ", ".join(f"{count} tensors {what}" for what, count in result["actions"].items())
-        sizes = [size_text(result[key]) for key in ("source_bytes", "target_bytes")]
-        print(f"source: {sizes[0]}; result: {sizes[1]}")
-        print(f"to do: {done}")
-        space = [size_text(result[key]) for key in ("needed_bytes", "free_bytes")]
-        print(f"space: {space[0]} needed, {space[1]} free")
-        rates = ", ".join(f"{what} {size_text(found[what])}/s" for what in _MEASURED)
-        took = f"about {duration(found['seconds'])} with {result['threads']} threads"
-        print(f"time: {took} ({rates})")
-    print(f"{result['target']}: {result['result']}")
+    else:
+        print(f"{result['target']}: {result['result']}")
     return 0
 
 
@@ -181,9 +194,9 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
 
 
 def _count(text: str) -> int:
-    count = int(text)
-    if not 1 <= count <= 1024:
-        raise argparse.ArgumentTypeError(f"found {text}, expected 1 to 1024")
+    count = cli.positive(text)
+    if count > 1024:
+        raise argparse.ArgumentTypeError(f"{text} is more than 1024")
     return count
 
 

@@ -59,13 +59,17 @@ def test_a_dry_run_tells_sizes_time_and_actions_and_does_nothing(
     target = tmp_path / "target"
     done = convert("--source", source, "--target", target, "--dry-run")
     assert "64 tensors quantised, 4 tensors widened to bf16" in done.stdout
-    assert "time: about 0 s with" in done.stdout and "would be converted" in done.stdout
+    assert "copy 2 files as they are" in done.stdout and "68 block scales" in done.stdout
+    assert "time: about " in done.stdout and "would be converted" in done.stdout
     assert not list(tmp_path.iterdir())
     found = json.loads(
         convert("--source", source, "--target", target, "--dry-run", "--json").stdout
     )
     assert found["needed_bytes"] >= found["target_bytes"] > found["source_bytes"] > 6_000_000
-    assert found["estimate"]["compute"] > 1e7 and found["threads"] >= 1
+    assert found["estimate"]["compute"] > 1e6 and found["threads"] >= 1
+    assert found["tensors"]["quantised"] == 64 and found["files_to_do"] == 9
+    assert found["files_copied"] == ["configuration_deepseek.py", "tokenizer_config.json"]
+    assert found["actions"][-1] == f"rename {target}.incomplete to {target}"
 
 
 @pytest.mark.parametrize("records", [0, 2, 5])
@@ -160,8 +164,15 @@ def test_source_and_target_are_settings(source: Path, tmp_path: Path) -> None:
         (["--source={source}", "--target={occupied}"], "was not made here"),
         (["--source={occupied}"], "config.json: is missing"),
         (["--source={source}", "--device=cuda"], "weights.device"),
-        (["--source={source}", "--threads=0"], "expected 1 to 1024"),
-        (["--source={source}", "--threads=many"], "invalid"),
+        (["--source={source}", "--device=cuda", "--dry-run"], "weights.device: torch is not"),
+        (["--source={source}", "--threads=0"], "'0' is no whole number above 0"),
+        (["--source={source}", "--threads=many"], "'many' is no whole number above 0"),
+        (["--source={source}", "--threads=1025"], "1025 is more than 1024"),
+        (["--source="], "--source: is empty"),
+        (["--source={source}", "--target="], "--target: is empty"),
+        (["--source=~nosuch/model"], "there is no user ~nosuch"),
+        (["--source={source}", "--target={notes}/t"], "Not a directory"),
+        (["--source={source}", "--target={notes}/t", "--dry-run"], "Not a directory"),
     ],
 )
 def test_wrong_input_is_refused_with_what_to_do(
@@ -169,7 +180,8 @@ def test_wrong_input_is_refused_with_what_to_do(
 ) -> None:
     (tmp_path / "occupied").mkdir()
     (tmp_path / "occupied" / "notes.txt").write_text("mine")
-    places = {"source": source, "occupied": tmp_path / "occupied"}
+    notes = tmp_path / "occupied" / "notes.txt"
+    places = {"source": source, "occupied": tmp_path / "occupied", "notes": notes}
     given = [word.format(**places) for word in words]
     if not any("--target" in word for word in given):
         given.append(f"--target={tmp_path / 'target'}")
@@ -179,17 +191,54 @@ def test_wrong_input_is_refused_with_what_to_do(
     assert [path.name for path in (tmp_path / "occupied").iterdir()] == ["notes.txt"]
 
 
+def test_the_folder_one_is_in_can_be_the_target(source: Path, whole: Path, tmp_path: Path) -> None:
+    here = tmp_path / "here"
+    here.mkdir()
+    words = [sys.executable, SCRIPT, f"--source={source}", "--target=."]
+    done = subprocess.run(words, cwd=here, capture_output=True, text=True, timeout=120)
+    assert (done.stdout, done.returncode) == (f"{here}: converted\n", 0), done.stderr
+    assert content(here) == content(whole)
+
+
+@pytest.mark.parametrize("mib", [1, 4])
 def test_a_disk_that_is_too_small_is_said_before_anything_is_written(
-    source: Path, tmp_path: Path
+    source: Path, tmp_path: Path, mib: int
 ) -> None:
     from image_cases import mount_small_disk
     from needs import needs
 
     needs("mount")
     disk = tmp_path / "disk"
-    mount_small_disk(disk, 4)
+    mount_small_disk(disk, mib)
+    words = ["--source", source, "--target", disk / "target"]
     try:
-        done = convert("--source", source, "--target", disk / "target", code=2)
-        assert "8.7 MiB more, 4.0 MiB are free" in done.stderr and not list(disk.iterdir())
+        for more in ([], ["--dry-run"], ["--dry-run", "--json"]):
+            done = convert(*words, *more, code=2)
+            assert f"8.7 MiB more, {mib}.0 MiB are free" in done.stderr
+            assert "free some space" in done.stderr and not list(disk.iterdir())
+        assert json.loads(done.stdout)["result"] == "not enough space"
+        shown = convert(*words, "--dry-run", code=2).stdout
+        assert "source: 6.6 MiB; result: 8.7 MiB" in shown and "quantised" in shown
+        assert ("time: not measured" if mib == 1 else "time: about") in shown
+        assert shown.endswith("target: not enough space\n")
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
+
+
+def test_on_a_read_only_disk_sizes_are_shown_and_then_why_not(source: Path, tmp_path: Path) -> None:
+    from image_cases import mount_small_disk
+    from needs import needs
+
+    needs("mount")
+    disk = tmp_path / "disk"
+    mount_small_disk(disk, 50)
+    subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
+    words = ["--source", source, "--target", disk / "target"]
+    try:
+        done = convert(*words, "--dry-run", code=2)
+        assert "result: 8.7 MiB" in done.stdout and "rename " in done.stdout
+        assert done.stdout.endswith("target: cannot be converted\n")
+        for said in (done.stderr, convert(*words, code=2).stderr):
+            assert "Read-only file system" in said and "mount it writable" in said
     finally:
         subprocess.run(["umount", str(disk)], check=True)

@@ -7,16 +7,20 @@ from typing import Any, Optional
 
 import numpy as np
 
-from omnikit.errors import InputError
+from omnikit.errors import ActionError, InputError
 from omnikit.weights import convert_rows
 from omnikit.weights.convert_plan import COPY
+from omnikit.weights.meter import size_text
 
 _SMALLEST = 2.0**-126  # as kernels.SMALLEST
 _turn = threading.Lock()
 
 
-def converter(device: str) -> Any:
-    """convert_rows.convert for a device, such as "cuda". Raises InputError: no torch, no device."""
+def arithmetic(device: str) -> Any:
+    """What stands for the module kernels on a device, such as "cuda".
+
+    Raises InputError: no torch, no device.
+    """
     try:
         import torch
     except ImportError as error:
@@ -29,10 +33,15 @@ def converter(device: str) -> Any:
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError) as error:
         raise InputError(
-            f"{device} cannot be used: {str(error).splitlines()[0]}",
+            f"{device} cannot be used: {_first_line(error)}",
             where="weights.device",
             todo="use --device cpu",
         ) from error
+    return _Arithmetic(torch, device)
+
+
+def converter(given: Any) -> Any:
+    """convert_rows.convert with the arithmetic of a device."""
 
     def convert(
         rows: convert_rows.Rows, block: Optional[tuple[int, int]], scales: Any, source: int, to: int
@@ -40,9 +49,29 @@ def converter(device: str) -> Any:
         if rows.piece.what == COPY:
             convert_rows.convert(rows, block, scales, source, to)
             return
-        convert_rows.convert(rows, block, scales, source, to, _Arithmetic(torch, device))
+        try:
+            convert_rows.convert(rows, block, scales, source, to, given)
+        except RuntimeError as error:  # all of torch's
+            raise _failed(error, given.device, rows) from error
 
     return convert
+
+
+def _failed(error: RuntimeError, device: str, rows: convert_rows.Rows) -> ActionError:
+    """A device that gave up in the middle; what is done is kept."""
+    what, todo = f"{device}: {_first_line(error)}", "look at the device's driver"
+    if "OutOfMemory" in type(error).__name__:
+        what = f"{device} has too little memory free for {size_text(rows.size)} at once"
+        todo = "end what else uses the device (nvidia-smi)"
+    return ActionError(
+        f"{rows.piece.source.name}: {what}.",
+        where=rows.piece.source.file,
+        todo=f"{todo}, or use --device cpu; then run again: what is done is kept",
+    )
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 class _Arithmetic:
