@@ -20,12 +20,14 @@ from omnikit.weights.convert_plan import COPY
 _SAMPLE = 64 << 20
 _PART = 4 << 20
 _LEAST = 1 << 20  # of free space: below it nothing is measured
-_ROWS, _COLUMNS, _TIMES = 1024, 7168, 3
+_ROWS, _COLUMNS = 1024, 7168
+_FOR_S = 0.4  # at least, of what needs no disk: less is chance on a machine with other work
 
 
 def measure(rest: Rest, arithmetic: Any, threads: int) -> Optional[dict[str, float]]:
     """Bytes per second: read (source), compute (source, all threads), hash (all threads), write
-    (until it is on the disk); None where there is too little space to measure.
+    (until it is on the disk); read_busy and write_busy: per second of one processor that this took.
+    None where there is too little space to measure.
 
     Reads 64 MiB of the source; writes a file of 64 MiB, or of half the free space, beside the
     target and removes it. Raises OSError.
@@ -34,17 +36,20 @@ def measure(rest: Rest, arithmetic: Any, threads: int) -> Optional[dict[str, flo
     if sample < _LEAST:
         return None
     try:
-        written = _write(rest.near, sample)
+        written, write_busy = _write(rest.near, sample)
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):  # a quota, which the free space hides
             return None
         raise
     workers = min(threads, len(os.sched_getaffinity(0)))
+    read, read_busy = _read(rest, workers)
     return {
-        "read": _read(rest, workers),
+        "read": read,
         "compute": _compute(arithmetic, workers),
         "hash": _hash(workers),
         "write": written,
+        "read_busy": read_busy,
+        "write_busy": write_busy,
     }
 
 
@@ -52,38 +57,43 @@ def seconds(rest: Rest, rates: dict[str, float], threads: int, start: float) -> 
     """Of the whole run, from the rates of measure.
 
     Added up: start (until the arithmetic is loaded); then the larger of two sums, for while some
-    threads wait for the disk others compute: what the processors do (arithmetic; the hash of the
-    result, and of kept files) and what the disks do (reading the rest of the source, writing the
-    result: one after the other on one disk, beside each other on two); then what nothing overlaps:
-    the hash of the last file and of the copied ones, on one thread.
+    threads wait for the disk others compute: what the processors do (arithmetic; hashes of the
+    result and of kept files; moving what is read and written through memory) and what the disks do
+    (reading the rest of the source and the kept files, writing the result: one after the other on
+    one disk, beside each other on two); then what nothing overlaps: the hash of the last file and
+    of the copied ones, on one thread.
     Supposed: a new file is still in memory when it is read again for its hash.
     """
     made = sum(one.size for one in rest.left)
     kept = sum(one.size for one in rest.kept)
+    last = max((one.size for one in (*rest.left, *rest.kept)), default=0)
     pieces = [piece for one in rest.left for piece in one.pieces]
     arithmetic = sum(piece.source.size for piece in pieces if piece.what != COPY)
-    last = max((one.size for one in (*rest.left, *rest.kept)), default=0)
-    processors = arithmetic / rates["compute"] + (made + kept - last) / rates["hash"]
-    reading = (rest.source_bytes + kept) / rates["read"]
-    folder = rest.conversion.checkpoint.folder
-    same = folder.stat().st_dev == rest.near.stat().st_dev
-    writing = made / rates["write"]
+    workers = min(threads, len(os.sched_getaffinity(0)))
+    read = rest.source_bytes + kept
+    moving = read / rates["read_busy"] + made / rates["write_busy"]
+    hashing = (made + kept - last) / rates["hash"]
+    processors = arithmetic / rates["compute"] + hashing + moving / workers
+    reading, writing = read / rates["read"], made / rates["write"]
+    same = rest.conversion.checkpoint.folder.stat().st_dev == rest.near.stat().st_dev
     disks = reading + writing if same else max(reading, writing)
     others = sum(path.stat().st_size for path in rest.others)
-    workers = min(threads, len(os.sched_getaffinity(0)))
     alone = (last + others) * workers / rates["hash"]
     return start + max(processors, disks) + alone
 
 
-def _rate(workers: int, tasks: int, act: Callable[[int], int]) -> float:
-    """Bytes per second of act, which returns its bytes, with so many threads."""
+def _rate(workers: int, tasks: int, act: Callable[[int], int]) -> tuple[float, float]:
+    """Of act, which returns its bytes, with so many threads: bytes per second, and per second of
+    one processor.
+    """
     with ThreadPoolExecutor(workers) as pool:
-        began = time.perf_counter()
-        count = sum(pool.map(act, range(tasks)))
-        return max(1, count) / max(1e-9, time.perf_counter() - began)
+        began, busy = time.perf_counter(), time.process_time()
+        count = max(1, sum(pool.map(act, range(tasks))))
+        taken, busy = time.perf_counter() - began, time.process_time() - busy
+    return count / max(1e-9, taken), count / max(1e-9, busy)
 
 
-def _read(rest: Rest, workers: int) -> float:
+def _read(rest: Rest, workers: int) -> tuple[float, float]:
     """Of the source as it lies, in memory or on the disk: parts by chance, so that a second
     measurement does not find in memory what the first has read.
     """
@@ -110,11 +120,13 @@ def _compute(arithmetic: Any, workers: int) -> float:
     def one(_: int) -> int:
         # Used again, as the conversion does: fresh memory costs as much as the arithmetic.
         target, scales = np.ones((_ROWS, _COLUMNS), np.int8), np.ones(_ROWS, np.float32)
-        for _ in range(_TIMES):
+        count, until = 0, time.monotonic() + _FOR_S
+        while time.monotonic() < until:
             arithmetic.quantise_fp8(source, factors, (128, 128), 0, target, scales)
-        return int(source.size) * _TIMES
+            count += int(source.size)
+        return count
 
-    return _rate(workers, workers, one)
+    return _rate(workers, workers, one)[0]
 
 
 def _hash(workers: int) -> float:
@@ -122,23 +134,29 @@ def _hash(workers: int) -> float:
     data = bytes(_PART)
 
     def one(_: int) -> int:
-        hashlib.sha256(data).digest()
-        return len(data)
+        count, until = 0, time.monotonic() + _FOR_S
+        while time.monotonic() < until:
+            hashlib.sha256(data).digest()
+            count += len(data)
+        return count
 
-    return _rate(workers, 4 * workers, one)
+    return _rate(workers, workers, one)[0]
 
 
-def _write(folder: Path, sample: int) -> float:
+def _write(folder: Path, sample: int) -> tuple[float, float]:
     """Of a file until it is on the disk."""
     data = random.randbytes(_LEAST)
     path = folder / f".omnikit-write-{os.getpid()}"
-    try:
+
+    def one(_: int) -> int:
         with path.open("xb", buffering=0) as file:
-            began = time.perf_counter()
             for _ in range(sample // _LEAST):
                 file.write(data)
             os.fsync(file.fileno())
-        return sample / max(1e-9, time.perf_counter() - began)
+        return sample
+
+    try:
+        return _rate(1, 1, one)
     except OSError as error:
         raise OSError(error.errno, error.strerror, str(folder)) from error
     finally:

@@ -278,8 +278,9 @@ def _sync_folder(folder: Path) -> None:
 def _explained(error: OSError, work: Path, conversion: Conversion) -> ToolkitError:
     # A name alone is of a source's file: what reads it knows no more.
     where = _folder(conversion) / error.filename if error.filename else work
-    last = error.filename2 is not None  # the renaming at the end
-    if not convert_faults.is_there(work) or (where in (work, work / ".lock") and not last):
+    # Making the folder and its lock come first; a write has no name, the renaming has a second.
+    first = error.filename is not None and error.filename2 is None
+    if not convert_faults.is_there(work) or (first and where in (work, work / ".lock")):
         return convert_faults.refused(error, where)
     kept = [one for one in conversion.shards if convert_faults.is_there(work / one.name)]
     rest = f"{len(kept)} of {len(conversion.shards)} files are done and kept in {work}"
