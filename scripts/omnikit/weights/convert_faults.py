@@ -39,7 +39,9 @@ def what(error: OSError) -> str:
 def todo(error: OSError, where: Path) -> str:
     """What to do before the next run."""
     if error.errno in (errno.EACCES, errno.EPERM):
-        return f"let user {os.geteuid()} read and write it ({_rights(where)})"
+        return (
+            f"let user {os.geteuid()} read it, and write where the result goes ({_rights(where)})"
+        )
     return _TODO.get(error.errno or 0, "look at what is there")
 
 
