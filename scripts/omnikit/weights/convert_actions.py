@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from omnikit.weights import checkpoint, convert_plan, convert_records, convert_run
+from omnikit.weights import checkpoint, convert_places, convert_plan, convert_records
 from omnikit.weights.convert_plan import SCALE_INV, Conversion, NewShard
 
 
@@ -32,7 +32,7 @@ class Rest:
     @property
     def near(self) -> Path:
         """What exists of the folders above the target; may be a file, then nothing can be made."""
-        folders = convert_run.work_folder(self.target).parents
+        folders = convert_places.work_folder(self.target).parents
         return next(folder for folder in folders if folder.exists())
 
 
@@ -40,7 +40,7 @@ def look(conversion: Conversion, target: Path) -> Rest:
     """Compare the working folder with what is to be there. Raises OSError: a file of the source
     that cannot be read, said now and not after hours.
     """
-    folder, work = conversion.checkpoint.folder, convert_run.work_folder(target)
+    folder, work = conversion.checkpoint.folder, convert_places.work_folder(target)
     others = tuple(convert_plan.other_files(folder))
     shards = [folder / shard for shard in conversion.checkpoint.shards]
     for path in (*shards, *others):
@@ -53,7 +53,7 @@ def look(conversion: Conversion, target: Path) -> Rest:
         tuple(one for one in conversion.shards if one.name not in kept),
         tuple(one for one in conversion.shards if one.name in kept),
         others,
-        *convert_run.space_needed(conversion, target),
+        *convert_places.space_needed(conversion, target),
     )
 
 
@@ -73,7 +73,7 @@ def scales_left_out(rest: Rest) -> int:
 
 def lines(rest: Rest) -> list[str]:
     """Every action in its order, for a person."""
-    conversion, work = rest.conversion, convert_run.work_folder(rest.target)
+    conversion, work = rest.conversion, convert_places.work_folder(rest.target)
     counts = ", ".join(f"{count} tensors {what}" for what, count in tensors(rest).items())
     names = ", ".join(path.name for path in rest.others)
     count = sum(len(shard.tensors) for shard in conversion.shards)
@@ -88,7 +88,7 @@ def lines(rest: Rest) -> list[str]:
     found.append(f"write {checkpoint.INDEX}: {count} tensors in {len(conversion.shards)} files")
     if rest.others:
         found.append(f"copy {len(rest.others)} files as they are: {names}")
-    found.append(f"compare the result with the source, write {convert_records.MANIFEST} (hashes)")
+    found.append(f"compare the result with the source, write {convert_plan.MANIFEST} (hashes)")
     found.append(f"rename {work} to {rest.target}")
     return found
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Callable, Optional
 
 from omnikit import host_records
-from omnikit.errors import ActionError, InputError, ToolkitError
+from omnikit.errors import ActionError, ToolkitError
 from omnikit.weights import (
     checkpoint,
     convert_check,
