@@ -38,7 +38,7 @@ class Rest:
 
 def look(conversion: Conversion, target: Path) -> Rest:
     """Compare the working folder with what is to be there. Raises OSError: a file of the source
-    that cannot be read, said now and not after hours.
+    that cannot be read, said now and not after hours. Raises InputError: what is there is not ours.
     """
     folder, work = conversion.checkpoint.folder, convert_places.work_folder(target)
     others = tuple(convert_plan.other_files(folder))
@@ -46,6 +46,7 @@ def look(conversion: Conversion, target: Path) -> Rest:
     for path in (*shards, *others):
         with path.open("rb") as file:
             file.read(1)
+    convert_records.check(work, conversion)
     kept = {one.name for one in conversion.shards if convert_records.done(work, conversion, one)}
     return Rest(
         conversion,

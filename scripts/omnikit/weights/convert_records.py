@@ -13,7 +13,7 @@ from omnikit.weights import checkpoint
 from omnikit.weights.convert_plan import MANIFEST, Conversion, NewShard, other_files
 
 FORM = "compressed-tensors int-quantized, W8A8 dynamic"
-_RECORDS, LOCK = ".records", ".lock"
+_RECORDS, LOCK, _SOURCE = ".records", ".lock", "source.json"
 _STEP = 8 << 20
 _TASTE = 1 << 16
 
@@ -37,19 +37,28 @@ def source_print(conversion: Conversion) -> dict[str, Any]:
 def begin(work: Path, conversion: Conversion) -> None:
     """A working folder for this source, with nothing in it but what is done.
 
-    Raises InputError: it holds one for another source, or what is not ours.
+    Raises InputError: see check.
     """
-    told = source_print(conversion)
-    file = work / _RECORDS / "source.json"
-    if file.exists() and checkpoint.read_json(file) != told:
+    for path in check(work, conversion):
+        path.unlink()
+    file = work / _RECORDS / _SOURCE
+    file.parent.mkdir(parents=True, exist_ok=True)
+    host_records.write_atomically(file, json.dumps(source_print(conversion)) + "\n")
+
+
+def check(work: Path, conversion: Conversion) -> list[Path]:
+    """What a run that was cut left half done in the working folder; changes nothing.
+
+    Raises InputError: it holds a conversion of another source, or what is not ours.
+    """
+    file = work / _RECORDS / _SOURCE
+    if file.exists() and checkpoint.read_json(file) != source_print(conversion):
         raise InputError(
             "holds a conversion of another source, not finished.",
             where=str(work),
             todo=f"choose another target, or remove this one: rm -r {work}",
         )
-    _sweep(work, conversion, ours=file.exists())
-    file.parent.mkdir(parents=True, exist_ok=True)
-    host_records.write_atomically(file, json.dumps(told) + "\n")
+    return _half_done(work, conversion, ours=file.exists())
 
 
 def replaced(work: Path, conversion: Conversion) -> int:
@@ -63,12 +72,12 @@ def _entries(work: Path) -> list[Path]:
     return sorted(work.iterdir()) if work.is_dir() else []
 
 
-def _sweep(work: Path, conversion: Conversion, ours: bool) -> None:
-    """Remove what a run that was cut left half done. Raises InputError: something else is there."""
+def _half_done(work: Path, conversion: Conversion, ours: bool) -> list[Path]:
     texts = {"config.json", checkpoint.INDEX, MANIFEST}
     texts |= {path.name for path in other_files(conversion.checkpoint.folder)}
     shards = {shard.name: shard for shard in conversion.shards}
     parts = {f"{name}.part" for name in shards}
+    found = []
     for path in _entries(work):
         name = path.name
         if name in (_RECORDS, LOCK):
@@ -82,7 +91,8 @@ def _sweep(work: Path, conversion: Conversion, ours: bool) -> None:
                 todo=f"move it away, or remove the folder: rm -r {work}",
             )
         if name not in shards or done(work, conversion, shards[name]) is None:
-            path.unlink()
+            found.append(path)
+    return found
 
 
 def stamp(conversion: Conversion, shard: NewShard) -> list[Any]:

@@ -49,14 +49,23 @@ def cut(piece: Piece, size: int) -> Iterator[Rows]:
 def block_scales(folder: Path, tensor: Tensor) -> Any:
     """A matrix's block scales: float32 [block rows, block columns].
 
-    Raises ActionError: a scale that is no positive finite number.
+    0 is one of a block of zeros. Raises ActionError: a scale that is negative or not finite.
     """
     scales = np.empty(tensor.shape, np.float32)
     with (folder / tensor.file).open("rb", buffering=0) as file:
         read_at(file.fileno(), scales.data.cast("B"), tensor.start, tensor)
-    if not (np.isfinite(scales).all() and (scales > 0).all()):
+    if not (np.isfinite(scales).all() and (scales >= 0).all()):
         raise _corrupt(tensor, "a block scale is not a positive number")
     return scales
+
+
+def _zeros_are_zeros(rows: Rows, block: tuple[int, int], scales: Any, matrix: Any) -> None:
+    """Raises ActionError: a block with scale 0 holds other numbers than 0, so the scale is lost."""
+    for i, j in np.argwhere(scales == 0):
+        low, high = (max(0, at * block[0] - rows.first) for at in (i, i + 1))
+        part = matrix[low:high, j * block[1] : (j + 1) * block[1]]
+        if (part & 127).any():
+            raise _corrupt(rows.piece.source, f"the scale of block {i}, {j} is 0, its numbers not")
 
 
 def convert(
@@ -70,8 +79,8 @@ def convert(
     """Read rows from the file descriptor source, compute, write to the descriptor to.
 
     scales: block_scales of the matrix, None where it has none. arithmetic: what computes, None: the
-    module kernels. Raises ActionError: numbers that are
-    not finite, a source that ends early. Raises OSError.
+    module kernels. Raises ActionError: numbers that are not finite, a source that ends early.
+    Raises OSError.
     """
     if arithmetic is None:
         # Late: numba takes time to import.
@@ -84,6 +93,8 @@ def convert(
         _write_at(to, data.data, piece.start + rows.first)
         return
     count, columns = rows.last - rows.first, tensor.shape[1]
+    if block is not None:
+        _zeros_are_zeros(rows, block, scales, data.reshape(count, columns))
     if piece.what == QUANTISE:
         made = _buffer("target", count * columns).view(np.int8).reshape(count, columns)
         row_scales = np.empty(count, np.float32)

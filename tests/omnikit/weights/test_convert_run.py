@@ -205,6 +205,7 @@ def test_a_source_that_changes_meanwhile_is_noticed(tmp_path: Path) -> None:
         ("model.layers.1.self_attn.kv_b_proj.weight", b"\xff", "no finite number"),
         ("model.layers.2.mlp.experts.1.up_proj.weight_scale_inv", b"\0\0\xc0\x7f", "block scale"),
         ("model.layers.2.mlp.experts.1.up_proj.weight_scale_inv", b"\0\0\x80\xbf", "block scale"),
+        ("model.layers.2.mlp.experts.1.up_proj.weight_scale_inv", b"\0" * 4, "the scale of block"),
     ],
 )
 def test_damaged_numbers_are_named_with_tensor_and_file(
@@ -217,9 +218,22 @@ def test_damaged_numbers_are_named_with_tensor_and_file(
         file.write(value)
     with pytest.raises(ActionError, match=what) as caught:
         run(own, tmp_path / "target")
-    assert name in str(caught.value) and tensor.file in str(caught.value)
+    assert name.replace("_scale_inv", "") in str(caught.value)
+    files = {tensor.file, checkpoint.read(own).tensors[name.replace("_scale_inv", "")].file}
+    assert any(file in str(caught.value) for file in files)
     assert "download it again" in str(caught.value.todo)
     assert not (tmp_path / "target").exists()
+
+
+def test_a_block_of_zeros_may_have_the_scale_0(tmp_path: Path) -> None:
+    made, name = small.make(seed=8), "model.layers.1.self_attn.o_proj.weight"
+    made.tensors[name][1][:128] = 0
+    made.tensors[f"{name}_scale_inv"][1][0] = 0
+    run(made.write(tmp_path / "own"), tmp_path / "target")
+    found = checkpoint.read(tmp_path / "target")
+    assert not any(_data(found, name)[: 128 * 512]) and any(_data(found, name)[128 * 512 :])
+    scales = np.frombuffer(_data(found, f"{name}_scale"), np.float32)
+    assert (scales[:128] == 1).all() and (scales > 0).all()
 
 
 def test_two_at_once_into_one_folder_are_refused(source: Path, tmp_path: Path, alone: None) -> None:
