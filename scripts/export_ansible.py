@@ -20,7 +20,7 @@ from omnikit.config_options import add_config_options, chosen, load_config
 
 def body(options: argparse.Namespace) -> int:
     """Render and write."""
-    from omnikit import ansible_export, local_setup, ranktables
+    from omnikit import ansible_export, local_setup, ranktables, redact
     from omnikit.deployment import prepare
     from omnikit.topology import make_plan
 
@@ -33,7 +33,7 @@ def body(options: argparse.Namespace) -> int:
     if options.dry_run:
         for name, data in ansible_export.files(deployment, out, chosen(options)).items():
             if not name.startswith("archives/"):
-                print(f"--- {out / name}\n{data.decode()}", end="")
+                print(f"--- {out / name}\n{redact.text(data.decode())}", end="")
         return 0
     done = ansible_export.write(deployment, out, chosen(options))
     if options.json:

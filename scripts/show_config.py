@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Show the merged settings of an environment and where each came from, or the schema of them all.
 
-Runs on the control host. Changes nothing; --schema FILE writes that one file. A secret is only
-ever a reference, so there is none to show.
+Runs on the control host. Changes nothing; --schema FILE writes that one file. A secret is a
+reference; one that stands in server.env or server.args all the same is shown as [redacted].
 """
 
 from __future__ import annotations

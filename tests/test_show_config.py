@@ -32,6 +32,16 @@ def test_changed_and_origin_go_together(capsys: pytest.CaptureFixture[str]) -> N
     assert not any("configs/defaults.yaml" in line for line in lines)
 
 
+@pytest.mark.parametrize("form", [[], ["--origin"], ["--json"], ["--json", "--origin"]])
+def test_secrets_of_the_environment_are_not_printed(
+    form: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = ["--set", "server.env.vllm_api_key=LEAK", "--set", "server.args.hf-token=LEAK"]
+    assert show_config.main([*given, *form]) == 0
+    said = capsys.readouterr().out
+    assert "LEAK" not in said and said.count("[redacted]") == 2
+
+
 def test_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert show_config.main(["--json"]) == 0
     assert json.loads(capsys.readouterr().out)["topology"]["proxy"] == "local"

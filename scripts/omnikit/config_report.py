@@ -1,4 +1,7 @@
-"""The merged settings for people and programs: as YAML or JSON, with or without origins."""
+"""The merged settings for people and programs: as YAML or JSON, with or without origins.
+
+A value whose name or form says that it is a secret is [redacted]: what is printed ends in tickets.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +10,14 @@ from typing import Any, Iterator
 
 import yaml
 
+from omnikit import redact
 from omnikit.config import Config
 from omnikit.hidden import Hidden
 from omnikit.located import Node
 from omnikit.scalars import reads_as_text
 
 Leaf = tuple[tuple[str, ...], Node]
+_PLACES = {("keys", "private_key")}  # has a secret's name and is the path of a file
 
 
 class _Dumper(yaml.SafeDumper):
@@ -46,6 +51,12 @@ def leaves(config: Config, *, changed: bool) -> list[Leaf]:
     return list(config.changed() if changed else config.tree.leaves())
 
 
+def shown(leaf: Leaf) -> Any:
+    """A single value as plain data without secrets."""
+    path, node = leaf
+    return node.plain() if path in _PLACES else redact.setting(path, node.plain())
+
+
 def nested(found: list[Leaf]) -> dict[str, Any]:
     """Single values as the maps that they stand in."""
     made: dict[str, Any] = {}
@@ -53,13 +64,13 @@ def nested(found: list[Leaf]) -> dict[str, Any]:
         here = made
         for step in path[:-1]:
             here = here.setdefault(step, {})
-        here[path[-1]] = node.plain()
+        here[path[-1]] = shown((path, node))
     return made
 
 
 def with_origins(found: list[Leaf]) -> str:
     """One line for each value: its name, the value, and where it came from, aligned."""
-    rows = [(f"{dotted(path)} = {one_line(node.plain())}", node) for path, node in found]
+    rows = [(f"{dotted(path)} = {one_line(shown((path, node)))}", node) for path, node in found]
     width = min(max((len(text) for text, _ in rows), default=0), 72)
     return "".join(f"{text.ljust(width)}   # {node.origin}\n" for text, node in rows)
 
@@ -78,7 +89,7 @@ def as_json(found: list[Leaf], *, origins: bool) -> str:
 
 def _located(found: list[Leaf]) -> Iterator[tuple[str, Any]]:
     for path, node in found:
-        yield dotted(path), {"value": node.plain(), "origin": str(node.origin)}
+        yield dotted(path), {"value": shown((path, node)), "origin": str(node.origin)}
 
 
 def one_line(value: Any) -> str:

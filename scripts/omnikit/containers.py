@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any, Optional, Sequence
 
-from omnikit import container_plan, host_container, host_engine, jobs, run
+from omnikit import container_plan, host_container, host_engine, jobs, redact, run
 from omnikit.config import Config
 from omnikit.errors import InputError
 from omnikit.log import say
@@ -90,9 +90,9 @@ def commands(specs_by_host: dict[str, dict[str, container_plan.Spec]]) -> list[s
 
 
 def command(spec: container_plan.Spec) -> str:
-    """The command that makes a container, as a line that can be pasted."""
+    """The command that makes a container, as a line that can be pasted, without secrets."""
     program = "podman" if spec["engine"] == "podman" else "docker"
-    return run.show([program, *host_container.create_words(spec)])
+    return run.show(redact.words([program, *host_container.create_words(spec)]))
 
 
 def what_differs(spec: container_plan.Spec, replace: bool) -> Optional[str]:

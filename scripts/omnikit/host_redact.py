@@ -1,4 +1,4 @@
-"""Take secrets out of log lines before they leave a host. Pure.
+"""Which names hold secrets, and log lines without them before they leave a host. Pure.
 
 Standard library only: this module runs on the hosts.
 """
@@ -6,7 +6,7 @@ Standard library only: this module runs on the hosts.
 from __future__ import annotations
 
 import re
-from typing import Pattern
+from typing import Callable, Match, Pattern, Union
 
 REDACTED = "[redacted]"
 _VALUE = r"(\[[^\]\n]*\]|\"[^\"\n]*\"|'[^'\n]*'|[^\s,;&)}\]\"']+)"
@@ -14,8 +14,44 @@ _NAMES = r"(?:api[-_ ]?key|access[-_]?key(?:[-_]?id)?|secret(?:[-_]?(?:access[-_
 _NAMES += r"|client[-_]secret|passw(?:or)?d|passwd|passphrase|private[-_]key"
 _NAMES += r"|(?:auth|access|refresh|id|api|bearer|hf|session)[-_]?token|token)"
 
+# The one judgement of names: settings, variables, flags and keys, in any case, word by word.
+_KEYS = "api|access|account|encryption|master|private|secret|signing"
+_TOKENS = "access|api|auth|bearer|hf|id|refresh|session"
+_SECRET_NAME = re.compile(
+    rf"(?:^|[_.-])(?:pass|secrets?|token|credentials?|authorization|cookie"
+    rf"|(?:{_KEYS})[_-]?keys?(?:[_-]?id)?|(?:{_TOKENS})[_-]?tokens?)$"
+    r"|passw(?:or)?ds?$|passphrases?$|sshpass$|[_.-](?:pwd|auth)$|^pwd$",
+    re.IGNORECASE,
+)
+_CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
+# Of tokenizers, and of counts: words of text and not of login.
+_TEXT_TOKEN = re.compile(
+    r"(?:audio|bos|cls|eos|first|image|mask|next|output|pad|per|prompt|sep|stop|unk|video)"
+    r"[_-]token$",
+    re.IGNORECASE,
+)
+_NUMBER = re.compile(r"[+-]?\d+(?:\.\d+)?")
+
+
+def is_secret(name: str) -> bool:
+    """Whether a setting, variable or flag of this name holds a secret."""
+    bare = name.strip().lstrip("-")
+    if bare == "PWD":  # the shell's working directory
+        return False
+    spelt = _CAMEL.sub("_", bare)
+    return bool(_SECRET_NAME.search(spelt)) and not _TEXT_TOKEN.search(spelt)
+
+
+def _named(found: Match[str]) -> str:
+    """A name and its value; the value is taken out where the name says so."""
+    begin, name, between, value = found.groups()
+    counted = _NUMBER.fullmatch(value) and name.lower().endswith(("token", "pass"))
+    hidden = is_secret(name) and not counted  # "time_to_first_token: 0.3", "first pass: 12"
+    return f"{begin}{name}{between}{REDACTED}" if hidden else found[0]
+
+
 # What is taken out: a name for people, the pattern, what stands there instead.
-PATTERNS: tuple[tuple[str, Pattern[str], str], ...] = (
+PATTERNS: tuple[tuple[str, Pattern[str], Union[str, Callable[[Match[str]], str]]], ...] = (
     (
         "Authorization and Cookie headers",
         re.compile(
@@ -37,12 +73,14 @@ PATTERNS: tuple[tuple[str, Pattern[str], str], ...] = (
         rf"\1{REDACTED}",
     ),
     (
-        "variables like HF_TOKEN=VALUE",
-        re.compile(
-            r"\b([A-Z][A-Z0-9_]*_(?:TOKEN|SECRET|PASSWORD|PASSWD|API_KEY|ACCESS_KEY|PRIVATE_KEY)"
-            rf"[\"']?\s*[:=]\s*){_VALUE}"
-        ),
-        rf"\1{REDACTED}",
+        'values whose name says so, like HF_TOKEN=VALUE, "db_password": VALUE, --my-token VALUE',
+        re.compile(rf"(?<![\w.-])(-{{0,2}})([A-Za-z][\w.-]{{0,99}})([\"']?\s*[:=]\s*){_VALUE}"),
+        _named,
+    ),
+    (
+        "options whose name says so",
+        re.compile(rf"(?<![\w.-])(--)([A-Za-z][\w.-]{{0,99}})( +)(?!--){_VALUE}"),
+        _named,
     ),
     (
         "passwords in addresses",
@@ -60,7 +98,7 @@ PATTERNS: tuple[tuple[str, Pattern[str], str], ...] = (
 )
 # A line without any of these (lower case) has nothing that a pattern would find.
 _HINTS = (
-    *("key", "token", "secret", "passw", "passphrase", "auth", "cookie", "bearer", "@"),
+    *("key", "token", "secret", "pass", "pwd", "credential", "auth", "cookie", "bearer", "@"),
     *("sk-", "hf_", "ghp_", "gho_", "ghu_", "ghs_", "ghr_", "glpat-", "akia", "eyj"),
 )
 _KEY_BEGINS = re.compile(r"-----BEGIN [A-Z0-9 ]*PRIVATE KEY-----")

@@ -14,6 +14,7 @@ from omnikit import (
     live,
     local_setup,
     ranktables,
+    redact,
     run,
     source_steps,
 )
@@ -51,7 +52,7 @@ def show(
     else:
         changes = {host.name: _changes(deployment, host) for host in plan.hosts}
     if as_json:
-        print(json.dumps(_as_data(deployment, changes), indent=1))
+        print(json.dumps(redact.clean(_as_data(deployment, changes)), indent=1))
         return 0
     print(_as_text(deployment, changes))
     for step in local_setup.missing(config, plan):
@@ -68,7 +69,7 @@ def show(
     if contents:
         for host, files in deployment.files.items():
             for name, text in sorted(files.items()):
-                print(f"\n--- {host}: {name}\n{text}", end="")
+                print(f"\n--- {host}: {name}\n{redact.text(text)}", end="")
     return 0
 
 
@@ -149,8 +150,8 @@ def _as_data(deployment: Deployment, changes: Mapping[str, Any]) -> dict[str, An
     for node in plan.nodes:
         data = asdict(node)
         for server, made in zip(node.servers, data["servers"]):
-            made["argv"] = list(node.argv(server))
-            made["env"] = node.environment(server)
+            made["argv"] = redact.words(node.argv(server))
+            made["env"] = redact.variables(node.environment(server))
         nodes.append(data)
     return {
         "environment": plan.environment,
@@ -237,6 +238,7 @@ def _commands(config: Config, plan: Plan) -> str:
             lines.append(f"  {spec['name']} on {host.name}: {containers.command(spec)}")
     for node in plan.nodes:
         for server in node.servers:
-            line = run.show(node.argv(server), node.environment(server))
+            env = redact.variables(node.environment(server))
+            line = run.show(redact.words(node.argv(server)), env)
             lines.append(f"  {server.name} on {node.host}: {line}")
     return "\n".join(lines)

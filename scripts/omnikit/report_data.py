@@ -14,16 +14,16 @@ from omnikit import (
     environment_checks,
     ranktable,
     ranktables,
+    redact,
     releases,
     report_files,
-    report_redact,
     status,
     timeline_records,
     timeline_report,
 )
 from omnikit.config import Config
 from omnikit.errors import InputError, ToolkitError
-from omnikit.hidden import REDACTED
+from omnikit.host_redact import REDACTED
 from omnikit.layers import PROJECT
 from omnikit.log import say
 from omnikit.plan_types import NodePlan, Plan
@@ -70,7 +70,7 @@ def collect(config: Config, check: bool) -> dict[str, Any]:
         "logs": report_files.log_errors(name),
         "notes": notes,
     }
-    cleaned: dict[str, Any] = report_redact.clean(data)
+    cleaned: dict[str, Any] = redact.clean(data)
     return cleaned
 
 
@@ -156,24 +156,24 @@ def _timeline(environment: str, notes: list[str]) -> Optional[dict[str, Any]]:
 
 def settings(config: Config) -> list[dict[str, str]]:
     """What differs from configs/defaults.yaml: value, default and origin."""
-    rows = []
-    for path, node in config_report.leaves(config, changed=True):
-        value, default = node.plain(), config.defaults.find(path)
-        secret = report_redact.is_secret(path[-1])
-        secret = secret or (isinstance(value, list) and report_redact.words(value))
-        rows.append(
-            {
-                "name": config_report.dotted(path),
-                "value": REDACTED if secret and value else _short(value),
-                "default": "" if default is None else _short(default.plain()),
-                "origin": str(node.origin),
-            }
-        )
-    return rows
+    return [
+        {
+            "name": config_report.dotted(path),
+            "value": _short(config_report.shown((path, node))),
+            "default": _default(config, path),
+            "origin": str(node.origin),
+        }
+        for path, node in config_report.leaves(config, changed=True)
+    ]
+
+
+def _default(config: Config, path: tuple[str, ...]) -> str:
+    node = config.defaults.find(path)
+    return "" if node is None else _short(config_report.shown((path, node)))
 
 
 def _short(value: Any) -> str:
-    text = config_report.one_line(value)
+    text = value if value == REDACTED else config_report.one_line(value)
     return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from omnikit.host_redact import REDACTED, Redactor, names
+from omnikit.host_redact import REDACTED, Redactor, is_secret, names
 
 SECRET = "s3cr3t-V4lue.x"
 
@@ -19,6 +19,10 @@ SECRET = "s3cr3t-V4lue.x"
         f'{{"password": "{SECRET}", "user": "ann"}}',
         f"export HF_TOKEN={SECRET}",
         f"pulling from http://ann:{SECRET}@registry.example/x",
+        f"vllm_api_key={SECRET}",
+        f'{{"s3_secret_key": "{SECRET}"}}',
+        f"MYSQL_PWD={SECRET}",
+        f"vllm serve --hub-token {SECRET} --port 1",
         "using sk-abcdefghijklmnopqrstuv",
         "hf_abcdefghijklmnopqrstuvwxyz is the token",
     ],
@@ -49,12 +53,38 @@ def test_a_private_key_goes_line_by_line() -> None:
         "INFO 11-23 09:58:33 [core.py:1] Avg prompt throughput: 12.3 tokens/s, max_tokens: 16",
         "tokenizer='/data/models/x', tokenizer_mode=auto, skip_tokenizer_init=False",
         "key cache dtype is auto",
+        "time_to_first_token: 0.31, first pass: 12, PWD=/root/work",
         "192.0.2.1 - - [23/Nov/2026:09:59:22 +0000] POST /v1/completions 200",
     ],
 )
 def test_ordinary_lines_stay_as_they_are(line: str) -> None:
     redactor = Redactor()
     assert redactor.line(line) == line and redactor.count == 0
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("api-key", "--api-key", "HF_TOKEN", "OPENAI_API_KEY", "password", "vllm_api_key"),
+        *("db_password", "my_token", "API_KEYS", "DB_CREDENTIAL", "SSL_KEY_PASSPHRASE"),
+        *("DB_PASS", "MYSQL_PWD", "SIGNING_KEY", "s3_secret_key", "AWS_SECRET_ACCESS_KEY"),
+        *("PGPASSWORD", "apiKey", "authToken", "auth_tokens", "REDISCLI_AUTH", "ansible_ssh_pass"),
+    ],
+)
+def test_names_that_hold_secrets(name: str) -> None:
+    assert is_secret(name)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("file", "max-num-batched-tokens", "tokens", "block_size", "key", "token_threshold"),
+        *("tokenizer", "eos_token", "PWD", "OLDPWD", "passed", "bypass", "max_tokens", "key_file"),
+        *("password_file", "output_tokens_per_s", "author", "kv_rank", "monkey", "secretary"),
+    ],
+)
+def test_names_that_hold_none(name: str) -> None:
+    assert not is_secret(name)
 
 
 def test_what_is_taken_out_has_names_for_people() -> None:

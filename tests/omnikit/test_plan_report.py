@@ -36,6 +36,14 @@ def test_json_has_whole_commands_and_variables(capsys) -> None:
     assert data["proxy"]["port"] == 7000
 
 
+@pytest.mark.parametrize("environment", ["local", "2p1d"])
+def test_secrets_are_not_printed(capsys, environment: str) -> None:
+    given = ["server.env.db_password=LEAK", "server.args.api-key=LEAK", "server.env.API_KEYS=LEAK"]
+    for form in ({"commands": True, "contents": True}, {"as_json": True}):
+        text = shown(capsys, environment, *given, **form)
+        assert "LEAK" not in text and "[redacted]" in text and "db_password" in text
+
+
 def test_what_would_be_installed_first_is_said(capsys, tmp_path) -> None:
     text = shown(capsys, "local", f"engine.venv={tmp_path}/none", f"model.path={tmp_path}/m")
     assert "before that: install the engine into" in text

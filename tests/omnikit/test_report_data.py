@@ -78,7 +78,22 @@ def test_settings_have_default_and_origin_and_no_secret(tmp_path: Path) -> None:
     assert rows["paths.work_dir"]["origin"].endswith("case.yaml:3")
     command = AWAY.replace("[/bin/true]", "[/bin/true, --api-key, topsecret1]")
     rows = {one["name"]: one for one in report_data.settings(load(tmp_path, command))}
-    assert rows["server.command"]["value"] == "[redacted]"
+    assert rows["server.command"]["value"] == "[/bin/true, --api-key, '[redacted]']"
+    assert "topsecret1" not in str(rows)
+
+
+SECRETS = (
+    *("vllm_api_key", "db_password", "my_token", "API_KEYS", "DB_CREDENTIAL", "DB_PASS"),
+    *("SSL_KEY_PASSPHRASE", "MYSQL_PWD", "SIGNING_KEY", "s3_secret_key"),
+)
+
+
+def test_no_secret_of_the_environment_is_shown(tmp_path: Path) -> None:
+    env = ", ".join(f"{name}: LEAK" for name in SECRETS)
+    loaded = load(tmp_path, AWAY.replace("HF_TOKEN: quite-secret-words", env))
+    rows = {one["name"]: one["value"] for one in report_data.settings(loaded)}
+    assert [rows[f"server.env.{name}"] for name in SECRETS] == ["[redacted]"] * len(SECRETS)
+    assert "LEAK" not in json.dumps(report_data.collect(loaded, False))
 
 
 def test_the_rank_table_by_instance(tmp_path: Path) -> None:
