@@ -15,15 +15,20 @@ from omnikit.plan_types import HostPlan, Plan
 from omnikit.schema import Settings
 from omnikit.topology import make_plan
 
+NOT_DEPLOYED = "not deployed from here"  # a state
+
 
 def collect(config: Config) -> dict[str, Any]:
-    """Observe all hosts: {environment, ok, url, nodes, completion}.
+    """Observe all hosts: {environment, asked, ok, url, nodes, completion}.
 
-    A host that was never deployed to shows its planned nodes as stopped.
+    A host that was never deployed to shows its planned nodes as stopped. Where nothing was deployed
+    from this machine no host is asked, and nothing is known of any.
     """
     plan = make_plan(config)
+    asked = is_deployed(config)
     observed = observe(config, plan)
-    nodes = [observed.get(name) or _stopped(name, role, host) for name, role, host in _rows(plan)]
+    state = "stopped" if asked else NOT_DEPLOYED
+    nodes = [observed.get(n) or _idle(n, role, host, state) for n, role, host in _rows(plan)]
     planned = {node["node"] for node in nodes}
     nodes += [node for name, node in observed.items() if name not in planned]
     for node in nodes:
@@ -37,11 +42,17 @@ def collect(config: Config) -> dict[str, Any]:
         completion = smoke_test.one_completion(plan, config.settings).as_dict()
     return {
         "environment": plan.environment,
+        "asked": asked,
         "ok": bool(ready and completion and completion["passed"]),
         "url": smoke_test.base_url(plan),
         "nodes": nodes,
         "completion": completion,
     }
+
+
+def is_deployed(config: Config) -> bool:
+    """Whether anything was deployed from this machine, so that its hosts are worth asking."""
+    return (deployment.control_folder(config.environment) / "inventory.json").exists()
 
 
 def observe(config: Config, plan: Plan) -> dict[str, dict[str, Any]]:
@@ -51,7 +62,7 @@ def observe(config: Config, plan: Plan) -> dict[str, dict[str, Any]]:
     long. Nodes of a host that cannot be reached are "unreachable", with the reason. Raises
     ActionError where a host's answer is an error.
     """
-    if not (deployment.control_folder(config.environment) / "inventory.json").exists():
+    if not is_deployed(config):
         return {}
     found: dict[str, dict[str, Any]] = {}
     with ThreadPoolExecutor(max_workers=max(1, len(plan.hosts))) as pool:
@@ -60,7 +71,7 @@ def observe(config: Config, plan: Plan) -> dict[str, dict[str, Any]]:
             if isinstance(answer, str):
                 for name, role, place in _rows(plan):
                     if place == host.name:
-                        away = {**_stopped(name, role, place), "state": "unreachable"}
+                        away = _idle(name, role, place, "unreachable")
                         found[name] = {**away, "reason": answer}
                 continue
             for node in answer:
@@ -104,8 +115,8 @@ def _rows(plan: Plan) -> list[tuple[str, str, str]]:
     return rows
 
 
-def _stopped(name: str, role: str, host: str) -> dict[str, Any]:
-    return {"node": name, "role": role, "host": host, "state": "stopped", "servers": []}
+def _idle(name: str, role: str, host: str, state: str) -> dict[str, Any]:
+    return {"node": name, "role": role, "host": host, "state": state, "servers": []}
 
 
 def as_text(found: dict[str, Any]) -> str:
@@ -128,7 +139,10 @@ def as_text(found: dict[str, Any]) -> str:
     away = {n["host"]: n["reason"] for n in found["nodes"] if n["state"] == "unreachable"}
     lines = [table(rows, header), *notes, *away.values()]
     completion = found["completion"]
-    if completion is None:
+    if not found["asked"]:
+        lines.append("nothing was deployed from this machine; no host was asked.")
+        lines.append(f"What to do: invoke deploy -e {found['environment']}, or ask where it was")
+    elif completion is None:
         lines.append("no completion was tried: not every server is ready.")
         lines.append("What to do: make deploy, or see why: invoke logs")
     elif completion["passed"]:

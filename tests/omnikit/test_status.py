@@ -14,7 +14,8 @@ def server(**more):
 def shown(state: str, completion, **more) -> str:
     node = {"node": "p0", "role": "prefill", "host": "h", "state": state}
     node["servers"] = [server(state=state, **more)]
-    return status.as_text({"nodes": [node], "url": "http://x:1", "completion": completion})
+    found = {"nodes": [node], "url": "http://x:1", "completion": completion, "asked": True}
+    return status.as_text(found)
 
 
 def test_a_ready_server_has_its_figures() -> None:
@@ -37,11 +38,25 @@ def test_spans(seconds, text) -> None:
     assert status.span(seconds) == text
 
 
-def test_what_was_never_deployed_is_stopped(tmp_path) -> None:
+def never_deployed(tmp_path):
     loaded = config.load(
         "tests/environments/single.yaml", assignments=[f"paths.work_dir={tmp_path}"], environ={}
     )
     object.__setattr__(loaded, "environment", "never-deployed")
-    found = status.collect(loaded)
-    assert not found["ok"] and found["completion"] is None
-    assert [node["state"] for node in found["nodes"]] == ["stopped"]
+    return loaded
+
+
+def test_where_nothing_was_deployed_from_here_nothing_is_known(tmp_path) -> None:
+    found = status.collect(never_deployed(tmp_path))
+    assert not found["ok"] and not found["asked"] and found["completion"] is None
+    assert [node["state"] for node in found["nodes"]] == [status.NOT_DEPLOYED]
+    text = status.as_text(found)
+    assert "no host was asked" in text and "stopped" not in text
+    assert "invoke deploy -e never-deployed" in text
+
+
+def test_a_host_without_anything_is_stopped(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(status.deployment, "control_folder", lambda _: tmp_path)
+    (tmp_path / "inventory.json").write_text("{}")
+    found = status.collect(never_deployed(tmp_path))
+    assert found["asked"] and [node["state"] for node in found["nodes"]] == ["stopped"]
