@@ -1,9 +1,12 @@
-"""A file that an option names and a command will write: looked at before any work is done."""
+"""A file that an option names and a command will write: looked at before any work is done, written
+whole after it.
+"""
 
 from __future__ import annotations
 
 import os
 import stat
+from contextlib import suppress
 from pathlib import Path
 
 from omnikit.errors import InputError
@@ -62,3 +65,21 @@ def _no_place(path: Path) -> str:
     if not above.is_dir():
         return f"{above} is a file, no folder."
     return "" if os.access(above, os.W_OK | os.X_OK) else f"the folder {above} may not be written."
+
+
+def write(path: Path, text: str) -> None:
+    """Write a file whole, for its owner alone; nothing is left of one that failed. Raises OSError.
+
+    What UTF-8 cannot hold becomes a question mark.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
+        with os.fdopen(os.open(beside, flags, 0o600), "wb") as file:
+            file.write(text.encode("utf-8", "replace"))
+        beside.replace(path)
+    except BaseException:  # an interrupt too
+        with suppress(OSError):
+            beside.unlink()
+        raise

@@ -65,3 +65,22 @@ def test_what_is_no_file_is_refused(tmp_path: Path, text: str, said: str) -> Non
         out_file.regular(text, "--out")
     assert raised.value.where == f"--out {text!r}"
     assert raised.value.todo and "--out FILE" in raised.value.todo
+
+
+def test_it_is_whole_and_of_its_owner_or_not_there(tmp_path: Path) -> None:
+    out_file.write(tmp_path / "new" / "r.html", "\u00fc\ud800")
+    assert (tmp_path / "new" / "r.html").read_text(encoding="utf-8") == "\u00fc?"
+    assert (tmp_path / "new" / "r.html").stat().st_mode & 0o077 == 0
+
+
+@pytest.mark.parametrize("error", [OSError, KeyboardInterrupt, ValueError])
+def test_nothing_is_left_of_a_file_that_failed(
+    error: type[BaseException], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def replace(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(Path, "replace", replace)
+    with pytest.raises(error):
+        out_file.write(tmp_path / "r.html", "x")
+    assert list(tmp_path.iterdir()) == []
