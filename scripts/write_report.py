@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from pathlib import Path
 from typing import Optional, Sequence
 
 from omnikit import cli
@@ -20,30 +19,35 @@ from omnikit.config_options import add_config_options, load_config
 
 def body(options: argparse.Namespace) -> int:
     """Gather, write, and say where it is."""
+    from omnikit import out_file
     from omnikit.layers import PROJECT, shown_path
 
     config = load_config(options)
-    out = options.out or PROJECT / "build" / "reports" / f"{config.environment}.html"
+    usual = PROJECT / "build" / "reports" / f"{config.environment}.html"
+    # Before any host is asked: a mistake here would come out minutes later.
+    out = out_file.checked(str(usual) if options.out is None else options.out, "--out")
     if options.dry_run:
         from omnikit.topology import make_plan
 
         hosts = ", ".join(host.name for host in make_plan(config).hosts)
-        print(f"would ask {hosts} for the state of the servers")
+        print(f"would ask {hosts} for the state of the servers, if deployed from here")
         if options.check:
             print(f"would check {hosts} as invoke check-env does")
         print("would print the data" if options.json else f"would write {shown_path(out)}")
         return 0
 
-    from omnikit import report_data, report_page
+    from omnikit import report_data, report_notes, report_page
+    from omnikit.report_words import words
 
     data = report_data.collect(config, options.check)
+    notes = [report_notes.said(note, words("en")) for note in data["notes"]]
     if options.json:
-        print(json.dumps(data, indent=1))
-        if not options.out:
+        print(json.dumps({**data, "notes": notes}, indent=1))
+        if options.out is None:
             return 0
     text = report_page.page(data, options.language)
     report_page.write(out, text)
-    for note in data["notes"]:
+    for note in notes:
         print(f"note: {note}", file=sys.stderr)
     if not options.json:
         size = len(text.encode()) / 1024
@@ -57,9 +61,7 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
         __doc__ or "", example="python scripts/write_report.py -e 2p1d --out 2p1d.html"
     )
     add_config_options(made)
-    made.add_argument(
-        "--out", type=Path, metavar="FILE", help="the file (default build/reports/NAME.html)"
-    )
+    made.add_argument("--out", metavar="FILE", help="the file (default build/reports/NAME.html)")
     made.add_argument("--check", action="store_true", help="check all hosts now, as check-env does")
     made.add_argument("--language", choices=["en", "zh"], default="en", help="of headings (en)")
     made.add_argument("--dry-run", action="store_true", help="show what would be done, do nothing")

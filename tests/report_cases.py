@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from omnikit import config as configuration
-from omnikit import report_data, report_files
+from omnikit import report_data, report_files, status
 from omnikit.config import Config
 from omnikit.plan_types import Plan
 from omnikit.topology import make_plan
@@ -32,7 +32,9 @@ def redirect(monkeypatch: Any, folder: Path) -> None:
             module = importlib.import_module("omnikit.deployment")
         monkeypatch.setattr(module, "control_folder", lambda environment: folder / environment)
     log_errors = report_files.log_errors
-    monkeypatch.setattr(report_files, "log_errors", lambda name: log_errors(name, folder / "logs"))
+    monkeypatch.setattr(
+        report_files, "log_errors", lambda name, notes: log_errors(name, notes, folder / "logs")
+    )
 
 
 def collected(monkeypatch: Any, folder: Path, environment: str) -> dict[str, Any]:
@@ -41,6 +43,37 @@ def collected(monkeypatch: Any, folder: Path, environment: str) -> dict[str, Any
     loaded = configuration.load(environment, environ={})
     fill(loaded, folder)
     return report_data.collect(loaded, False)
+
+
+def serving(monkeypatch: Any, mixed: bool = False) -> None:
+    """Have all servers of every environment ready; mixed: half of the nodes in other states."""
+
+    def collect(config: Config) -> dict[str, Any]:
+        plan = make_plan(config)
+        nodes = []
+        for number, node in enumerate(plan.nodes):
+            state = ("ready", "ready", "starting", "failed", "ready", "unreachable")[number % 6]
+            state = state if mixed else "ready"
+            about = {"node": node.name, "role": node.role, "host": node.host, "state": state}
+            if state == "unreachable":
+                reason = f"host {node.host}: {node.address} does not answer."
+                nodes.append({**about, "servers": [], "reason": reason})
+                continue
+            figures = {"uptime_s": 12345, "running": 3, "waiting": 0, "kv_usage": 0.1234}
+            servers = [
+                {"name": one.name, "port": one.api_port, "state": state, **figures}
+                for one in node.servers
+            ]
+            nodes.append({**about, "servers": servers})
+        if plan.proxy:
+            about = {"node": plan.proxy.name, "role": "proxy", "host": plan.proxy.host}
+            server = {"name": plan.proxy.name, "port": plan.proxy.port, "uptime_s": 99}
+            nodes.append({**about, "state": "ready", "servers": [{**server, "state": "ready"}]})
+        done = None if mixed else {"passed": True, "found": "' Paris' in 0.2 s"}
+        about = {"environment": plan.environment, "asked": True, "url": "http://x"}
+        return {**about, "ok": not mixed, "nodes": nodes, "completion": done}
+
+    monkeypatch.setattr(status, "collect", collect)
 
 
 def fill(config: Config, folder: Path, hostile: str = "") -> None:

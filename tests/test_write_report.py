@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import report_cases
 import write_report
-from omnikit import check_record, deployment, jobs
+from omnikit import check_record, deployment, jobs, report_data
 
 HERE = """
 profile: {engine: cpu, model: tiny-qwen2}
@@ -42,7 +42,8 @@ def test_a_report_is_written_and_named(tmp_path: Path, capsys: pytest.CaptureFix
     assert write_report.main(environment(tmp_path)) == 0
     said = capsys.readouterr()
     assert "report of site: " in said.out and "r.html" in said.out and "KiB" in said.out
-    assert "note: site does not serve now" in said.err
+    assert "note: Nothing was deployed from this machine" in said.err
+    assert "asking the hosts" not in said.err
     text = (tmp_path / "out" / "r.html").read_text(encoding="utf-8")
     assert "<h1>Report of site</h1>" in text and "topsecret1" not in text
     assert write_report.main([*environment(tmp_path), "--language", "zh"]) == 0
@@ -56,7 +57,8 @@ def test_a_host_that_is_away_is_a_note_and_no_failure(
     (tmp_path / "site").mkdir()
     (tmp_path / "site" / "inventory.json").write_text("{}")
     assert write_report.main(words) == 0
-    assert "note: host here: " in capsys.readouterr().err
+    assert "note: site does not serve now" in (said := capsys.readouterr().err)
+    assert "note: host here: " in said and "asking the hosts" in said
     assert "unreachable" in (tmp_path / "out" / "r.html").read_text(encoding="utf-8")
 
 
@@ -89,5 +91,26 @@ def test_mistakes_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     assert write_report.main(["-e", "no-such"]) == 2
     assert "there is no environment named 'no-such'" in capsys.readouterr().err
     (tmp_path / "out").write_text("a file")
-    assert write_report.main(environment(tmp_path)) == 1
-    assert "the report cannot be written" in capsys.readouterr().err
+    assert write_report.main(environment(tmp_path)) == 2
+    assert "out is no folder" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("out", ["", ".", "/", "/dev/stdout"])
+def test_a_wrong_target_is_named_before_any_host_is_asked(
+    out: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(report_data, "collect", None)
+    assert write_report.main([*environment(tmp_path)[:2], f"--out={out}"]) == 2
+    assert "What to do: name a file" in capsys.readouterr().err
+    assert Path("/dev/stdout").is_symlink()
+
+
+def test_no_secret_of_the_environment_is_in_page_or_data(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = ("vllm_api_key", "db_password", "my_token", "API_KEYS", "DB_CREDENTIAL", "MYSQL_PWD")
+    given = [word for name in names for word in ("--set", f"server.env.{name}=LEAK")]
+    assert write_report.main([*environment(tmp_path), *given, "--json"]) == 0
+    page = (tmp_path / "out" / "r.html").read_text(encoding="utf-8")
+    for text in (capsys.readouterr().out, page):
+        assert "LEAK" not in text and "server.env.vllm_api_key" in text

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from pathlib import Path
 from typing import Any, Mapping, Sequence
 
 from omnikit import bundle
@@ -11,6 +12,7 @@ from omnikit.check_entry import Entry
 from omnikit.deployment import control_folder
 
 FILE = "checks.json"
+_PARTS = ("id", "title", "state", "found", "needed", "todo")
 
 
 def keep(
@@ -29,11 +31,32 @@ def keep(
 
 def last(environment: str) -> dict[str, Any]:
     """By host: time, checks and facts; empty where none were made, or the file is damaged."""
+    return read(environment)[0]
+
+
+def read(environment: str) -> tuple[dict[str, Any], list[str]]:
+    """What last says, and what is wrong with the file or with hosts that were left out."""
     try:
-        found = json.loads((control_folder(environment) / FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
+        found = json.loads(path(environment).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}, []
+    except (OSError, ValueError, RecursionError) as error:
+        return {}, [str(error)]
     if not isinstance(found, dict):
-        return {}
-    whole = {"time", "checks", "facts"}
-    return {host: own for host, own in found.items() if whole <= set(own)}
+        return {}, ["it has no hosts"]
+    whole = {host: own for host, own in found.items() if _is_whole(own)}
+    return whole, [f"the checks of host {host}" for host in found if host not in whole]
+
+
+def path(environment: str) -> Path:
+    """Where they are kept."""
+    return control_folder(environment) / FILE
+
+
+def _is_whole(own: Any) -> bool:
+    if not isinstance(own, dict) or not isinstance(own.get("facts"), dict) or "time" not in own:
+        return False
+    checks = own.get("checks")
+    return isinstance(checks, list) and all(
+        isinstance(one, dict) and set(_PARTS) <= set(one) for one in checks
+    )

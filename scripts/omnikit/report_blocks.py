@@ -2,14 +2,37 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass, field
 from typing import Any, Mapping, Optional, Sequence
 
+from omnikit.report_words import Words
+
 Block = Mapping[str, Any]
 _COLUMNS = 5  # that a phone has room for
 NONE = "–"  # a cell without a value
+_UNPRINTABLE = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\u200e\u200f\u202a-\u202e\u2066-\u2069\ufffe\uffff]"
+)
 _TIME = re.compile(r"\d{4}-\d\d-\d\d[T ][\d:]+")
+
+
+class Shown(str):
+    """A state in the reader's language, with the CSS class of its raw word."""
+
+    kind: str
+
+    def __new__(cls, shown: str, kind: str) -> Shown:
+        """shown: as the reader sees it."""
+        made = super().__new__(cls, shown)
+        made.kind = kind
+        return made
+
+
+def state(raw: str, t: Words) -> Shown:
+    """A state's cell."""
+    return Shown(t.known(raw), mood(raw))
 
 
 @dataclass
@@ -49,9 +72,14 @@ class Section:
         """
         shown = [[cell(value) for value in row] for row in rows]
         right = {int(digit, 36) for digit in numbers}
-        style = "long" if long else "wide" if len(head) > _COLUMNS else "plain"
+        wide = len(head) > _COLUMNS
+        style = ("long wide" if wide else "long") if long else "wide" if wide else "plain"
         about = {"caption": caption, "head": head, "style": style, "named": named}
         self.blocks.append({"kind": "table", **about, "rows": shown, "right": right})
+
+    def folded(self, summary: str, blocks: Sequence[Block]) -> None:
+        """Blocks that are shown when their summary is opened."""
+        self.blocks.append({"kind": "folded", "summary": summary, "blocks": blocks})
 
     def drawing(
         self, wide: str, narrow: str, legend: Optional[Sequence[tuple[str, str]]] = None
@@ -70,16 +98,34 @@ def cell(value: Any) -> str:
     """A value as a table shows it."""
     if value in (None, "", "-"):
         return NONE
+    if isinstance(value, Shown):
+        return value
+    if isinstance(value, float) and not math.isfinite(value):
+        return NONE
     if isinstance(value, float):
         return f"{value:.1f}" if abs(value) >= 10 else f"{value:.3g}"
     return str(value)
 
 
+def printable(value: Any) -> Any:
+    """Data in which no text has characters that a page cannot hold, or that turn its words round.
+
+    Control characters, halves of surrogate pairs and marks of direction become U+FFFD.
+    """
+    if isinstance(value, dict):
+        return {printable(key): printable(child) for key, child in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [printable(child) for child in value]
+    return _UNPRINTABLE.sub("\ufffd", value) if isinstance(value, str) else value
+
+
 def mood(text: str) -> str:
     """The CSS class of a word that tells a state, or of a time, "" for any other text."""
-    if text in ("ready", "ok", "serves", "正常服务"):
+    if isinstance(text, Shown):
+        return text.kind
+    if text in ("ready", "ok", "serves"):
         return "good"
-    if text in ("failed", "unreachable", "stopped", "does not serve", "未提供服务"):
+    if text in ("failed", "unreachable", "stopped", "does not serve"):
         return "bad"
     if text in ("warning", "unknown", "starting", "cut off"):
         return "warn"

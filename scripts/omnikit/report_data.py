@@ -3,71 +3,65 @@
 from __future__ import annotations
 
 import json
-import re
 import time
 from typing import Any, Mapping, Optional
 
 from omnikit import (
     check_record,
     config_report,
-    engine_pins,
     environment_checks,
     ranktable,
     ranktables,
     redact,
     releases,
     report_files,
+    report_notes,
+    report_versions,
     status,
     timeline_records,
     timeline_report,
 )
 from omnikit.config import Config
-from omnikit.errors import InputError, ToolkitError
+from omnikit.errors import ToolkitError
 from omnikit.host_redact import REDACTED
-from omnikit.layers import PROJECT
 from omnikit.log import say
 from omnikit.plan_types import NodePlan, Plan
-from omnikit.topology import make_plan, resolve_path
+from omnikit.report_notes import Note, left_out
+from omnikit.topology import make_plan
 
-_FACTS = {
-    "driver_version": "NPU driver",
-    "firmware_version": "NPU firmware",
-    "cann_version": "CANN",
-    "engine": "container engine",
-    "image_id": "image on the host",
-    "python": "Python on the host",
-}
 _LONGEST = 400  # characters of a setting's value
 
 
 def collect(config: Config, check: bool) -> dict[str, Any]:
     """Gather it. check: look at all hosts now, as check-env does. Status is asked now.
 
-    What cannot be had is named in notes. Raises InputError for a wrong configuration only.
+    What cannot be had, or is damaged, is named in notes: forms with holes, see report_notes. Raises
+    InputError for a wrong configuration only.
     """
     plan = make_plan(config)
     name = plan.environment
-    notes: list[str] = []
+    notes: list[Note] = []
+    found = _status(config, plan, notes)
     if check:
-        found = environment_checks.run(config, plan, [host.name for host in plan.hosts])
-        check_record.keep(name, found.checks, found.facts)
-    checks = check_record.last(name)
-    known = releases.all_of(name)
+        new = environment_checks.run(config, plan, [host.name for host in plan.hosts])
+        check_record.keep(name, new.checks, new.facts)
+    checks = _checks(name, notes)
+    known = _releases(name, notes)
     data = {
         "environment": name,
         "made": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "plan": plan_data(config, plan),
-        "status": _status(config, notes),
+        "status": found,
         "checks": {host.name: checks[host.name] for host in plan.hosts if host.name in checks},
         "timeline": _timeline(name, notes),
-        "releases": [{"number": one.number, **one.about} for one in reversed(known)],
-        "audit": report_files.audit(name),
-        "versions": versions(config, known, checks),
+        "releases": known,
+        "audit": report_files.audit(name, notes),
+        "versions": report_versions.versions(config, known, checks),
         "ranktable": rank_tables(config, plan, notes),
         "settings": settings(config),
-        "benchmarks": report_files.benchmarks(name),
-        "profiles": report_files.profiles(name),
-        "logs": report_files.log_errors(name),
+        "benchmarks": report_files.benchmarks(name, notes),
+        "profiles": report_files.profiles(name, notes),
+        "logs": report_files.log_errors(name, notes),
         "notes": notes,
     }
     cleaned: dict[str, Any] = redact.clean(data)
@@ -126,32 +120,61 @@ def _node(node: NodePlan) -> dict[str, Any]:
     }
 
 
-def _status(config: Config, notes: list[str]) -> Optional[dict[str, Any]]:
-    say(f"asking the hosts of {config.environment} how their servers are")
+def _status(config: Config, plan: Plan, notes: list[Note]) -> Optional[dict[str, Any]]:
+    if status.is_deployed(config):
+        say(f"asking the hosts of {config.environment} how their servers are")
     try:
         found = status.collect(config)
     except ToolkitError as error:
-        notes.append(f"The state of the servers could not be asked. {error}")
+        form = "The state of the servers could not be asked: {reason}"
+        report_notes.add(notes, form, reason=str(error))
         return None
-    away = {n["host"]: n["reason"] for n in found["nodes"] if n["state"] == "unreachable"}
-    notes += [str(reason) for reason in away.values()]
-    if not away and not found["ok"]:
-        notes.append(f"{config.environment} does not serve now: see the state of its servers.")
+    if not found["asked"]:
+        form = "Nothing was deployed from this machine; no host was asked for its state."
+        report_notes.add(notes, form)
+    elif not found["ok"]:
+        form = "{name} does not serve now: see the state of its servers."
+        report_notes.add(notes, form, name=config.environment)
+    addresses = {host.name: str(host.address) for host in plan.hosts}
+    report_notes.away(notes, found["nodes"], addresses)
     return found
 
 
-def _timeline(environment: str, notes: list[str]) -> Optional[dict[str, Any]]:
+def _checks(environment: str, notes: list[Note]) -> dict[str, Any]:
+    checks, faults = check_record.read(environment)
+    for fault in faults:
+        report_notes.damaged(notes, check_record.path(environment), fault)
+    return checks
+
+
+def _releases(environment: str, notes: list[Note]) -> list[dict[str, Any]]:
+    """The newest first, each with all that is shown of it."""
+    made = []
+    with left_out(notes, releases.folder(environment)):
+        for one in reversed(releases.all_of(environment)):
+            with left_out(notes, one.folder / "about.json"):
+                made.append(_release(one))
+    return made
+
+
+def _release(one: releases.Release) -> dict[str, Any]:
+    about = one.about
+    texts = {key: str(about.get(key) or "") for key in ("time", "owner", "note")}
+    maps = {key: dict(about.get(key) or {}) for key in ("images", "source", "changed")}
+    return {"number": one.number, **texts, **maps}
+
+
+def _timeline(environment: str, notes: list[Note]) -> Optional[dict[str, Any]]:
     """Of the newest deployment, else of whatever else changed the environment."""
-    if not timeline_records.paths(environment):
-        return None
-    try:
-        newest = timeline_records.find(environment)
-        records = map(timeline_records.read, timeline_records.paths(environment))
-        deployed = (one for one in records if one.what in ("deploy", "rollback"))
-        return timeline_report.as_data(next(deployed, newest))
-    except InputError as error:
-        notes.append(f"The newest record of a deployment is damaged. {error}")
-        return None
+    newest = None
+    for path in timeline_records.paths(environment):
+        with left_out(notes, path):
+            record = timeline_records.read(path)
+            made = timeline_report.as_data(record)
+            if record.what in ("deploy", "rollback"):
+                return made
+            newest = newest or made
+    return newest
 
 
 def settings(config: Config) -> list[dict[str, str]]:
@@ -177,66 +200,19 @@ def _short(value: Any) -> str:
     return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"
 
 
-def versions(
-    config: Config, known: list[releases.Release], checks: Mapping[str, Any]
-) -> list[dict[str, str]]:
-    """What runs or would run in which version, and from where that is known."""
-    about = config.settings
-    text = (PROJECT / "pyproject.toml").read_text(encoding="utf-8")
-    own = re.search(r'^version = "(.*)"', text, re.MULTILINE)
-    rows = [
-        ("omni-deploy-toolkit", own[1] if own else "?", "pyproject.toml"),
-        ("engine", about.profile.engine, str(config.origin("profile", "engine"))),
-        ("omni-infer", about.profile.omni_version, str(config.origin("profile", "omni_version"))),
-        ("model", about.profile.model, str(config.origin("profile", "model"))),
-    ]
-    if about.engine.requirements and about.runtime == "process":
-        path = resolve_path(about.engine.requirements, True)
-        rows += [(name, pin, about.engine.requirements) for name, pin in _pins(path)]
-    if about.runtime == "docker":
-        image = about.container.image or "-"
-        rows.append(("image", image, str(config.origin("container", "image"))))
-    if known:
-        last = known[-1]
-        where = f"release {last.number}"
-        rows += [(f"image {name}", id_, where) for name, id_ in last.about["images"].items()]
-        if last.about["source"]:
-            dirty = " (dirty)" if last.about["source"].get("dirty") else ""
-            rows.append(("source", f"{last.about['source'].get('revision')}{dirty}", where))
-    for fact, title in _FACTS.items():
-        values: dict[str, list[str]] = {}
-        for host, own_checks in checks.items():
-            if own_checks.get("facts", {}).get(fact):
-                values.setdefault(str(own_checks["facts"][fact]), []).append(host)
-        rows += [(title, value, f"check-env: {', '.join(on)}") for value, on in values.items()]
-    return [dict(zip(("name", "version", "where"), row)) for row in rows]
-
-
-def _pins(path: str) -> list[tuple[str, str]]:
-    from pathlib import Path
-
-    try:
-        pins = engine_pins.read_pins(Path(path))
-    except (OSError, ToolkitError):
-        return []
-    return [(n, v) for n, v in pins.items() if n.startswith("vllm") or n in ("torch", "nixl")]
-
-
-def rank_tables(config: Config, plan: Plan, notes: list[str]) -> Optional[dict[str, Any]]:
+def rank_tables(config: Config, plan: Plan, notes: list[Note]) -> Optional[dict[str, Any]]:
     """The cluster's rank table that was built last, by instance; None where none is needed."""
     if not ranktables.needed(config, plan):
         return None
-    tables = ranktables.remembered(plan.environment)
-    made: dict[str, Any] = {"hosts": len(tables), "files": 0, "groups": []}
-    made["files"] = sum(len(own) for own in tables.values())
-    if not tables:
-        return made
-    try:
+    made: dict[str, Any] = {"hosts": 0, "files": 0, "groups": []}
+    with left_out(notes, ranktables.folder(plan.environment)):
+        tables = ranktables.remembered(plan.environment)
+        if not tables:
+            return made
+        made.update(hosts=len(tables), files=sum(len(own) for own in tables.values()))
+        made["file"] = ranktable.MERGED_GLOBAL
         groups = json.loads(ranktables.cluster_text(tables))["server_group_list"]
         made["groups"] = [_group(group) for group in groups]
-    except (ValueError, KeyError, TypeError, StopIteration) as error:
-        notes.append(f"The rank table kept for {plan.environment} cannot be read: {error}.")
-    made["file"] = ranktable.MERGED_GLOBAL
     return made
 
 

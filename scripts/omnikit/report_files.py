@@ -1,17 +1,20 @@
 """What other commands left on the control host that a report shows. Reads only; never raises for
-a file that is damaged: it is left out.
+a file that is damaged: it is left out, with a note.
 """
 
 from __future__ import annotations
 
 import base64
 import json
+from contextlib import suppress
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Iterator, Mapping, Optional
 
 from omnikit import causes, profile_summary
 from omnikit.deployment import control_folder
 from omnikit.layers import PROJECT, shown_path
+from omnikit.report_notes import Note, left_out
 
 BENCHMARKS = 12  # results shown, the newest
 PROFILES = 4  # shown, the newest
@@ -22,27 +25,41 @@ PICTURES_BYTES = 1200 << 10  # of all
 LATENCIES = ("ttft", "tpot", "e2el")
 
 
+def _file(path: Path) -> Path:
+    """The same path. Raises OSError for a folder, and for a pipe, which would be waited for."""
+    if path.exists() and not path.is_file():
+        raise OSError("it is no file")
+    return path
+
+
 def _json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
+    return json.loads(_file(path).read_text(encoding="utf-8"))
 
 
-def benchmarks(environment: str) -> list[dict[str, Any]]:
+def utc(text: str) -> str:
+    """A time as all of a report's are: in UTC. One without a zone is of this machine's."""
+    for read in (datetime.fromisoformat, lambda one: datetime.strptime(one, "%Y%m%d-%H%M%S")):
+        with suppress(ValueError, OverflowError):
+            return read(text).astimezone(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return text
+
+
+def benchmarks(environment: str, notes: list[Note]) -> list[dict[str, Any]]:
     """Results of load tests, the newest first: of invoke benchmark-serving, or of vLLM's own."""
     folder = control_folder(environment) / "benchmarks"
     found = []
-    for path in folder.rglob("*.json") if folder.is_dir() else ():
-        data = _json(path)
-        if isinstance(data, dict) and (_runs(data) or "request_throughput" in data):
-            found.append((path.stat().st_mtime, path, data))
+    for path in sorted(folder.rglob("*.json")) if folder.is_dir() else ():
+        with left_out(notes, path):
+            data = _json(path)
+            if isinstance(data, dict) and (_runs(data) or "request_throughput" in data):
+                found.append((path.stat().st_mtime, path, _benchmark(path, data)))
     made: list[dict[str, Any]] = []
     left = PICTURES_BYTES
-    for _, path, data in sorted(found, key=lambda one: -one[0])[:BENCHMARKS]:
-        pictures = [] if made and path.parent == folder else list(_pictures(path.parent, left))
+    for _, path, one in sorted(found, key=lambda one: -one[0])[:BENCHMARKS]:
+        shared = made and path.parent == folder
+        pictures = [] if shared else list(_pictures(path.parent, left, notes))
         left -= sum(len(picture["data"]) for picture in pictures)
-        made.append({**_benchmark(path, data), "pictures": pictures})
+        made.append({**one, "pictures": pictures})
     return made
 
 
@@ -57,7 +74,7 @@ def _benchmark(path: Path, data: Mapping[str, Any]) -> dict[str, Any]:
         "name": str(data.get("name") or name),
         "file": shown_path(path),
         "model": str(data.get("model") or data.get("model_id") or "-"),
-        "time": str(data.get("began") or data.get("date") or "-"),
+        "time": utc(str(data.get("began") or data.get("date") or "-")),
         "cause": str(data.get("cause") or ""),
         "runs": [_own_run(run) for run in _runs(data)] or [_vllm_run(data)],
     }
@@ -95,31 +112,30 @@ def _vllm_run(data: Mapping[str, Any]) -> dict[str, Any]:
     return made
 
 
-def _pictures(folder: Path, left: int) -> Iterator[dict[str, str]]:
+def _pictures(folder: Path, left: int, notes: list[Note]) -> Iterator[dict[str, str]]:
     """SVG files as data: addresses. As a picture an SVG runs no script and loads nothing."""
     for path in sorted(folder.glob("*.svg")):
-        size = path.stat().st_size
-        if size > PICTURE_BYTES or size * 4 / 3 > left:
-            continue
-        data = "data:image/svg+xml;base64," + base64.b64encode(path.read_bytes()).decode()
-        left -= len(data)
-        yield {"name": path.stem, "data": data}
+        with left_out(notes, path):
+            size = _file(path).stat().st_size
+            if size > PICTURE_BYTES or size * 4 / 3 > left:
+                continue
+            data = "data:image/svg+xml;base64," + base64.b64encode(path.read_bytes()).decode()
+            left -= len(data)
+            yield {"name": path.stem, "data": data}
 
 
-def profiles(environment: str) -> list[dict[str, Any]]:
+def profiles(environment: str, notes: list[Note]) -> list[dict[str, Any]]:
     """What profiles came to, the newest first: workers, first operators of each role, faults."""
     folder = control_folder(environment) / "profiles"
     made: list[dict[str, Any]] = []
     left = PICTURES_BYTES
     for path in sorted(folder.glob("*/summary.json"), reverse=True) if folder.is_dir() else ():
-        try:
+        with left_out(notes, path):
             one = _profile(_json(path))
-        except (KeyError, TypeError, AttributeError, ValueError):
-            continue  # of another release, or not whole
-        pictures = list(_pictures(path.parent, left))
-        left -= sum(len(picture["data"]) for picture in pictures)
-        name = path.parent.name
-        made.append({**one, "name": name, "file": shown_path(path), "pictures": pictures})
+            pictures = list(_pictures(path.parent, left, notes))
+            left -= sum(len(picture["data"]) for picture in pictures)
+            name = path.parent.name
+            made.append({**one, "name": name, "file": shown_path(path), "pictures": pictures})
         if len(made) == PROFILES:
             break
     return made
@@ -127,7 +143,7 @@ def profiles(environment: str) -> list[dict[str, Any]]:
 
 def _profile(data: Mapping[str, Any]) -> dict[str, Any]:
     return {
-        "began": str(data["began"]),
+        "began": utc(str(data["began"])),
         "workers": profile_summary.worker_rows(data),
         "roles": {name: profile_summary.operator_rows(one) for name, one in data["roles"].items()},
         "notes": [str(note) for note in data["notes"]],
@@ -135,16 +151,16 @@ def _profile(data: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def log_errors(environment: str, above: Optional[Path] = None) -> Optional[dict[str, Any]]:
+def log_errors(
+    environment: str, notes: list[Note], above: Optional[Path] = None
+) -> Optional[dict[str, Any]]:
     """The summary of the logs that were fetched last, with what is known of each error."""
     folder = above or PROJECT / "build" / "logs"
     for path in sorted(folder.glob(f"{environment}-*/index.json"), reverse=True):
-        data = _json(path)
-        try:
+        with left_out(notes, path):
+            data = _json(path)
             if data["environment"] == environment:
                 return _errors(path, data)
-        except (KeyError, TypeError, AttributeError):
-            continue  # it is none, or not whole
     return None
 
 
@@ -152,21 +168,18 @@ def _errors(path: Path, index: Mapping[str, Any]) -> dict[str, Any]:
     kinds: dict[str, dict[str, Any]] = {}
     known = {cause.name: cause for cause in causes.catalogue()}
     for one in index.get("errors", []):
-        kind = kinds.setdefault(
-            one["kind"], {"kind": one["kind"], "count": 0, "hosts": [], "first": None, "last": None}
-        )
-        kind["count"] += one["count"]
-        kind["hosts"].append(one["host"])
+        kind = kinds.setdefault(one["kind"], _new_kind(one))
+        kind["count"] += int(one["count"])
+        kind["hosts"].append(str(one["host"]))
         if one["first"] and (kind["first"] is None or one["first"] < kind["first"]):
             kind["first"] = one["first"]
         kind["last"] = max(filter(None, [kind["last"], one["last"]]), default=None)
-        kind.setdefault("example", one["example"])
         cause = known.get(one["name"] or "")
         kind["cause"], kind["remedy"] = (cause.cause, cause.remedy) if cause else ("", "")
     failed = {h: a["error"] for h, a in index.get("hosts", {}).items() if a.get("error")}
     return {
         "file": shown_path(path),
-        "fetched_at": index.get("fetched_at"),
+        "fetched_at": utc(str(index.get("fetched_at") or "-")),
         "since": index.get("since"),
         "not_fetched": failed,
         "kinds": list(kinds.values())[:KINDS],
@@ -174,18 +187,24 @@ def _errors(path: Path, index: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def audit(environment: str) -> list[dict[str, Any]]:
+def _new_kind(one: Mapping[str, Any]) -> dict[str, Any]:
+    example = {key: str(one["example"][key]) for key in ("file", "line", "text")}
+    made = {"kind": str(one["kind"]), "count": 0, "hosts": [], "first": None, "last": None}
+    return {**made, "example": example}
+
+
+def audit(environment: str, notes: list[Note]) -> list[dict[str, Any]]:
     """Who changed the environment from here, when, and how it ended; the newest first."""
     path = control_folder(environment) / "audit.jsonl"
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()[-AUDIT:]
-    except (OSError, UnicodeDecodeError):
-        return []
+    lines: list[str] = []
+    with left_out(notes, path):
+        if path.exists():
+            lines = _file(path).read_text(encoding="utf-8").splitlines()[-AUDIT:]
     found = []
     for line in reversed(lines):
         try:
             entry = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             continue
         if isinstance(entry, dict):
             found.append(

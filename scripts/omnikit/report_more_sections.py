@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Mapping
 
 from omnikit.profile_summary import OPERATOR_HEAD, WORKER_HEAD
-from omnikit.report_blocks import Section, cell
+from omnikit.report_blocks import Section, cell, state
 from omnikit.report_files import LATENCIES
 from omnikit.report_words import Words
 
@@ -28,7 +28,7 @@ def releases(data: Data, t: Words) -> Section:
         rows.append(
             [one["number"], one["time"], by, images, f"{source}{dirty}", one["note"] or changed]
         )
-    head = ["release", "time", "by", "image", "source", "what"]
+    head = ["release", "time", "by", "image ID", "source", "what"]
     made.table(t("Releases"), [t(word) for word in head], rows, long=True)
     return made
 
@@ -39,7 +39,9 @@ def audit(data: Data, t: Words) -> Section:
     if not data["audit"]:
         made.text(t("Nothing was changed from this machine yet."))
         return made
-    rows = [[one["time"], one["owner"], one["what"], one["result"]] for one in data["audit"]]
+    rows = [
+        [one["time"], one["owner"], one["what"], state(one["result"], t)] for one in data["audit"]
+    ]
     head = ["time", "by", "what", "result"]
     made.table(t("Who changed what"), [t(word) for word in head], rows, long=True)
     return made
@@ -48,7 +50,7 @@ def audit(data: Data, t: Words) -> Section:
 def versions(data: Data, t: Words) -> Section:
     """What runs in which version."""
     made = Section("versions", t("Versions"))
-    rows = [[one["name"], one["version"], one["where"]] for one in data["versions"]]
+    rows = [[t.known(one["name"]), one["version"], one["where"]] for one in data["versions"]]
     head = ["name", "version", "known from"]
     made.table(t("Versions"), [t(word) for word in head], rows, long=True)
     return made

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import os
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, Mapping
 
+from omnikit import out_file, report_notes
 from omnikit import report_more_sections as more
 from omnikit import report_sections as first
+from omnikit import report_state as now
 from omnikit.errors import ActionError
 from omnikit.render import TEMPLATES
-from omnikit.report_blocks import mood
-from omnikit.report_words import words
+from omnikit.report_blocks import mood, printable
+from omnikit.report_words import Words, words
 
 _SECTIONS = (
-    *(first.overview, first.topology, first.state, first.instances, first.checks),
+    *(first.overview, first.topology, now.state, now.instances, now.checks),
     *(first.timeline, more.releases, more.audit, more.versions, more.rank_tables),
     *(more.settings, more.benchmarks, more.profiles, more.log_errors),
 )
@@ -36,28 +36,35 @@ def page(data: Mapping[str, Any], language: str = "en") -> str:
     made.filters["mood"] = mood
     made.filters["svg"] = Markup  # of report_svg, which escapes what it puts in
     t = words(language)
+    clean = printable(_named(data, t))
+    notes = [report_notes.said(note, t) for note in clean["notes"]]
     return made.get_template("environment_report.html.j2").render(
         language="zh-Hans" if language == "zh" else "en",
         t=t,
-        data=data,
-        sections=[section(data, t) for section in _SECTIONS],
+        data=clean,
+        notes=notes,
+        sections=[section(clean, t) for section in _SECTIONS],
         style=Markup((TEMPLATES / "environment_report.css").read_text(encoding="utf-8")),
     )
 
 
+def _named(data: Mapping[str, Any], t: Words) -> dict[str, Any]:
+    """The data with the names of steps in the reader's language."""
+    found = data["timeline"]
+    if not found:
+        return dict(data)
+    named = {
+        key: [{**one, "step": t.known(one["step"])} for one in found[key]]
+        for key in ("steps", "spans", "critical_path")
+    }
+    return {**data, "timeline": {**found, **named}}
+
+
 def write(path: Path, text: str) -> None:
     """Write a page whole, for its owner alone. Raises ActionError."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with os.fdopen(
-            os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8"
-        ) as file:
-            file.write(text)
-        beside.replace(path)
+        out_file.write(path, text)
     except OSError as error:
-        with suppress(OSError):
-            beside.unlink()
         raise ActionError(
             f"the report cannot be written: {error.strerror}.",
             where=str(path),

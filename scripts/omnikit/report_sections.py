@@ -1,4 +1,4 @@
-"""The first half of a report: what the environment is, how it is, and how it was deployed."""
+"""The first part of a report: what the environment is, and how it was deployed."""
 
 from __future__ import annotations
 
@@ -6,11 +6,9 @@ import re
 from typing import Any, Mapping
 
 from omnikit import report_gantt, report_topology
-from omnikit.check_entry import FAILED, OK, WARNING
-from omnikit.plan_report import ranges
-from omnikit.report_blocks import Section
+from omnikit.report_blocks import Section, Shown
 from omnikit.report_words import Words
-from omnikit.status import span
+from omnikit.status import NOT_DEPLOYED, span
 from omnikit.timeline_where import GOOD
 
 Data = Mapping[str, Any]
@@ -22,9 +20,11 @@ def overview(data: Data, t: Words) -> Section:
     """The state in a few lines."""
     made = Section("overview", t("Overview"))
     plan, status, timeline = data["plan"], data["status"], data["timeline"]
-    state = t("not known")
-    if status is not None:
-        state = t("serves") if status["ok"] else t("does not serve")
+    state = Shown(t("not known"), "warn")
+    if status is not None and not status["asked"]:
+        state = Shown(t.known(NOT_DEPLOYED), "soft")
+    elif status is not None:
+        state = Shown(t("serves"), "good") if status["ok"] else Shown(t("does not serve"), "bad")
     nodes = plan["nodes"]
     roles = {
         role: len({n["instance"] for n in nodes if n["role"] == role}) for role in _roles(nodes)
@@ -42,7 +42,7 @@ def overview(data: Data, t: Words) -> Section:
         (t("devices"), str(devices) if devices else t("no devices")),
     ]
     if timeline:
-        shown = f"{timeline['began']}, {timeline['seconds']:.1f} s, {timeline['result']}"
+        shown = f"{timeline['began']}, {timeline['seconds']:.1f} s, {t.known(timeline['result'])}"
         facts.append((t("last deployment"), shown))
     if data["releases"]:
         last = data["releases"][0]
@@ -58,104 +58,17 @@ def _roles(nodes: Any) -> list[str]:
 def topology(data: Data, t: Words) -> Section:
     """The drawing."""
     made = Section("topology", t("Topology"))
-    states = {n["node"]: n["state"] for n in (data["status"] or {}).get("nodes", [])}
+    status, plan = data["status"], data["plan"]
+    asked = status is not None and status["asked"]
+    states = {n["node"]: n["state"] for n in (status["nodes"] if asked else ())}
+    for name, (head, _, _) in report_topology.members(plan["nodes"]).items():
+        if head in states:
+            states.setdefault(name, states[head])  # its servers are its head's
     made.drawing(
-        report_topology.draw("topology-wide", data["plan"], states, WIDE, t),
-        report_topology.draw("topology-narrow", data["plan"], states, NARROW, t),
-        [("asks", t("requests")), ("kv", t("KV transfer"))] if data["plan"]["proxy"] else (),
+        report_topology.draw("topology-wide", plan, states, WIDE, t),
+        report_topology.draw("topology-narrow", plan, states, NARROW, t),
+        [("asks", t("requests")), ("kv", t("KV transfer"))] if plan["proxy"] else (),
     )
-    return made
-
-
-def state(data: Data, t: Words) -> Section:
-    """Every server as it was when it was asked."""
-    made = Section("state", t("State"))
-    status = data["status"]
-    if status is None:
-        made.text(t("The state was not to be had."))
-        return made
-    rows = []
-    for node in status["nodes"]:
-        for server in node["servers"] or [{"name": node["node"], "state": node["state"]}]:
-            kv = server.get("kv_usage")
-            rows.append(
-                [
-                    server["name"],
-                    t(node["role"]),
-                    node["host"],
-                    server.get("port"),
-                    server["state"],
-                    span(server.get("uptime_s")),
-                    server.get("running"),
-                    server.get("waiting"),
-                    None if kv is None else f"{kv:.1%}",
-                ]
-            )
-    head = ["name", "role", "host", "port", "state", "uptime", "running", "waiting", "KV use"]
-    made.table(t("State"), [t(word) for word in head], rows, "3678")
-    done = status["completion"]
-    if done is not None:
-        form = "One completion was answered: {found}" if done["passed"] else ""
-        made.text(t(form or "The completion failed: {found}", found=done["found"]))
-    return made
-
-
-def instances(data: Data, t: Words) -> Section:
-    """The plan as a table: all that the drawing shows."""
-    made = Section("instances", t("Instances"))
-    rows = [
-        [
-            node["name"],
-            t(node["role"]),
-            node["host"],
-            node["address"],
-            ranges(node["devices"]),
-            report_topology.ports(node["servers"], "api_port"),
-            report_topology.ports(node["servers"], "kv_port"),
-            node["kv_rank"],
-            node["tensor_parallel"],
-            node["dp_size"],
-            ranges([server["dp_rank"] for server in node["servers"]]),
-            node["container"],
-        ]
-        for node in data["plan"]["nodes"]
-    ]
-    proxy = data["plan"]["proxy"]
-    if proxy:
-        place = [proxy["name"], t("proxy"), proxy["host"], proxy["address"], "", proxy["port"]]
-        rows.append([*place, "", "", "", "", "", proxy["container"]])
-    head = ["instance", "role", "host", "address", "devices", "API ports", "KV ports", "kv_rank"]
-    head += ["tp", "dp", "dp ranks", "container"]
-    made.table(t("Instances"), [t(word) for word in head], rows, "789")
-    return made
-
-
-def checks(data: Data, t: Words) -> Section:
-    """What check-env found, in numbers by host, and all that is not ok in full."""
-    made = Section("checks", t("Host checks"))
-    if not data["checks"]:
-        made.text(t("No host was checked yet: invoke check-env, or this report with --check."))
-        return made
-    rows = []
-    groups: dict[tuple[str, ...], list[str]] = {}
-    for host, own in data["checks"].items():
-        states = [one["state"] for one in own["checks"]]
-        counts = [states.count(OK), states.count(WARNING), states.count(FAILED)]
-        rest = len(states) - sum(counts)
-        verdict = FAILED if counts[2] else WARNING if counts[1] else OK
-        rows.append([host, verdict, *counts, rest, own["time"]])
-        for one in own["checks"]:
-            if one["state"] != OK:
-                key = tuple(str(one[k]) for k in ("title", "state", "found", "needed", "todo"))
-                groups.setdefault(key, []).append(host)
-    head = ["host", "state", "ok", "warnings", "failed", "not known", "checked at"]
-    made.table(t("Host checks"), [t(word) for word in head], rows, "2345")
-    if groups:
-        made.heading(t("What is not ok"))
-        shown = sorted(groups.items(), key=lambda one: one[0][1] != FAILED)
-        rows = [[k[0], k[1], ", ".join(on), *k[2:]] for k, on in shown]
-        head = ["check", "state", "hosts", "found", "needed", "what to do"]
-        made.table(t("What is not ok"), [t(word) for word in head], rows, long=True)
     return made
 
 

@@ -26,6 +26,7 @@ ROLES = ("prefill", "decode", "colocated")
 class _Topology:
     def __init__(self, plan: Mapping[str, Any], states: Mapping[str, str], width: int, t: Words):
         self.plan, self.states, self.width, self.t = plan, states, width, t
+        self.members = members(plan["nodes"])
         self.left = _EDGE + (_GUTTER if plan["proxy"] and plan["disaggregated"] else 0)
         self.parts: list[str] = []
         self.about: list[str] = []
@@ -54,15 +55,17 @@ class _Topology:
         self.parts.append(box(self.left, y, wide, 44, f"card {_kind(state)}", round_=6))
         self._title(self.left + 10, y + 18, f"{proxy['name']} {self.t('proxy')}", state, wide - 20)
         self.parts.append(words(self.left + 10, y + 35, place, room=wide - 20, kind="soft"))
-        self.about.append(f"{self.t('proxy')} {proxy['name']}: {place} {state}".strip())
+        self.about.append(
+            f"{self.t('proxy')} {proxy['name']}: {place} {self.t.known(state)}".strip()
+        )
         return y + 44
 
     def _title(self, x: float, y: float, name: str, state: str, room: float) -> None:
-        own = extent(f"● {state}", 11) + 6 if state else 0
+        said = f"● {self.t.known(state)}" if state else ""
+        own = extent(said, 11) + 6 if state else 0
         self.parts.append(words(x, y, name, size=13, room=room - own, kind="strong"))
         if state:
-            shown = f"● {state}"
-            self.parts.append(words(x + room, y, shown, size=11, kind=_kind(state), end=True))
+            self.parts.append(words(x + room, y, said, size=11, kind=_kind(state), end=True))
 
     def _frame(self, role: str, nodes: Sequence[Mapping[str, Any]], y: float) -> float:
         wide = self.width - self.left - _EDGE
@@ -71,6 +74,8 @@ class _Topology:
         card = min(_MOST, (inner + _GAP) / min(columns, max(len(nodes), 1)) - _GAP)
         rows = max(-(-len(node["devices"]) // _PER_ROW) for node in nodes)
         tall = 62 + (rows * (_SQUARE + 2) + 18 if rows else 16)
+        if any(self.members[node["name"]][2] > 1 for node in nodes):
+            tall += _LINE
         deep = -(-len(nodes) // columns)
         first, facts = self._said(role, nodes)
         lines = wrapped(facts, 12, inner)
@@ -115,6 +120,11 @@ class _Topology:
         same = node["host"] == node["name"]
         place = node["address"] if same else f"{node['host']} {node['address']}"
         self.parts.append(words(x + 9, y + 34, place, room=room, kind="soft"))
+        if self.members[node["name"]][2] > 1:
+            own = member(self.members[node["name"]], self.t)
+            self.parts.append(words(x + 9, y + 50, own, size=11, room=room, kind="soft"))
+            self.about.append(f"{node['name']}: {self.t('instance')} {own}")
+            y += _LINE
         api = f"API {ports(node['servers'], 'api_port')}"
         self.parts.append(words(x + 9, y + 50, api, room=room, kind="soft"))
         if not node["devices"]:
@@ -160,6 +170,23 @@ def draw(
 ) -> str:
     """The drawing. plan: see report_data.plan_data; states: of instances and proxy, by name."""
     return _Topology(plan, states, width, t).draw(name)
+
+
+def members(nodes: Sequence[Mapping[str, Any]]) -> dict[str, tuple[str, int, int]]:
+    """Of each node, by name: its instance's first node, which of its hosts it is, of how many."""
+    found: dict[str, tuple[str, int, int]] = {}
+    for node in nodes:
+        key = (node["role"], node["instance"])
+        own = [one["name"] for one in nodes if (one["role"], one["instance"]) == key]
+        found[node["name"]] = (own[0], own.index(node["name"]) + 1, len(own))
+    return found
+
+
+def member(one: tuple[str, int, int], t: Words) -> str:
+    """Which part of which instance a node is, in words."""
+    head, number, of = one
+    form = "{instance}, host {number} of {of}"
+    return head if of == 1 else t(form, instance=head, number=number, of=of)
 
 
 def wrapped(facts: Sequence[str], size: float, room: float) -> list[str]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any, Callable, Mapping
+from typing import Any, Mapping
 
-Words = Callable[..., str]
+from omnikit import report_names
+
 LANGUAGES = ("en", "zh")
 
 CHINESE: Mapping[str, str] = {
@@ -29,6 +30,21 @@ CHINESE: Mapping[str, str] = {
     "serves": "正常服务",
     "does not serve": "未提供服务",
     "not known": "未知",
+    "{file} is damaged and was left out: {fault}.": "{file} 已损坏，未采用：{fault}。",
+    "host {host}: {reason}": "主机 {host}：{reason}",
+    "{number} hosts: {hosts}. Of {host}: {reason}": (
+        "{number} 台主机：{hosts}。其中 {host}：{reason}"
+    ),
+    "The state of the servers could not be asked: {reason}": "无法查询服务状态：{reason}",
+    "Nothing was deployed from this machine; no host was asked for its state.": (
+        "未从本机部署过；没有向任何主机查询状态。"
+    ),
+    "{name} does not serve now: see the state of its servers.": (
+        "{name} 目前未提供服务：请看各服务的状态。"
+    ),
+    "All times are in UTC (Z) unless they say otherwise; those of logs are as the logs say.": (
+        "除另有说明外，所有时间均为 UTC（Z）；日志中的时间按日志原样。"
+    ),
     "state": "状态",
     "entry": "入口",
     "model": "模型",
@@ -39,6 +55,13 @@ CHINESE: Mapping[str, str] = {
     "host": "主机",
     "instances": "实例",
     "instance": "实例",
+    "{instance}, host {number} of {of}": "{instance}，第 {number}/{of} 台",
+    "node": "节点",
+    "servers ready": "就绪服务",
+    "most KV use": "最高 KV 占用",
+    "Servers that are not ready": "未就绪的服务",
+    "All servers": "全部服务",
+    "All servers ({number})": "全部服务（{number}）",
     "devices": "设备",
     "device": "设备",
     "proxy": "代理",
@@ -105,7 +128,7 @@ CHINESE: Mapping[str, str] = {
     "release": "发布",
     "time": "时间",
     "by": "执行者",
-    "image": "镜像",
+    "image ID": "镜像 ID",
     "source": "源码",
     "what": "内容",
     "result": "结果",
@@ -173,11 +196,25 @@ CHINESE: Mapping[str, str] = {
 }
 
 
+class Words:
+    """The words of a language: called with English, it says the same, with holes filled."""
+
+    def __init__(self, language: str) -> None:
+        self.chinese = language == "zh"
+
+    def __call__(self, english: str, **holes: Any) -> str:
+        """A form in this language. Holes for a state are filled in it too."""
+        form = CHINESE[english] if self.chinese else english
+        return form.format(**{k: self._hole(k, v) for k, v in holes.items()}) if holes else form
+
+    def _hole(self, name: str, value: Any) -> Any:
+        return self.known(value) if name in ("result", "state") else value
+
+    def known(self, name: Any) -> str:
+        """A name of another module's, see report_names; one that is not known stays as it is."""
+        return report_names.CHINESE.get(str(name), str(name)) if self.chinese else str(name)
+
+
 def words(language: str) -> Words:
-    """The words of a language: a function from English to that, with holes filled."""
-
-    def said(english: str, **holes: Any) -> str:
-        form = CHINESE[english] if language == "zh" else english
-        return form.format(**holes) if holes else form
-
-    return said
+    """The words of a language, en or zh."""
+    return Words(language)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any, Callable
 
 import pytest
 import report_cases
-from omnikit import config, ranktable_plan, ranktables, report_data
+from omnikit import config, ranktable_plan, ranktables, report_data, report_notes, report_page
+from omnikit.report_words import words
 from omnikit.topology import make_plan
 from settings_file import FLEET, load
 
@@ -27,10 +29,15 @@ def apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     report_cases.redirect(monkeypatch, tmp_path)
 
 
+def said(data: Any) -> list[str]:
+    return [report_notes.said(note, words("en")) for note in data["notes"]]
+
+
 def test_an_environment_that_was_never_deployed() -> None:
     data = report_data.collect(config.load("2p1d", environ={}), False)
-    assert {node["state"] for node in data["status"]["nodes"]} == {"stopped"}
-    assert data["notes"] == ["2p1d does not serve now: see the state of its servers."]
+    assert {node["state"] for node in data["status"]["nodes"]} == {"not deployed from here"}
+    [note] = said(data)
+    assert note == "Nothing was deployed from this machine; no host was asked for its state."
     assert data["timeline"] is None and data["releases"] == [] and data["checks"] == {}
     assert data["ranktable"] == {"hosts": 0, "files": 0, "groups": []}
     json.dumps(data)
@@ -68,7 +75,18 @@ def test_a_host_that_cannot_be_reached_is_a_note(tmp_path: Path) -> None:
     (tmp_path / "case" / "inventory.json").write_text("{}")
     data = report_data.collect(loaded, False)
     assert [node["state"] for node in data["status"]["nodes"]] == ["unreachable"]
-    assert len(data["notes"]) == 1 and data["notes"][0].startswith("host away: ")
+    first, second = said(data)
+    assert first == "case does not serve now: see the state of its servers."
+    assert second.startswith("host away: ")
+
+
+def test_hosts_that_are_away_for_the_same_reason_are_one_note(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    report_cases.serving(monkeypatch, mixed=True)
+    first, second = said(report_data.collect(config.load("18p1d", environ={}), False))
+    assert first.startswith("18p1d does not serve now")
+    assert second.startswith("6 hosts: p5, p11, p17, d5, d11, d17. Of p5: ")
 
 
 def test_settings_have_default_and_origin_and_no_secret(tmp_path: Path) -> None:
@@ -105,7 +123,7 @@ def test_the_rank_table_by_instance(tmp_path: Path) -> None:
     made = ranktable_plan.build(ranktable_plan.instances(plan.nodes), ips)
     files = ranktable_plan.files(made, ranktables.GLOBAL)
     ranktables.write("case", {host: dict(own) for host, own in files.items()})
-    notes: list[str] = []
+    notes: list[Any] = []
     found = report_data.rank_tables(load(tmp_path, FLEET), plan, notes)
     assert found is not None and notes == []
     assert [group["devices"] for group in found["groups"]] == [16, 16, 32]
@@ -115,3 +133,78 @@ def test_the_rank_table_by_instance(tmp_path: Path) -> None:
         path.write_text("{")
     assert report_data.rank_tables(load(tmp_path, FLEET), plan, notes)["groups"] == []
     assert len(notes) == 1
+
+
+BENCHMARK = "benchmarks/2026-11-24_00-20-00"
+ERROR = {"kind": "k", "name": None, "host": "p0", "count": 1, "first": None, "last": None}
+
+
+def _text(name: str, text: str) -> Callable[[Path, Path], None]:
+    return lambda control, _: (control / name).write_text(text) and None
+
+
+def _folder(name: str) -> Callable[[Path, Path], None]:
+    return lambda control, _: (control / name).mkdir()
+
+
+def _link(name: str) -> Callable[[Path, Path], None]:
+    return lambda control, _: (control / name).symlink_to("/nowhere/at/all")
+
+
+def _log(error: Any) -> Callable[[Path, Path], None]:
+    text = json.dumps({"environment": "2p1d", "hosts": {}, "errors": error})
+
+    def damage(_: Path, folder: Path) -> None:
+        next((folder / "logs").glob("*/index.json")).write_text(text)
+
+    return damage
+
+
+DAMAGE = {
+    "release that is cut off": _text("releases/3/about.json", '{"time":'),
+    "release of nothing": _text("releases/3/about.json", "[]"),
+    "release without images": _text("releases/3/about.json", '{"time": "x"}'),
+    "release without source": _text("releases/3/about.json", '{"images": {}, "source": null}'),
+    "release without file": _folder("releases/4"),
+    "checks cut off": _text("checks.json", '{"p0": {'),
+    "checks of null": _text("checks.json", '{"p0": null}'),
+    "checks of a list": _text("checks.json", '{"p0": [1]}'),
+    "checks without facts": _text(
+        "checks.json", '{"p0": {"time": "", "checks": [], "facts": null}}'
+    ),
+    "check without state": _text(
+        "checks.json", '{"p0": {"time": "t", "checks": [{"id": "a"}], "facts": {}}}'
+    ),
+    "benchmark of bytes": _text(f"{BENCHMARK}/result.json", "\x00"),
+    "picture that is a link to nothing": _link(f"{BENCHMARK}/x.svg"),
+    "picture that is a folder": _folder(f"{BENCHMARK}/x.svg"),
+    "result that is a folder": _folder("benchmarks/x.json"),
+    "profile of nothing": _text("profiles/2026-11-24_00-30-00/summary.json", "[]"),
+    "error without example": _log([{**ERROR, "example": None}]),
+    "error with half an example": _log([{**ERROR, "example": {"file": "f"}}]),
+    "errors of null": _log(None),
+    "timeline cut off": _text("timelines/20261124T000640Z.jsonl", "{}\n{}\n"),
+    "timeline with words for times": _text(
+        "timelines/20261124T000640Z.jsonl", '{"kind": "command", "time": "x"}\n'
+    ),
+}
+
+
+@pytest.mark.parametrize("what", DAMAGE)
+def test_a_damaged_file_is_left_out_with_a_note(what: str, tmp_path: Path) -> None:
+    loaded = config.load("2p1d", environ={})
+    report_cases.fill(loaded, tmp_path)
+    DAMAGE[what](tmp_path / "2p1d", tmp_path)
+    data = report_data.collect(loaded, False)
+    assert "<h1>" in report_page.page(data) and json.dumps(data, allow_nan=False)
+    if not what.startswith("release"):  # omnikit.releases may mend what it reads
+        assert [note for note in said(data)[1:] if "is damaged and was left out" in note]
+
+
+def test_the_newest_whole_timeline_is_shown_where_a_newer_one_is_damaged(tmp_path: Path) -> None:
+    loaded = config.load("2p1d", environ={})
+    report_cases.fill(loaded, tmp_path)
+    (tmp_path / "2p1d" / "timelines" / "20261225T000000Z.jsonl").write_text("no\nno\n")
+    data = report_data.collect(loaded, False)
+    assert data["timeline"]["seconds"] == 290.0
+    assert "20261225T000000Z.jsonl" in said(data)[1]

@@ -1,4 +1,4 @@
-"""Overview, state, instances, checks and timeline as blocks."""
+"""Overview, topology and timeline as blocks."""
 
 from __future__ import annotations
 
@@ -26,38 +26,13 @@ def tables(section: Any) -> list[Any]:
 
 def test_the_overview_has_the_state_the_entry_and_the_last_deployment(data: Any) -> None:
     facts = dict(report_sections.overview(data, T).blocks[0]["facts"])
-    assert facts["state"] == "does not serve" and facts["entry"] == "192.0.2.11:7000"
+    assert facts["state"] == "not deployed from here" and facts["state"].kind == "soft"
+    data["status"].update(asked=True)
+    facts = dict(report_sections.overview(data, T).blocks[0]["facts"])
+    assert facts["state"] == "does not serve" and facts["state"].kind == "bad"
+    assert facts["entry"] == "192.0.2.11:7000"
     assert facts["instances"] == "2 prefill, 1 decode" and facts["devices"] == "64"
     assert "290.0 s, ok" in facts["last deployment"] and facts["present release"].startswith("3,")
-
-
-def test_the_state_of_every_server_or_that_it_is_not_known(data: Any) -> None:
-    data["status"]["nodes"][0]["servers"] = [
-        {"name": "p0", "state": "ready", "port": 9000, "uptime_s": 61, "kv_usage": 0.5}
-    ]
-    data["status"]["completion"] = {"passed": True, "found": "'hi'"}
-    made = report_sections.state(data, T)
-    row = tables(made)[0]["rows"][0]
-    assert row[:6] == ["p0", "prefill", "p0", "9000", "ready", "1 min 1 s"] and row[-1] == "50.0%"
-    assert made.blocks[-1]["text"] == "One completion was answered: 'hi'"
-    data["status"] = None
-    assert report_sections.state(data, T).blocks[0]["text"] == "The state was not to be had."
-
-
-def test_all_that_is_drawn_is_a_table_too(data: Any) -> None:
-    [table] = tables(report_sections.instances(data, T))
-    rows = {row[0]: row for row in table["rows"]}
-    assert set(rows) == {"p0", "p1", "d0", "d1", "c0"}
-    assert rows["d1"][4:6] == ["0-15", "9101-9116"] and rows["c0"][5] == "7000"
-
-
-def test_checks_failures_first_with_their_hosts(data: Any) -> None:
-    counts, details = tables(report_sections.checks(data, T))
-    assert counts["rows"][0][:6] == ["p0", "warning", "24", "1", "0", "0"]
-    assert [row[:3] for row in details["rows"]] == [
-        ["free disk", "failed", "p1"],
-        ["firmware", "warning", "p0, d1"],
-    ]
 
 
 def test_the_timeline_is_drawn_and_told(data: Any) -> None:
