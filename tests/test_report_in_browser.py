@@ -40,6 +40,9 @@ _CARDS = """(() => [...document.querySelectorAll('svg .card')].filter(card => {
       && (b.right > c.right || b.bottom > c.bottom);
   });
 }).length)()"""
+_OPEN = "table:not(details table)"
+_CUT = """[...document.querySelectorAll('.scroll')].filter(s => s.scrollWidth > s.clientWidth + 1)
+  .map(s => s.querySelector('caption').textContent)"""
 LONG = """
 profile: {engine: cpu, model: tiny-qwen2}
 hosts:
@@ -69,6 +72,8 @@ def page(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mon
         Path(name).write_text(LONG)
     loaded = config.load(name, environ={})
     report_cases.fill(loaded, tmp_path, report_cases.HOSTILE)
+    if request.param == "18p1d":
+        report_cases.serving(monkeypatch, mixed=True)
     path = tmp_path / "report.html"
     language = "zh" if request.param == "2p1d" else "en"
     report_page.write(path, report_page.page(report_data.collect(loaded, False), language))
@@ -84,11 +89,45 @@ def test_on_phone_and_desktop_in_light_and_dark(shown: Browser, page: Path) -> N
             assert shown.value("document.documentElement.scrollWidth") == width
             ground = shown.value("getComputedStyle(document.body).backgroundColor")
             assert ground == ("rgb(20, 23, 26)" if dark else "rgb(255, 255, 255)")
-        hidden = "[...document.querySelectorAll('table')].filter(t => t.offsetHeight < 20).length"
+        hidden = (
+            f"[...document.querySelectorAll('{_OPEN}')].filter(t => t.offsetHeight < 20).length"
+        )
         assert shown.value(hidden) == 0
         assert shown.value(_TEXTS) == []
         assert shown.value(_CARDS) == 0
         assert shown.value("[...document.images].every(i => i.naturalWidth > 0)") is True
+
+
+@pytest.mark.parametrize("width", [360, 500, 768, 900, 1000, 1440])
+def test_no_table_is_wider_than_its_place(shown: Browser, page: Path, width: int) -> None:
+    shown.open(page, width)
+    shown.value("document.querySelectorAll('details').forEach(d => d.open = true)")
+    assert shown.value(_CUT) == []
+    tall = "[...document.querySelectorAll('caption.named')].map(c => c.offsetHeight)"
+    assert max(shown.value(tall), default=0) < 80  # one letter in a line it was 500
+
+
+def test_a_fleet_is_no_endless_page_on_a_phone(
+    shown: Browser, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    report_cases.redirect(monkeypatch, tmp_path)
+    report_cases.serving(monkeypatch)
+    loaded = config.load("18p1d", environ={})
+    report_cases.fill(loaded, tmp_path)
+    report_page.write(
+        path := tmp_path / "r.html", report_page.page(report_data.collect(loaded, False))
+    )
+    shown.open(path, 360)
+    section = "document.querySelector('#state').parentNode.offsetHeight"
+    assert shown.value(section) < 7000
+    shown.value("document.querySelector('details').open = true")
+    assert shown.value(section) > 20000
+
+
+def test_words_of_headings_are_whole_on_paper(shown: Browser, page: Path) -> None:
+    shown.open(page, 1000, media="print")
+    breaks = "[...document.querySelectorAll('thead th')].map(t => getComputedStyle(t).overflowWrap)"
+    assert set(shown.value(breaks)) == {"normal"}
 
 
 def test_text_is_large_enough_to_read_on_a_phone(shown: Browser, page: Path) -> None:
@@ -108,7 +147,7 @@ def test_tables_are_tables_for_a_screen_reader_on_a_phone_too(shown: Browser, pa
     shown.open(page, 360)
     nodes = shown.call("Accessibility.getFullAXTree")["nodes"]
     roles = [node["role"]["value"] for node in nodes if not node.get("ignored")]
-    tables = shown.value("document.querySelectorAll('table').length")
+    tables = shown.value(f"document.querySelectorAll('{_OPEN}').length")
     assert roles.count("table") == tables and roles.count("rowheader") > tables
     named = {
         node["name"]["value"] for node in nodes if node.get("role", {}).get("value") == "image"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any, Optional
@@ -74,12 +75,66 @@ def test_hostile_text_is_text(text: str) -> None:
     page = Page(text)
     assert {tag for tag, _ in page.elements} <= {
         *("html", "head", "meta", "title", "style", "body", "header", "main", "nav", "section"),
-        *("h1", "h2", "h3", "p", "ul", "li", "a", "aside", "strong", "dl", "div", "dt", "dd"),
-        *("figure", "figcaption", "span", "img", "table", "caption", "thead", "tbody", "tr"),
+        *("h1", "h2", "h3", "p", "ul", "li", "a", "aside", "strong", "dl", "br", "div", "dt", "dd"),
+        *(
+            "details",
+            "summary",
+            "figure",
+            "figcaption",
+            "span",
+            "img",
+            "table",
+            "caption",
+            "thead",
+            "tbody",
+            "tr",
+        ),
         *("th", "td", "svg", "desc", "text", "rect", "polyline", "polygon"),
     }
     assert not any(key.startswith("on") for _, a in page.elements for key in a)
     assert report_cases.HOSTILE in "".join(page.texts["td"]) and "topsecret1" not in text
+
+
+def test_what_a_page_cannot_hold_is_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    odd = "\ud800 \x1b[31m \x00 \u202e"
+    data = report_cases.collected(monkeypatch, tmp_path, "2p1d")
+    data["audit"][0]["owner"] = data["timeline"]["spans"][0]["host"] = f"ann{odd}"
+    report_page.write(tmp_path / "r.html", report_page.page(data))
+    text = (tmp_path / "r.html").read_text(encoding="utf-8")
+    assert "ann\ufffd \ufffd[31m" in text
+    assert not any(char in text for char in "\x1b\x00\u202e")
+
+
+def test_states_and_steps_are_in_chinese(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    report_cases.serving(monkeypatch, mixed=True)
+    data = report_cases.collected(monkeypatch, tmp_path, "18p1d")
+    page = Page(report_page.page(data, "zh"))
+    said = {text.strip() for tag in ("td", "th", "dd", "li") for text in page.texts[tag]}
+    english = {"ready", "starting", "failed", "unreachable", "warning", "ok", "free disk"}
+    assert said & {*english, "Wait for the servers", "Start the proxy", "real requests"} == set()
+    assert {"就绪", "启动中", "失败", "无法连接", "警告", "正常", "等待服务就绪"} <= said
+    assert any(text.startswith("6 台主机：p5, p11") for text in said)
+    assert {"good", "bad", "warn"} <= {str(cell.get("class")) for cell in page.all("td")}
+
+
+def test_times_are_in_utc_and_the_page_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TZ", "Asia/Shanghai")
+    time.tzset()
+    try:
+        data = report_cases.collected(monkeypatch, tmp_path, "2p1d")
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+    assert {one["time"] for one in data["benchmarks"]} == {
+        *("2026-11-23T16:20:00Z", "2026-11-23T02:15:00Z")
+    }
+    assert data["profiles"][0]["began"] == "2026-11-23T16:05:00Z"
+    assert data["logs"]["fetched_at"] == "2026-11-24T00:10:00Z"
+    assert "All times are in UTC (Z)" in report_page.page(data)
 
 
 def test_headings_are_in_order_and_every_link_has_a_target(text: str) -> None:
