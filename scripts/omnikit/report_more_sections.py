@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Mapping
 
 from omnikit.profile_summary import OPERATOR_HEAD, WORKER_HEAD
-from omnikit.report_blocks import Section, cell, state
+from omnikit.report_blocks import Section, Shown, cell, state
 from omnikit.report_files import LATENCIES
 from omnikit.report_words import Words
 
@@ -40,11 +40,18 @@ def audit(data: Data, t: Words) -> Section:
         made.text(t("Nothing was changed from this machine yet."))
         return made
     rows = [
-        [one["time"], one["owner"], one["what"], state(one["result"], t)] for one in data["audit"]
+        [one["time"], one["owner"], one["what"], _ended(one["result"], t)] for one in data["audit"]
     ]
     head = ["time", "by", "what", "result"]
     made.table(t("Who changed what"), [t(word) for word in head], rows, long=True)
     return made
+
+
+def _ended(result: str, t: Words) -> Shown:
+    """How a command ended: ok, or "failed: why"."""
+    word, colon, why = result.partition(": ")
+    shown = state(word, t)
+    return Shown(f"{shown}{colon}{why}", shown.kind)
 
 
 def versions(data: Data, t: Words) -> Section:

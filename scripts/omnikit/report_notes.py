@@ -67,6 +67,6 @@ def away(
         if len(names) == 1:
             add(notes, "host {host}: {reason}", host=names[0], reason=hosts[names[0]])
         else:
-            form = "{number} hosts: {hosts}. Of {host}: {reason}"
+            form = "{number} hosts cannot be reached: {hosts}. {host}: {reason}"
             first = {"host": names[0], "reason": hosts[names[0]]}
             add(notes, form, number=str(len(names)), hosts=", ".join(names), **first)

@@ -39,7 +39,7 @@ def state(data: Data, t: Words) -> Section:
 
 
 def _grouped(made: Section, nodes: Sequence[Node], t: Words) -> None:
-    """A row for each node, then the servers that are not ready; all of them when it is opened."""
+    """A row for each node, then the servers that are in another state; all when it is opened."""
     rows = []
     for node in nodes:
         servers = node["servers"]
@@ -50,8 +50,7 @@ def _grouped(made: Section, nodes: Sequence[Node], t: Words) -> None:
         sums = [_sum(servers, key) for key in ("running", "waiting")]
         rows.append([*about, share, *sums, _percent(max(kv, default=None))])
     made.table(t("State"), [t(word) for word in _NODE_HEAD], rows, "4567")
-    bad = [{**n, "servers": [s for s in n["servers"] if s["state"] != "ready"]} for n in nodes]
-    bad = [node for node in bad if node["servers"]]
+    bad = [{**node, "servers": _apart(node)} for node in nodes if _apart(node)]
     if bad:
         made.heading(t("Servers that are not ready"))
         _servers(made, t("Servers that are not ready"), bad, t)
@@ -59,6 +58,14 @@ def _grouped(made: Section, nodes: Sequence[Node], t: Words) -> None:
     _servers(every, t("All servers"), nodes, t)
     count = sum(len(node["servers"]) for node in nodes)
     made.folded(t("All servers ({number})", number=count), every.blocks)
+
+
+def _apart(node: Node) -> list[Mapping[str, Any]]:
+    """The servers that are not ready, unless all are as the row of their node says."""
+    servers = node["servers"]
+    if all(server["state"] == node["state"] for server in servers):
+        return []
+    return [server for server in servers if server["state"] != "ready"]
 
 
 def _sum(servers: Sequence[Mapping[str, Any]], key: str) -> Optional[float]:

@@ -32,8 +32,8 @@ CHINESE: Mapping[str, str] = {
     "not known": "未知",
     "{file} is damaged and was left out: {fault}.": "{file} 已损坏，未采用：{fault}。",
     "host {host}: {reason}": "主机 {host}：{reason}",
-    "{number} hosts: {hosts}. Of {host}: {reason}": (
-        "{number} 台主机：{hosts}。其中 {host}：{reason}"
+    "{number} hosts cannot be reached: {hosts}. {host}: {reason}": (
+        "{number} 台主机无法连接：{hosts}。{host}：{reason}"
     ),
     "The state of the servers could not be asked: {reason}": "无法查询服务状态：{reason}",
     "Nothing was deployed from this machine; no host was asked for its state.": (

@@ -86,7 +86,7 @@ def test_hosts_that_are_away_for_the_same_reason_are_one_note(
     report_cases.serving(monkeypatch, mixed=True)
     first, second = said(report_data.collect(config.load("18p1d", environ={}), False))
     assert first.startswith("18p1d does not serve now")
-    assert second.startswith("6 hosts: p5, p11, p17, d5, d11, d17. Of p5: ")
+    assert second.startswith("6 hosts cannot be reached: p5, p11, p17, d5, d11, d17. p5: ")
 
 
 def test_settings_have_default_and_origin_and_no_secret(tmp_path: Path) -> None:

@@ -45,11 +45,14 @@ def test_many_servers_of_a_node_are_one_row_and_only_the_bad_ones_stand_open(
     report_cases.redirect(monkeypatch, tmp_path)
     report_cases.serving(monkeypatch, mixed=True)
     found = report_data.collect(config.load("2p1d", environ={}), False)
+    assert len(tables(report_state.state(found, T))) == 1  # all are as their nodes are
+    found["status"]["nodes"][2]["servers"][5]["state"] = "ready"
+    found["status"]["nodes"][3]["servers"][7]["state"] = "ready"
     made = report_state.state(found, T)
     grouped, bad = tables(made)
     rows = {row[0]: row for row in grouped["rows"]}
-    assert rows["p0"][3:5] == ["ready", "1/1"] and rows["d0"][4:] == ["0/16", "48", "0", "12.3%"]
-    assert {row[4] for row in bad["rows"]} == {"starting", "failed"} and len(bad["rows"]) == 32
+    assert rows["p0"][3:5] == ["ready", "1/1"] and rows["d0"][4:] == ["1/16", "48", "0", "12.3%"]
+    assert {row[4] for row in bad["rows"]} == {"starting", "failed"} and len(bad["rows"]) == 30
     [folded] = [block for block in made.blocks if block["kind"] == "folded"]
     assert folded["summary"] == "All servers (35)" and len(folded["blocks"][0]["rows"]) == 35
     report_cases.serving(monkeypatch)

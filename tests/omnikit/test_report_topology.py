@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import xml.etree.ElementTree as ElementTree
+from pathlib import Path
 
 import pytest
-from omnikit import config, report_data, report_topology
+from omnikit import config, report_data, report_sections, report_topology
 from omnikit.report_words import words
 from omnikit.topology import make_plan
+from settings_file import load
 
 
 def drawn(environment: str, width: int, **states: str) -> ElementTree.Element:
@@ -58,3 +60,30 @@ def test_states_are_words_and_the_drawing_says_what_it_shows() -> None:
 def test_a_single_server_has_no_links() -> None:
     tree = drawn("colocated", 336)
     assert shapes(tree, "line") == [] and len(shapes(tree, "card")) == 1
+
+
+TWO_HOSTS = """
+profile: {engine: ascend, omni_version: v0.4.1, model: deepseek-r1-w8a8}
+hosts:
+  p0: {address: 192.0.2.11}
+  p1: {address: 192.0.2.12}
+  p2: {address: 192.0.2.13}
+  d0: {address: 192.0.2.15}
+topology: {prefill: [{hosts: [p0, p1]}, {hosts: [p2]}], decode: [{hosts: [d0]}], proxy: d0}
+"""
+
+
+@pytest.mark.parametrize("width", [336, 960])
+def test_the_hosts_of_one_instance_say_so_and_have_its_state(tmp_path: Path, width: int) -> None:
+    loaded = load(tmp_path, TWO_HOSTS)
+    plan = report_data.plan_data(loaded, make_plan(loaded))
+    data = {"plan": plan, "status": {"asked": True, "nodes": [{"node": "p0", "state": "failed"}]}}
+    [block] = report_sections.topology(data, words("en")).blocks
+    tree = ElementTree.fromstring(block["wide" if width == 960 else "narrow"])
+    said = ["".join(e.itertext()) for e in tree.iter("text")]
+    assert "p0, host 1 of 2" in said and "p0, host 2 of 2" in said
+    assert not [text for text in said if text.startswith(("p2, host", "d0, host"))]
+    assert said.count("\u25cf failed") == 2
+    data["status"]["asked"] = False
+    [block] = report_sections.topology(data, words("en")).blocks
+    assert "\u25cf" not in block["wide"]
