@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from omnikit import check_record
+from omnikit import check_entry, check_record
 
 
 @pytest.fixture(autouse=True)
@@ -15,15 +15,24 @@ def apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_hosts_that_were_not_asked_again_stay(tmp_path: Path) -> None:
     assert check_record.last("site") == {}
-    check_record.keep("site", {"p0": [{"id": "a"}], "d0": []}, {"p0": {"python": "3.9"}})
-    check_record.keep("site", {"p0": [{"id": "b"}]}, {})
+    about = {"ok": True, "required": True, "found": "1", "needed": "1", "todo": ""}
+    a, b = (check_entry.entry(name, name, **about) for name in "ab")
+    check_record.keep("site", {"p0": [a], "d0": []}, {"p0": {"python": "3.9"}})
+    check_record.keep("site", {"p0": [b]}, {})
     found = check_record.last("site")
-    assert found["p0"]["checks"] == [{"id": "b"}] and found["p0"]["facts"] == {}
+    assert found["p0"]["checks"] == [b] and found["p0"]["facts"] == {}
     assert found["d0"]["checks"] == [] and found["d0"]["time"].endswith("Z")
 
 
-@pytest.mark.parametrize("text", ["", "[]", '{"p0": {}}'])
+@pytest.mark.parametrize("text", ["", "[]", '{"p0": {}}', '{"p0": null}', "["])
 def test_a_damaged_file_is_none(tmp_path: Path, text: str) -> None:
     (tmp_path / "site").mkdir()
     (tmp_path / "site" / check_record.FILE).write_text(text)
     assert check_record.last("site") == {}
+    assert len(check_record.read("site")[1]) == 1
+
+
+def test_a_damaged_host_is_left_out_by_name(tmp_path: Path) -> None:
+    check_record.keep("site", {"p0": [{"id": "of another release"}], "d0": []}, {})
+    found, faults = check_record.read("site")
+    assert list(found) == ["d0"] and faults == ["the checks of host p0"]
