@@ -130,6 +130,18 @@ def test_words_of_headings_are_whole_on_paper(shown: Browser, page: Path) -> Non
     assert set(shown.value(breaks)) == {"normal"}
 
 
+def test_an_error_keeps_its_lines_and_only_wide_tables_take_the_focus(
+    shown: Browser, page: Path
+) -> None:
+    shown.open(page, 1440)
+    lines = "getComputedStyle(document.querySelector('p.bad')).whiteSpaceCollapse"
+    assert shown.value(lines) == "preserve-breaks"
+    focus = (
+        "[...document.querySelectorAll('[tabindex]')].map(s => s.querySelector('table').className)"
+    )
+    assert shown.value(focus) and all("wide" in style for style in shown.value(focus))
+
+
 def test_text_is_large_enough_to_read_on_a_phone(shown: Browser, page: Path) -> None:
     shown.open(page, 360)
     heights = shown.value(

@@ -23,7 +23,9 @@ def rows(section: Any) -> list[list[str]]:
 
 
 def test_releases_and_audit(data: Any) -> None:
-    [row] = rows(more.releases(data, T))
+    made = more.releases(data, T)
+    [row] = rows(made)
+    assert made.blocks[0]["head"][3] == "image ID"  # and not the registry's digest
     assert row[0] == "3" and row[3].endswith("sha256:3dc580743dc5") and row[4] == "0123abcd (dirty)"
     assert [one[3] for one in rows(more.audit(data, T))] == ["ok", "failed: d0 died "]
 
