@@ -25,7 +25,7 @@ def body(options: argparse.Namespace) -> int:
     config = load_config(options)
     usual = PROJECT / "build" / "reports" / f"{config.environment}.html"
     # Before any host is asked: a mistake here would come out minutes later.
-    out = out_file.checked(str(usual) if options.out is None else options.out, "--out")
+    out = out_file.regular(str(usual) if options.out is None else options.out, "--out")
     if options.dry_run:
         from omnikit.topology import make_plan
 

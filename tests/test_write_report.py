@@ -92,7 +92,7 @@ def test_mistakes_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     assert "there is no environment named 'no-such'" in capsys.readouterr().err
     (tmp_path / "out").write_text("a file")
     assert write_report.main(environment(tmp_path)) == 2
-    assert "out is no folder" in capsys.readouterr().err
+    assert "out is a file, no folder" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("out", ["", ".", "/", "/dev/stdout"])

@@ -154,6 +154,8 @@ def _releases(environment: str, notes: list[Note]) -> list[dict[str, Any]]:
         for one in reversed(releases.all_of(environment)):
             with left_out(notes, one.folder / "about.json"):
                 made.append(_release(one))
+        for fault in releases.damaged(environment):
+            report_notes.add(notes, "left out: {fault}", fault=fault)
     return made
 
 
@@ -166,15 +168,16 @@ def _release(one: releases.Release) -> dict[str, Any]:
 
 def _timeline(environment: str, notes: list[Note]) -> Optional[dict[str, Any]]:
     """Of the newest deployment, else of whatever else changed the environment."""
-    newest = None
-    for path in timeline_records.paths(environment):
-        with left_out(notes, path):
-            record = timeline_records.read(path)
-            made = timeline_report.as_data(record)
-            if record.what in ("deploy", "rollback"):
-                return made
-            newest = newest or made
-    return newest
+
+    def say(fault: str) -> None:
+        report_notes.add(notes, "left out: {fault}", fault=fault)
+
+    record = timeline_records.newest(environment, say, timeline_records.DEPLOYMENTS)
+    if record is None:
+        return None
+    with left_out(notes, record.path):
+        return timeline_report.as_data(record)
+    return None
 
 
 def settings(config: Config) -> list[dict[str, str]]:

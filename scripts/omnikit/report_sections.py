@@ -6,9 +6,9 @@ import re
 from typing import Any, Mapping
 
 from omnikit import report_gantt, report_topology
-from omnikit.report_blocks import Section, Shown
+from omnikit.report_blocks import Section, Shown, state
 from omnikit.report_words import Words
-from omnikit.status import NOT_DEPLOYED, span
+from omnikit.status import NOT_DEPLOYED
 from omnikit.timeline_where import GOOD
 
 Data = Mapping[str, Any]
@@ -102,7 +102,7 @@ def timeline(data: Data, t: Words) -> Section:
             f"{s['seconds'] / total:.0%}",
             s["hosts"],
             s["slowest"],
-            s["result"],
+            _result(s["result"], t),
         ]
         for s in found["steps"]
     ]
@@ -110,13 +110,18 @@ def timeline(data: Data, t: Words) -> Section:
     made.heading(t("Steps"))
     made.table(t("Steps"), [t(word) for word in head], rows, "123")
     rows = [
-        [name, f"{one['seconds']:.1f}", f"{one['waiting_for_engines_s']:.1f}", one["result"]]
+        [
+            name,
+            f"{one['seconds']:.1f}",
+            f"{one['waiting_for_engines_s']:.1f}",
+            _result(one["result"], t),
+        ]
         for name, one in found["hosts"].items()
     ]
-    head = [t("host"), t("seconds"), _waiting(t), t("result")]
-    made.heading(t("hosts").capitalize())
+    head = [t("host"), t("seconds"), t("waiting for engines, s"), t("result")]
+    made.heading(t("Hosts"))
     bad = any(one["result"] != GOOD for one in found["hosts"].values())
-    made.table(t("hosts").capitalize(), head, rows, "12", long=bad)
+    made.table(t("Hosts"), head, rows, "12", long=bad)
     path = found["critical_path"][:_PATH]
     rows = [
         [
@@ -134,7 +139,12 @@ def timeline(data: Data, t: Words) -> Section:
     return made
 
 
-def _waiting(t: Words) -> str:
-    """What the sentence on waiting begins with, as the title of a column."""
-    sentence = t("Waiting for engines: {seconds} s ({share}).", seconds="", share="")
-    return re.split("[:：]", sentence)[0]
+def _result(raw: str, t: Words) -> Shown:
+    """How a step or host ended: GOOD, or "failed on p5; unreachable: p3" (see timeline_where)."""
+    if raw == GOOD:
+        return state(raw, t)
+    if not t.chinese:
+        return Shown(raw, "bad")
+    parts = [re.match(r"(.+?)(?: on |: )(.+)", part) for part in raw.split("; ")]
+    told = [f"{t.known(part[1])}：{part[2]}" if part else raw for part in parts]
+    return Shown("；".join(told), "bad")

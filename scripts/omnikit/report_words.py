@@ -113,6 +113,9 @@ CHINESE: Mapping[str, str] = {
         "{command}，{began}，执行者 {owner}：{seconds} 秒，{result}"
     ),
     "Waiting for engines: {seconds} s ({share}).": "等待引擎：{seconds} 秒（{share}）。",
+    "left out: {fault}": "未列入：{fault}",
+    "Hosts": "主机",
+    "waiting for engines, s": "等待引擎（秒）",
     "step": "步骤",
     "Steps": "步骤",
     "seconds": "秒",

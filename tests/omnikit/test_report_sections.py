@@ -40,7 +40,7 @@ def test_the_timeline_is_drawn_and_told(data: Any) -> None:
     assert "by ann@bastion: 290.0 s, ok" in made.blocks[0]["text"]
     steps, hosts, path = tables(made)
     assert steps["rows"][0][0] == "Wait for the servers" and steps["rows"][0][-1] == "ok"
-    assert hosts["head"] == ["host", "seconds", "Waiting for engines", "result"]
+    assert hosts["head"] == ["host", "seconds", "waiting for engines, s", "result"]
     assert [row[0] for row in hosts["rows"]] == ["here", "p0", "p1", "d0", "d1"]
     assert hosts["caption"] == "Hosts" and hosts["rows"][1][-1] == "ok"
     assert path["rows"][-1][-1] == "real requests"
@@ -59,4 +59,4 @@ def test_the_timeline_says_which_step_failed_on_which_host(data: Any, tmp_path: 
     assert steps["rows"][0][-1] == "failed on d0" and steps["head"][-1] == "result"
     assert hosts["rows"][-1] == ["d0", "82.0", "80.0", "failed: Wait for the servers"]
     chinese = tables(report_sections.timeline(data, words("zh")))[1]
-    assert chinese["head"] == ["主机", "秒", "等待引擎", "结果"]
+    assert chinese["head"] == ["主机", "秒", "等待引擎（秒）", "结果"]
