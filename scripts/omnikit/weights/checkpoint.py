@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import json
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import Any, Optional
 
 from omnikit.errors import InputError, ManyErrors
 
 INDEX = "model.safetensors.index.json"
+_ANY_INDEX = "*.safetensors.index.json"  # msmodelslim names it after its shards
 SINGLE = "model.safetensors"
 # Bytes of one element; all that checkpoints of this kind hold.
 SIZES = {"F8_E4M3": 1, "I8": 1, "U8": 1, "BF16": 2, "F16": 2, "F32": 4, "I32": 4, "I64": 8}
@@ -43,7 +44,8 @@ class Tensor:
 @dataclass(frozen=True)
 class Checkpoint:
     """shards: names of the files in their order. sizes: their bytes. changed: when each was written
-    last, in ns, at the time that its header was read.
+    last, in ns, at the time that its header was read. index: tensor to file, as the index says;
+    empty where there is none. faults: what is wrong with the files, of look() alone.
     """
 
     folder: Path
@@ -52,20 +54,38 @@ class Checkpoint:
     shards: list[str]
     sizes: dict[str, int]
     changed: dict[str, int]
+    index: dict[str, str] = field(default_factory=dict)
+    faults: tuple[InputError, ...] = ()
 
 
-def read(folder: Path, config_needed: bool = True) -> Checkpoint:
+def read(folder: Path) -> Checkpoint:
     """All headers of a folder, checked against its index and the files' lengths.
 
     Raises InputError or ManyErrors: every file that is missing, cut or says something else than the
     index.
     """
+    found = look(folder)
+    if found.faults:
+        errors: list[Any] = list(found.faults[:20])
+        raise errors[0] if len(errors) == 1 else ManyErrors(errors)
+    return found
+
+
+def look(folder: Path) -> Checkpoint:
+    """The same of a folder that may be damaged: tensors that can be had, and faults.
+
+    Raises InputError: no checkpoint at all, or its index cannot be read.
+    """
     if not folder.is_dir():
         raise InputError("there is no such folder.", where=str(folder), todo="name a checkpoint")
-    config = read_json(folder / "config.json") if config_needed else {}
+    faults: list[InputError] = []
+    config: dict[str, Any] = {}
     weight_map = _weight_map(folder)
-    shards = sorted(set(weight_map.values()))
-    errors: list[Any] = []
+    try:
+        config = read_json(folder / "config.json")
+    except InputError as error:
+        faults.append(error)
+    shards = sorted(set(weight_map.values())) or [SINGLE]
     tensors: dict[str, Tensor] = {}
     sizes, changed = {}, {}
     for shard in shards:
@@ -73,28 +93,36 @@ def read(folder: Path, config_needed: bool = True) -> Checkpoint:
             changed[shard] = _changed(folder / shard)  # first: what changes later is noticed
             found, sizes[shard] = read_header(folder / shard)
         except InputError as error:
-            errors.append(error)
+            faults.append(error)
             continue
-        for name, tensor in found.items():
-            if weight_map.get(name) == shard:
-                tensors[name] = tensor
-            elif weight_map:
-                said = weight_map.get(name)
-                where = f"the index says {said}" if said else "the index does not name it"
-                errors.append(InputError(f"holds {name}, but {where}.", where=str(folder / shard)))
-        lost = [name for name, file in weight_map.items() if file == shard and name not in found]
-        if lost:
-            count = f" and {len(lost) - 1} more" if len(lost) > 1 else ""
-            errors.append(
-                InputError(
-                    f"has no {lost[0]}{count}, which the index says that it holds.",
-                    where=str(folder / shard),
-                    todo="download this file again",
-                )
+        held = {name: one for name, one in found.items() if weight_map.get(name, shard) == shard}
+        strange = sorted(found.keys() - weight_map.keys()) if weight_map else []
+        faults += _differences(folder / shard, weight_map, found, strange)
+        tensors.update({name: one for name, one in held.items() if name not in strange})
+    return Checkpoint(folder, config, tensors, shards, sizes, changed, weight_map, tuple(faults))
+
+
+def _differences(
+    path: Path, weight_map: dict[str, str], found: dict[str, Tensor], strange: list[str]
+) -> list[InputError]:
+    """Between a file and what the index says of it. strange: what the index does not name."""
+    faults = []
+    for name in found:
+        said = weight_map.get(name, path.name)
+        if name in strange or said != path.name:
+            where = "the index does not name it" if name in strange else f"the index says {said}"
+            faults.append(InputError(f"holds {name}, but {where}.", where=str(path)))
+    lost = [name for name, file in weight_map.items() if file == path.name and name not in found]
+    if lost:
+        count = f" and {len(lost) - 1} more" if len(lost) > 1 else ""
+        faults.append(
+            InputError(
+                f"has no {lost[0]}{count}, which the index says that it holds.",
+                where=str(path),
+                todo="download this file again",
             )
-    if errors:
-        raise errors[0] if len(errors) == 1 else ManyErrors(errors[:20])
-    return Checkpoint(folder, config, tensors, shards, sizes, changed)
+        )
+    return faults
 
 
 def _changed(path: Path) -> int:
@@ -106,11 +134,11 @@ def _changed(path: Path) -> int:
 
 
 def _weight_map(folder: Path) -> dict[str, str]:
-    """Tensor name to file name."""
-    index = folder / INDEX
-    if not index.exists():
+    """Tensor name to file name; empty: one file without an index."""
+    index = _index(folder)
+    if index is None:
         if (folder / SINGLE).is_file():
-            return dict.fromkeys(read_header(folder / SINGLE)[0], SINGLE)
+            return {}
         raise InputError(
             f"there is neither {INDEX} nor {SINGLE}.",
             where=str(folder),
@@ -123,6 +151,21 @@ def _weight_map(folder: Path) -> dict[str, str]:
         if not isinstance(file, str) or "/" in file or not file.endswith(".safetensors"):
             raise InputError(f"{name}: {file!r} is no name of a shard.", where=str(index))
     return dict(sorted(weight_map.items()))
+
+
+def _index(folder: Path) -> Optional[Path]:
+    """The one that has the usual name, else the only one. Raises InputError: several."""
+    if (folder / INDEX).exists():
+        return folder / INDEX
+    found = sorted(folder.glob(_ANY_INDEX))
+    if len(found) > 1:
+        names = ", ".join(path.name for path in found)
+        raise InputError(
+            f"has several indexes, and none named {INDEX}: {names}.",
+            where=str(folder),
+            todo="keep the one that names the weights here, move the others away",
+        )
+    return found[0] if found else None
 
 
 def read_json(path: Path) -> dict[str, Any]:

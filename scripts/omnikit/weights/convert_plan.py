@@ -283,6 +283,7 @@ def other_files(folder: Path) -> list[Path]:
         for path in folder.iterdir()
         if path.is_file()
         and path.name not in skipped
+        and not path.name.endswith(INDEX.partition(".")[2])  # of whatever shards
         and not path.name.startswith(".")
         and path.suffix not in (".safetensors", ".incomplete")
     )
