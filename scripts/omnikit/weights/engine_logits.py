@@ -1,4 +1,5 @@
-"""What an engine makes of checkpoints. Runs in the engine's Python, which has vLLM:
+"""What an engine makes of checkpoints. Runs in a Python that has vLLM, or else torch, transformers
+and the compressed-tensors library:
 
     engine_logits.py OUT FOLDER...
 
@@ -15,12 +16,12 @@ import os
 import shutil
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Callable
 
 PROMPT = [1, 5, 7, 9, 100, 200, 33, 250, 301, 77, 64, 18]
 
 
-def logits(folder: str) -> list[list[float]]:
+def by_vllm(folder: str) -> list[list[float]]:
     """Of the tokens that may follow each token of the prompt. Raises whatever the engine raises."""
     from vllm import LLM, EngineArgs, SamplingParams
 
@@ -42,6 +43,20 @@ def logits(folder: str) -> list[list[float]]:
     (found,) = model.generate([prompt], wanted, use_tqdm=False)
     rows = [one for one in found.prompt_logprobs or [] if one is not None]
     return [[row[token].logprob for token in sorted(row)] for row in rows]
+
+
+def by_transformers(folder: str) -> list[list[float]]:
+    """The same of a bf16 checkpoint, in float32. Raises ValueError: a weight was not found."""
+    import torch
+    from transformers import DeepseekV3ForCausalLM
+
+    model, told = DeepseekV3ForCausalLM.from_pretrained(folder, output_loading_info=True)
+    if told["missing_keys"]:  # it would go on with random numbers in their place
+        raise ValueError(f"transformers finds no {sorted(told['missing_keys'])[0]}")
+    with torch.no_grad():
+        found = model.float()(torch.tensor([PROMPT])).logits[0, :-1]
+    rows: list[list[float]] = torch.log_softmax(found, dim=-1).tolist()
+    return rows
 
 
 def read_back(folder: Path, made: Path) -> None:
@@ -68,7 +83,7 @@ def read_back(folder: Path, made: Path) -> None:
         shutil.copyfile(folder / name, made / name)
 
 
-def attempt(folder: str) -> Any:
+def attempt(folder: str, logits: Callable[[str], list[list[float]]]) -> Any:
     """Log probabilities of a folder, or what stands against it in one line."""
     try:
         source, _, made = folder.partition("=")
@@ -80,6 +95,18 @@ def attempt(folder: str) -> Any:
         return f"{type(error).__name__}: {lines[0][:300] if lines else ''}"
 
 
+def engine() -> tuple[str, Callable[[str], list[list[float]]]]:
+    """Its name with version, and what asks it."""
+    try:
+        import vllm
+
+        return f"vLLM {vllm.__version__}", by_vllm
+    except Exception:  # an extension that does not load raises others than ImportError
+        import transformers
+
+        return f"transformers {transformers.__version__}", by_transformers
+
+
 def main(out: str, folders: list[str]) -> None:
     """See the module's docstring."""
     # Python looks first beside this file, where modules have the names of others' packages.
@@ -88,13 +115,12 @@ def main(out: str, folders: list[str]) -> None:
     os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
     os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
     os.environ.update({"HF_HUB_OFFLINE": "1", "VLLM_LOGGING_LEVEL": "WARNING"})
-    import vllm
-
+    name, logits = engine()
     found = {}
     for folder in folders:
-        found[folder] = attempt(folder)
+        found[folder] = attempt(folder, logits)
         gc.collect()
-    Path(out).write_text(json.dumps({"engine": f"vLLM {vllm.__version__}", "folders": found}))
+    Path(out).write_text(json.dumps({"engine": name, "folders": found}))
 
 
 if __name__ == "__main__":

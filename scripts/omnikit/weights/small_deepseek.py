@@ -14,7 +14,10 @@ from typing import Any
 import numpy as np
 from safetensors import serialize_file
 
-_NAMES = {"F8_E4M3": "float8_e4m3fn", "BF16": "bfloat16", "F32": "float32", "I8": "int8"}
+_NAMES = {
+    **{"F8_E4M3": "float8_e4m3fn", "BF16": "bfloat16", "F16": "float16"},
+    **{"F32": "float32", "I8": "int8"},
+}
 LAYERS = 3
 CONFIG: dict[str, Any] = {
     "architectures": ["DeepseekV3ForCausalLM"],
@@ -162,8 +165,12 @@ def save(tensors: dict[str, tuple[str, Any]], path: Path) -> None:
     serialize_file(data, str(path), {"format": "pt"})  # type: ignore[no-untyped-call]
 
 
-def make(block: Any = (128, 128), seed: int = 0, **config: Any) -> Small:
-    """Random weights of CONFIG's shapes, MTP layer included. config: changes of it."""
+def make(
+    block: Any = (128, 128), seed: int = 0, rows: tuple[float, float] = (0.2, 3), **config: Any
+) -> Small:
+    """Random weights of CONFIG's shapes, MTP layer included. config: changes of it. rows: the range
+    of the rows' sizes.
+    """
     random = np.random.default_rng(seed)
     small = Small(block, {**CONFIG, **config})
     c = small.config
@@ -176,7 +183,7 @@ def make(block: Any = (128, 128), seed: int = 0, **config: Any) -> Small:
 
     def matrix(name: str, out: int, into: int) -> None:
         # Rows of very different size, as trained matrices have.
-        found = random.normal(0, into**-0.5, (out, into)) * random.uniform(0.2, 3, (out, 1))
+        found = random.normal(0, into**-0.5, (out, into)) * random.uniform(*rows, (out, 1))
         if block is None:
             small.tensors[f"{name}.weight"] = ("BF16", bf16(found))
             return

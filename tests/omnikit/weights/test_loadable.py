@@ -44,7 +44,15 @@ def test_an_engine_that_ends_leaves_its_last_words(tmp_path: Path) -> None:
         loadable.logits(python, ["x"], tmp_path / "out.json")
 
 
-def test_no_engine_is_wrong_input(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="cannot import vllm") as caught:
-        loadable.logits("/bin/false", ["x"], tmp_path / "out.json")
+def test_no_engine_is_wrong_input() -> None:
+    with pytest.raises(InputError, match="cannot import vllm, nor torch") as caught:
+        loadable.reader("/bin/false")
     assert "invoke install-engine" in str(caught.value)
+
+
+def test_vllm_comes_first_then_transformers(tmp_path: Path) -> None:
+    python = engine(tmp_path, "exit 1")
+    assert loadable.reader(python) == loadable.Reader(python, loadable.VLLM)
+    body = '#!/bin/sh\ncase "$2" in *transformers*) exit 0;; esac\nexit 1\n'
+    (tmp_path / "python").write_text(body)
+    assert loadable.reader(python).by == loadable.TRANSFORMERS
