@@ -12,12 +12,22 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+import run_msmodelslim
+from converted_case import (
+    DESCRIPTION,
+    MATRIX,
+    as_msmodelslim,
+    edit_json,
+    rewrite,
+    without_manifest,
+    write,
+)
 from omnikit.weights import checkpoint
 from omnikit.weights import small_deepseek as small
+from slim_case import Machine
 
 ROOT = Path(__file__).resolve().parents[1]
 pytestmark = pytest.mark.slow
-MATRIX = "model.layers.1.mlp.experts.2.up_proj.weight"
 
 
 def script(name: str, *words: object, code: int = 0) -> subprocess.CompletedProcess[str]:
@@ -74,36 +84,6 @@ def test_a_sample_is_spread_and_the_source_is_not_needed(source: Path, made: Pat
     assert kinds["mlp.experts.up_proj"]["values"] == 2 * 3 * 256
 
 
-def _write(folder: Path, name: str, data: bytes, offset: int = 0) -> None:
-    tensor = checkpoint.read(folder).tensors[name]
-    with (folder / tensor.file).open("r+b") as file:
-        file.seek(tensor.start + offset)
-        file.write(data)
-
-
-def _without_manifest(folder: Path) -> None:
-    (folder / "omnikit-weights.json").unlink()
-
-
-def _rewrite(folder: Path, change: Callable[[dict[str, Any]], None]) -> None:
-    """All tensors changed as one says, and the index to go with them."""
-    found = checkpoint.read(folder)
-    numbers = {"I8": np.int8, "BF16": np.uint16, "F32": np.float32}
-    weight_map = {}
-    for shard in found.shards:
-        data = (folder / shard).read_bytes()
-        tensors: dict[str, Any] = {}
-        for tensor in found.tensors.values():
-            if tensor.file == shard:
-                array = np.frombuffer(data[tensor.start : tensor.end], numbers[tensor.dtype])
-                tensors[tensor.name] = (tensor.dtype, array.reshape(tensor.shape))
-        change(tensors)
-        small.save(tensors, folder / shard)
-        weight_map.update(dict.fromkeys(tensors, shard))
-    (folder / checkpoint.INDEX).write_text(json.dumps({"weight_map": weight_map}))
-    _without_manifest(folder)
-
-
 def _drop(tensors: dict[str, Any]) -> None:
     tensors.pop(MATRIX, None)
     tensors.pop(f"{MATRIX}_scale", None)
@@ -140,20 +120,20 @@ def _ignore(folder: Path) -> None:
     config = json.loads((folder / "config.json").read_text())
     config["quantization_config"]["ignore"] = []
     (folder / "config.json").write_text(json.dumps(config))
-    _without_manifest(folder)
+    without_manifest(folder)
 
 
 @pytest.mark.parametrize(
     ("damage", "what"),
     [
-        (lambda f: _rewrite(f, _drop), f"{MATRIX} is missing"),
-        (lambda f: _rewrite(f, _drop_scale), "has no weight_scale"),
-        (lambda f: _rewrite(f, _stranger), "side_proj.weight belongs to no part"),
-        (lambda f: _rewrite(f, _turned), "has shape [256, 128], expected [128, 256]"),
-        (lambda f: _rewrite(f, _flat_scale), "is F32 [128], expected F32 [128, 1]"),
-        (lambda f: _rewrite(f, _kept_int8), "has dtype I8, expected BF16"),
+        (lambda f: rewrite(f, _drop), f"{MATRIX} is missing"),
+        (lambda f: rewrite(f, _drop_scale), "has no weight_scale"),
+        (lambda f: rewrite(f, _stranger), "side_proj.weight belongs to no part"),
+        (lambda f: rewrite(f, _turned), "has shape [256, 128], expected [128, 256]"),
+        (lambda f: rewrite(f, _flat_scale), "is F32 [128], expected F32 [128, 1]"),
+        (lambda f: rewrite(f, _kept_int8), "has dtype I8, expected BF16"),
         (_ignore, "quantization_config.ignore is []"),
-        (lambda f: _write(f, MATRIX, b"\x55"), "is not what it was when it was made"),
+        (lambda f: write(f, MATRIX, b"\x55"), "is not what it was when it was made"),
         (lambda f: (f / "tokenizer_config.json").unlink(), "tokenizer_config.json is missing"),
         (
             lambda f: (f / "more.safetensors").write_bytes(b""),
@@ -175,9 +155,9 @@ def test_every_fault_of_structure_is_named(
 @pytest.mark.parametrize(
     ("name", "data", "what"),
     [
-        (MATRIX, b"\x01\x80", f"an error above 0.5000 steps: {MATRIX}: row 0"),
-        (f"{MATRIX}_scale", np.float32(0.5).tobytes(), "an error above 0.5000 steps"),
-        (f"{MATRIX}_scale", np.float32("nan").tobytes(), "a scale or value that is not finite"),
+        (MATRIX, b"\x01\x80", f"steps, at most 0.5000 expected: {MATRIX}: row 0"),
+        (f"{MATRIX}_scale", np.float32(0.5).tobytes(), f"{MATRIX}: row 0 has 0.5, expected"),
+        (f"{MATRIX}_scale", np.float32("nan").tobytes(), f"{MATRIX}_scale: row 0 is nan"),
         ("model.norm.weight", b"\x00\x00", "not equal to the source: model.norm.weight"),
         ("model.layers.2.self_attn.kv_b_proj.weight", b"\x01\x01", "kv_b_proj.weight: row 0"),
         ("lm_head.weight", b"\x01\x01", "not equal to the source: lm_head.weight: row 0"),
@@ -186,8 +166,8 @@ def test_every_fault_of_structure_is_named(
 def test_numbers_that_are_not_the_sources_are_found(
     source: Path, copy: Path, name: str, data: bytes, what: str
 ) -> None:
-    _write(copy, name, data)
-    _without_manifest(copy)
+    write(copy, name, data)
+    without_manifest(copy)
     words = [f"--source={source}", f"--target={copy}", "--all"]
     done = script("verify_weights.py", *words, code=1)
     assert f"problem: {what}" in done.stdout or what in done.stdout
@@ -210,7 +190,7 @@ def test_the_two_step_way_in_bf16_is_above_the_bound(source: Path, copy: Path) -
             tensors[name] = ("I8", rounded)
             tensors[f"{name}_scale"] = ("F32", scale)
 
-    _rewrite(copy, in_bf16)
+    rewrite(copy, in_bf16)
     words = [f"--source={source}", f"--target={copy}", "--all", "--json"]
     found = json.loads(script("verify_weights.py", *words, code=1).stdout)
     worst = max(kind["max_error_steps"] for kind in found["kinds"])
@@ -218,29 +198,83 @@ def test_the_two_step_way_in_bf16_is_above_the_bound(source: Path, copy: Path) -
 
 
 def test_what_msmodelslim_makes_is_recognised(source: Path, copy: Path) -> None:
-    def with_offsets(tensors: dict[str, Any]) -> None:
-        for name in [one for one in tensors if f"{one}_scale" in tensors]:
-            tensors[f"{name}_offset"] = ("F32", np.zeros_like(tensors[f"{name}_scale"][1]))
-
-    _rewrite(copy, with_offsets)
-    found = checkpoint.read(copy)
-    description = {
-        name: "W8A8_DYNAMIC" if tensor.dtype == "I8" or "_scale" in name or "_offset" in name
-        else "FLOAT"
-        for name, tensor in found.tensors.items()
-    }  # fmt: skip
-    file = copy / "quant_model_description_w8a8_dynamic.json"
-    file.write_text(json.dumps(description))
+    as_msmodelslim(copy)
     done = script("verify_weights.py", f"--source={source}", f"--target={copy}")
     assert "good: msmodelslim, 64 of 227 tensors int8" in done.stdout
-    description[MATRIX] = "FLOAT"
-    file.write_text(json.dumps(description))
-    config = json.loads((copy / "config.json").read_text())
-    config["architectures"] = "DeepseekV3Fusion"
-    (copy / "config.json").write_text(json.dumps(config))
+    edit_json(copy / DESCRIPTION, lambda told: told.update({MATRIX: "FLOAT"}))
+    edit_json(copy / "config.json", lambda told: told.update(architectures="DeepseekV3Fusion"))
     done = script("verify_weights.py", f"--source={source}", f"--target={copy}", code=1)
     assert f"calls {MATRIX} FLOAT, but it is int8" in done.stdout
-    assert "architectures is 'DeepseekV3Fusion': run finish_checkpoint.py" in done.stdout
+    assert "architectures is 'DeepseekV3Fusion'" in done.stdout
+    assert f"What to do: invoke finish-checkpoint --dir {copy}" in done.stdout
+
+
+def test_what_the_stand_in_for_msmodelslim_writes_is_read(tmp_path: Path) -> None:
+    """By the name of its index, which is not the usual one; its tensors are few."""
+    machine = Machine(tmp_path)
+    sizes = {name: one for name, one in small.CONFIG.items() if name != "num_hidden_layers"}
+    edit_json(machine.source / "config.json", lambda told: told.update(sizes))
+    assert run_msmodelslim.main(machine.options()) == 0
+    assert not (machine.out / checkpoint.INDEX).exists()
+    done = script("verify_weights.py", f"--target={machine.out}", "--json", code=1)
+    found = json.loads(done.stdout)
+    assert found["form"] == "msmodelslim" and found["quantised"] >= 2 and found["tensors"] >= 6
+    assert "model.embed_tokens.weight is missing" in found["problems"]
+    assert not any("safetensors" in problem for problem in found["problems"])
+
+
+def test_a_damaged_target_gets_a_whole_report(source: Path, copy: Path, tmp_path: Path) -> None:
+    shard = sorted(copy.glob("*.safetensors"))[1]
+    shard.unlink()
+    words = [f"--source={source}", f"--target={copy}", f"--out={tmp_path / 'out'}"]
+    done = script("verify_weights.py", *words, code=1)
+    assert done.stdout.count(f"problem: {shard.name} is missing\n") == 1
+    assert "self_attn.o_proj" in done.stdout and "download" not in done.stdout
+    assert "convert again" in done.stdout.splitlines()[-1]
+    assert not json.loads((tmp_path / "out" / "weights.json").read_text())["ok"]
+
+
+def test_a_report_is_strict_json_and_its_picture_is_of_the_same_run(
+    source: Path, copy: Path, tmp_path: Path
+) -> None:
+    write(copy, f"{MATRIX}_scale", np.float32("nan").tobytes())
+    without_manifest(copy)
+    words = [f"--target={copy}", f"--out={tmp_path / 'out'}", "--all"]
+    done = script("verify_weights.py", *words, f"--source={source}", code=1)
+    assert "RuntimeWarning" not in done.stderr
+
+    def refuse(word: str) -> None:
+        raise AssertionError(word)
+
+    json.loads((tmp_path / "out" / "weights.json").read_text(), parse_constant=refuse)
+    assert "nan" not in (tmp_path / "out" / "weights.svg").read_text()
+    script("verify_weights.py", *words, code=1)
+    assert not (tmp_path / "out" / "weights.svg").exists()
+
+
+def test_findings_are_shown_before_an_engine_that_fails(made: Path, tmp_path: Path) -> None:
+    python = tmp_path / "python"
+    python.write_text('#!/bin/sh\n[ "$1" = -c ] && exit 0\necho Illegal instruction; exit 4\n')
+    python.chmod(0o755)
+    words = [f"--target={made}", "--loadable", f"--python={python}", f"--out={tmp_path / 'out'}"]
+    done = script("verify_weights.py", *words, code=1)
+    assert "compressed-tensors, 64 of 163 tensors int8, 7 files as made" in done.stdout
+    assert "-1 B" not in done.stderr and "of 1 B" not in done.stderr
+    assert "Illegal instruction" in done.stderr and "What to do" in done.stderr
+    found = json.loads((tmp_path / "out" / "weights.json").read_text())
+    assert found["hashes"] == 7 and found["problems"] == [] and not found["ok"]
+    assert "Illegal instruction" in found["loadable"]["error"]
+
+
+def test_what_cannot_be_had_is_said_before_anything_is_read(made: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for words, what in (
+        ([f"--out={tmp_path / 'file'}"], "name another folder with --out"),
+        (["--loadable", "--python=/no/python"], "cannot import vllm"),
+    ):
+        # A target that does not exist would be told of next.
+        done = script("verify_weights.py", "--target=/no/such", *words, code=2)
+        assert what in done.stderr and "no such folder" not in done.stderr
 
 
 @pytest.mark.parametrize(
@@ -248,8 +282,12 @@ def test_what_msmodelslim_makes_is_recognised(source: Path, copy: Path) -> None:
     [
         (["--target=/no/such"], "there is no such folder"),
         (["--target={source}"], "it is not converted"),
-        (["--target={made}", "--source=/no/such"], "there is no such folder"),
-        (["--target={made}", "--rows=0"], "expected 1 or more"),
+        (
+            ["--target={made}", "--source=/no/such"],
+            "name the checkpoint that the target was made of",
+        ),
+        (["--target={made}", "--rows=0"], "'0' is no whole number above 0"),
+        (["--target={made}", "--rows=abc"], "'abc' is no whole number above 0"),
         (["--target={made}", "--loadable", "--python=/no/python"], "cannot import vllm"),
     ],
 )

@@ -27,15 +27,7 @@ def look(conversion: Conversion, work: Path, threads: int) -> dict[str, Any]:
     kinds = verify_numbers.compare(
         conversion, made, structure.form, _ROWS, _MATRICES, threads, silent
     )
-    problems = [
-        *structure.problems,
-        *(f"not equal to the source: {kind.different}" for kind in kinds if kind.different),
-        *(
-            f"an error of {kind.largest:.4g} steps, at most {kind.bound:.4f} expected: {kind.worst}"
-            for kind in kinds
-            if kind.largest > kind.bound
-        ),
-    ]
+    problems = [*structure.problems, *(text for kind in kinds for text in kind.problems())]
     if problems:
         raise ActionError(
             f"the result is not what the source gives: {problems[0]}"

@@ -1,85 +1,40 @@
 """How far converted numbers are from those that they came from, for each kind of matrix.
 
-Independent of the conversion: numpy, float64, and the numbers of e4m3 from its definition. An error
-is told in steps of the row's scale: rounding to the nearest step makes half a step at most.
+Everything is held against the scale that the formula gives for the source's row (largest value /
+127), never against the scale that was found: with that, destroyed numbers would look fine. An error
+is told in steps of it: rounding to the nearest step makes half a step at most.
 """
 
 from __future__ import annotations
 
 import re
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import Any, Optional, Sequence
 
 import numpy as np
 
-from omnikit.weights.checkpoint import SIZES, Checkpoint, Tensor
-from omnikit.weights.convert_plan import COPY, QUANTISE, SCALE, WIDEN, Conversion, Piece
+from omnikit.weights.checkpoint import SIZES, Checkpoint
+from omnikit.weights.convert_plan import COPY, SCALE, Conversion, Piece
 from omnikit.weights.meter import Meter
+from omnikit.weights.verify_kind import Kind, Limits
 from omnikit.weights.verify_structure import NATIVE
+from omnikit.weights.verify_values import (
+    floats,
+    largest,
+    one_by_one,
+    open_tensor,
+    row_scales,
+    to_bf16,
+    values,
+)
 
-# The arithmetic is float32: a value of up to 127 steps is off by 2 roundings of 2^-24 at most.
-_FLOAT32 = 127 * 2 * 2.0**-24
-BOUNDS = {NATIVE: 0.5 + _FLOAT32}
-# Scales that were rounded to bf16 after the quantisation: 127 steps x 2^-9 more.
-_BF16_SCALE = 0.5 + 127 * 2.0**-9 + _FLOAT32
 _PART = 4 << 20  # elements that are compared at once
-
-
-@dataclass
-class Kind:
-    """All matrices of one kind, for example mlp.experts.up_proj; errors in steps.
-
-    different: where what must be equal is not: "TENSOR: row N".
-    """
-
-    name: str
-    what: str
-    matrices: int = 0
-    checked: int = 0
-    values: int = 0
-    largest: float = 0.0
-    worst: str = ""
-    error_sum: float = 0.0
-    square_error: float = 0.0
-    square_value: float = 0.0
-    bound: float = 0.0
-    different: str = ""
-
-    @property
-    def good(self) -> bool:
-        """Whether every value is within its bound, and equal where it must be."""
-        return not self.different and self.largest <= self.bound
-
-    def report(self) -> dict[str, Any]:
-        """For programs."""
-        mean = self.error_sum / self.values if self.values else 0.0
-        relative = (self.square_error / self.square_value) ** 0.5 if self.square_value else 0.0
-        return {
-            **{"kind": self.name, "what": self.what, "matrices": self.matrices},
-            **{"checked": self.checked, "values": self.values, "max_error_steps": self.largest},
-            **{"mean_error_steps": mean, "relative_rms_error": relative, "bound": self.bound},
-            **{"worst": self.worst, "different": self.different, "ok": self.good},
-        }
 
 
 def kind_of(name: str) -> str:
     """model.layers.7.mlp.experts.12.up_proj.weight: mlp.experts.up_proj."""
     short = re.sub(r"^model\.layers\.\d+\.", "", name)
     return re.sub(r"\.\d+(?=\.)", "", short).rpartition(".")[0] or short
-
-
-def e4m3_values() -> Any:
-    """float64 [256]: sign, 4 bits of exponent with bias 7, 3 of mantissa; the last is NaN."""
-    byte = np.arange(256)
-    exponent, mantissa = (byte >> 3) & 15, byte & 7
-    normal = (1 + mantissa / 8) * 2.0 ** (exponent - 7.0)
-    value = np.where(exponent > 0, normal, mantissa / 8 * 2.0**-6)
-    value = np.where((byte & 127) == 127, np.nan, value)
-    return np.where(byte & 128, -value, value)
-
-
-_E4M3 = e4m3_values()
 
 
 def compare(
@@ -90,24 +45,28 @@ def compare(
     each: Optional[int],
     threads: int,
     meter: Meter,
+    all_scales: bool = False,
 ) -> list[Kind]:
-    """rows: of each matrix, evenly spread, None: all. each: matrices of a kind, None: all."""
+    """rows: of each matrix, evenly spread, None: all. each: matrices of a kind, None: all.
+    all_scales: of these matrices every row's, not only those of the rows.
+    """
     groups: dict[tuple[str, str], list[Piece]] = {}
     for shard in source.shards:
         for piece in shard.pieces:
-            if piece.source.name in target.tensors:
+            new = target.tensors.get(piece.source.name)
+            if new is not None and new.dtype in SIZES:  # else the structure is wrong
                 groups.setdefault((kind_of(piece.source.name), piece.what), []).append(piece)
     found = []
-    work: list[tuple[Kind, Piece]] = []
+    work: list[tuple[Kind, _Matrix]] = []
     for (name, what), pieces in sorted(groups.items()):
-        made = Kind(name, what, matrices=len(pieces), bound=BOUNDS.get(form, _BF16_SCALE))
+        made = Kind(name, what, matrices=len(pieces))
         found.append(made)
-        work += [(made, piece) for piece in spread(pieces, each)]
-    meter.total = sum(_count(piece, rows) for _, piece in work)
+        chosen = spread(pieces, each)
+        work += [(made, _Matrix(source, target, form, one, rows, all_scales)) for one in chosen]
+    meter.total = sum(matrix.bytes for _, matrix in work)
     with ThreadPoolExecutor(threads) as pool:
-        done = pool.map(lambda one: _check(source, target, one[0], one[1], rows, meter), work)
-        for (kind, _), part in zip(work, done):
-            _add(kind, part)
+        for (kind, _), part in zip(work, pool.map(lambda one: one[1].check(meter), work)):
+            kind.add(part)
     return found
 
 
@@ -119,129 +78,144 @@ def spread(items: Sequence[Any], count: Optional[int]) -> list[Any]:
     return [items[place] for place in dict.fromkeys(places.tolist())]
 
 
-def _count(piece: Piece, rows: Optional[int]) -> int:
-    """Bytes of the source that are compared."""
-    if len(piece.source.shape) < 2 or rows is None:
-        return piece.source.size
-    all_rows = piece.source.shape[0]
-    return piece.source.size * min(rows, all_rows) // max(1, all_rows)
+class _Matrix:
+    """One tensor of the source, and what became of it."""
 
+    def __init__(
+        self,
+        source: Conversion,
+        target: Checkpoint,
+        form: str,
+        piece: Piece,
+        rows: Optional[int],
+        all_scales: bool,
+    ) -> None:
+        self.source = source
+        self.target = target
+        self.form = form
+        self.piece = piece
+        self.old = piece.source
+        self.new = target.tensors[piece.source.name]
+        shape = self.old.shape
+        self.is_matrix = len(shape) > 1
+        self.rows = np.array(spread(range(shape[0] if self.is_matrix else 1), rows))
+        self.scale = target.tensors.get(f"{self.old.name}{SCALE}")
+        fewer = self.is_matrix and len(self.rows) < shape[0]
+        self.all_scales = all_scales and fewer and self.new.dtype == "I8"
+        scale_dtype = self.scale.dtype if self.scale is not None else "F32"
+        self.limits = Limits.of(form == NATIVE, self.old.dtype, scale_dtype)
 
-def _check(
-    source: Conversion,
-    target: Checkpoint,
-    kind: Kind,
-    piece: Piece,
-    rows: Optional[int],
-    meter: Meter,
-) -> Kind:
-    """One matrix."""
-    made = Kind(kind.name, kind.what, checked=1, bound=kind.bound)
-    tensor, new = piece.source, target.tensors[piece.source.name]
-    old, now = open_tensor(source.checkpoint, tensor), open_tensor(target, new)
-    if tensor.shape != new.shape:
-        made.different = f"{tensor.name}: its shape"
-        return made
-    scales = None
-    if piece.scales is not None:
-        scales = open_tensor(source.checkpoint, piece.scales)[:]
-    row_scales = target.tensors.get(f"{tensor.name}{SCALE}")
-    steps = open_tensor(target, row_scales)[:] if row_scales is not None else None
-    chosen = np.array(spread(range(old.shape[0] if old.ndim > 1 else 1), rows))
-    width = int(np.prod(old.shape[1:])) if old.ndim > 1 else old.size
-    size = max(1, _PART // max(1, width))
-    for at in range(0, len(chosen), size):
-        some = chosen[at : at + size] if old.ndim > 1 else slice(None)
-        a, b = np.asarray(old[some]), np.asarray(now[some])
-        if piece.what == COPY and tensor.dtype == new.dtype:
-            _equal(made, a, b, tensor.name, some)
+    @property
+    def bytes(self) -> int:
+        """Of the source that are read."""
+        part = self.old.size
+        if self.is_matrix:
+            part = self.old.size * len(self.rows) // max(1, self.old.shape[0])
+        return part + (self.old.size if self.all_scales else 0)
+
+    def check(self, meter: Meter) -> Kind:
+        """Its findings alone."""
+        made = Kind("", self.piece.what, checked=1)
+        if self.new.dtype == "I8":
+            made.bound = self.limits.steps
+        name = self.old.name
+        if self.old.shape != self.new.shape:
+            made.different = f"{name}: its shape"
+        elif self.new.dtype == "I8" and not one_by_one(self.scale, self.new):
+            made.different = f"{name}: it is int8 without a scale for each row"
         else:
-            value = values(tensor, a, scales, source.block, some)
-            _numbers(made, value, new, b, steps, some)
-        meter.add(a.nbytes)
-    return made
+            with np.errstate(all="ignore"):  # what is not finite is found and told
+                self._check(made, meter)
+        return made
+
+    def _check(self, made: Kind, meter: Meter) -> None:
+        old, now = open_tensor(self.source.checkpoint, self.old), open_tensor(self.target, self.new)
+        factors = found = None
+        if self.piece.scales is not None:
+            factors = open_tensor(self.source.checkpoint, self.piece.scales)[:]
+        if self.new.dtype == "I8" and self.scale is not None:
+            found = floats(self.scale.dtype, open_tensor(self.target, self.scale)[:]).reshape(-1)
+            if self.all_scales:
+                self._scales(made, old, factors, found, meter)
+        width = int(np.prod(old.shape[1:])) if self.is_matrix else old.size
+        for rows in _parts(self.rows, width):
+            some = rows if self.is_matrix else slice(None)
+            a, b = np.asarray(old[some]), np.asarray(now[some])
+            if found is not None:
+                value = values(self.old, a, factors, self.source.block, rows)
+                self._integers(made, value, b, found[rows], rows)
+            elif self.piece.what == COPY and self.old.dtype == self.new.dtype:
+                self._equal(made, a, b, rows)
+            elif self.new.dtype == "BF16":
+                wide = values(self.old, a, factors, self.source.block, rows)
+                self._equal(made, to_bf16(wide), b, rows)
+            meter.add(a.nbytes)
+
+    def _scales(self, made: Kind, old: Any, factors: Any, found: Any, meter: Meter) -> None:
+        """Of all rows."""
+        for rows in _parts(np.arange(old.shape[0]), old.shape[1]):
+            data = np.asarray(old[rows[0] : rows[-1] + 1])
+            tops = largest(self.old, data, factors, self.source.block, rows)
+            self._held(made, self._wanted(tops, found[rows]), found[rows], rows)
+            meter.add(data.nbytes)
+
+    def _wanted(self, tops: Any, found: Any) -> Any:
+        """The scales that the formula gives."""
+        wanted = row_scales(tops)
+        if self.form == NATIVE:
+            return wanted
+        return np.where((tops == 0) & (found > 0), found, wanted)  # of zeros, any scale will do
+
+    def _held(self, made: Kind, wanted: Any, found: Any, rows: Any) -> None:
+        """Scales against those that the formula gives."""
+        made.scales += len(rows)
+        good = np.abs(found - wanted) <= self.limits.scale * wanted  # never of what is not finite
+        if good.all():
+            return
+        at = int(np.flatnonzero(~good)[0])
+        made.wrong_scales += int((~good).sum())
+        made.wrong_scale = made.wrong_scale or (
+            f"{self.old.name}: row {rows[at]} has {found[at]:.6g}, expected {wanted[at]:.6g}"
+        )
+
+    def _integers(self, made: Kind, value: Any, data: Any, found: Any, rows: Any) -> None:
+        """Numbers against what stands for them."""
+        made.values += value.size
+        tops = np.abs(value).max(axis=1)
+        wanted = self._wanted(tops, found)
+        if not self.all_scales:
+            self._held(made, wanted, found, rows)
+        known = np.isfinite(tops)
+        if not known.all():
+            row = rows[int(np.flatnonzero(~known)[0])]
+            made.different = f"{self.old.name}: row {row} of the source is not finite"
+        use = known & np.isfinite(found)  # other scales are told of
+        if not use.any():
+            return
+        error = np.abs(value[use] - data[use] * found[use][:, None])
+        steps = error / wanted[use][:, None]
+        worst = steps.max(axis=1)
+        if worst.max() > made.largest:
+            made.largest = float(worst.max())
+            made.worst = f"{self.old.name}: row {rows[use][int(worst.argmax())]}"
+        made.integers += steps.size
+        made.error_sum += float(steps.sum())
+        made.square_error += float((error**2).sum())
+        made.square_value += float((value[use] ** 2).sum())
+
+    def _equal(self, made: Kind, wanted: Any, found: Any, rows: Any) -> None:
+        made.values += wanted.size
+        if made.different or wanted.tobytes() == found.tobytes():
+            return
+        if not self.is_matrix:
+            made.different = f"{self.old.name}: its values"
+            return
+        bits = [np.ascontiguousarray(one).view(np.uint8) for one in (wanted, found)]
+        unequal = (bits[0] != bits[1]).reshape(len(wanted), -1).any(axis=1)
+        made.different = f"{self.old.name}: row {rows[int(unequal.argmax())]}"
 
 
-def open_tensor(folder: Checkpoint, tensor: Tensor) -> Any:
-    """Its bytes in the file, as numbers where numpy has such, else as unsigned integers."""
-    dtypes: dict[str, Any] = {"F32": np.float32, "I8": np.int8, "F16": np.float16}
-    dtype = (
-        dtypes.get(tensor.dtype)
-        or {1: np.uint8, 2: np.uint16, 4: np.uint32, 8: np.uint64}[SIZES[tensor.dtype]]
-    )
-    path = folder.folder / tensor.file
-    return np.memmap(path, dtype=dtype, mode="r", offset=tensor.start, shape=tensor.shape or (1,))
-
-
-def values(tensor: Tensor, data: Any, scales: Any, block: Any, rows: Any) -> Any:
-    """What the source's data mean: float64, of the same shape."""
-    if tensor.dtype == "F8_E4M3":
-        wide = scales.astype(np.float64)[rows // block[0]].repeat(block[1], axis=1)
-        return _E4M3[data] * wide[:, : data.shape[1]]
-    return _floats(tensor.dtype, data)
-
-
-def _floats(dtype: str, data: Any) -> Any:
-    if dtype == "BF16":
-        return (data.astype(np.uint32) << 16).view(np.float32).astype(np.float64)
-    return data.astype(np.float64)
-
-
-def _equal(kind: Kind, a: Any, b: Any, name: str, rows: Any) -> None:
-    kind.values += a.size
-    if a.tobytes() != b.tobytes() and not kind.different:
-        kind.different = f"{name}: {_row(a, b, rows)}"
-
-
-def _row(a: Any, b: Any, rows: Any) -> str:
-    if isinstance(rows, slice):
-        return "its values"
-    unequal = (a != b).reshape(len(a), -1).any(axis=1)
-    return f"row {int(rows[int(unequal.argmax())])}"
-
-
-def _numbers(kind: Kind, value: Any, new: Tensor, data: Any, steps: Any, rows: Any) -> None:
-    """Compare numbers with what stands for them."""
-    kind.values += value.size
-    if new.dtype != "I8":
-        rounded = _to_bf16(value)
-        if kind.what == WIDEN and new.dtype == "BF16" and rounded.tobytes() != data.tobytes():
-            kind.different = kind.different or f"{new.name}: {_row(rounded, data, rows)}"
-        return
-    if steps is None:
-        kind.different = kind.different or f"{new.name}: it is int8 without a scale"
-        return
-    scale = steps[rows].astype(np.float64).reshape(-1, 1)
-    error = np.abs(value - data * scale)
-    in_steps = error / np.where(scale > 0, scale, 1.0)
-    worst = in_steps.max(axis=1)
-    if not np.isfinite(worst).all():
-        kind.different = kind.different or f"{new.name}: a scale or value that is not finite"
-    elif worst.max() > kind.largest:
-        kind.largest = float(worst.max())
-        kind.worst = f"{new.name}: row {int(rows[int(worst.argmax())])}"
-    kind.error_sum += float(in_steps.sum())
-    kind.square_error += float((error**2).sum())
-    kind.square_value += float((value**2).sum())
-
-
-def _to_bf16(value: Any) -> Any:
-    """Nearest, ties to even; by way of float32, as every implementation does."""
-    bits = value.astype(np.float32).view(np.uint32)
-    return ((bits + (0x7FFF + ((bits >> 16) & 1))) >> 16).astype(np.uint16)
-
-
-def _add(kind: Kind, part: Kind) -> None:
-    kind.checked += part.checked
-    kind.values += part.values
-    kind.error_sum += part.error_sum
-    kind.square_error += part.square_error
-    kind.square_value += part.square_value
-    kind.different = kind.different or part.different
-    if part.largest > kind.largest:
-        kind.largest, kind.worst = part.largest, part.worst
-
-
-def quantised(kinds: Sequence[Kind]) -> list[Kind]:
-    """Those that have errors in steps."""
-    return [kind for kind in kinds if kind.what == QUANTISE]
+def _parts(rows: Any, width: int) -> list[Any]:
+    """rows, as many at once as memory is meant for."""
+    size = max(1, _PART // max(1, width))
+    return [rows[at : at + size] for at in range(0, len(rows), size)]

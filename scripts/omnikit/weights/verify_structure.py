@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Optional
+from typing import Optional
 
 from omnikit.errors import InputError
-from omnikit.weights import architecture, checkpoint, convert_plan
-from omnikit.weights.architecture import KEPT, MATRIX, PLAIN
+from omnikit.weights import architecture, convert_plan, verify_config, verify_expected
 from omnikit.weights.checkpoint import Checkpoint, Tensor
 from omnikit.weights.convert_plan import COPY, QUANTISE, SCALE, WIDEN, Conversion
+from omnikit.weights.verify_expected import Expected
 
 NATIVE, MSMODELSLIM = "compressed-tensors", "msmodelslim"
-_OFFSET = "_offset"
-_PLAIN = ("BF16", "F32", "F16")  # what is not quantised may be
-_DESCRIPTION = "quant_model_description*.json"
+OFFSET = "_offset"
 
 
 @dataclass(frozen=True)
@@ -33,38 +30,37 @@ def look(target: Checkpoint, source: Optional[Conversion]) -> Structure:
     Raises InputError: neither of the two forms.
     """
     form = recognise(target)
-    expected = of_source(source) if source else of_config(target)
-    problems = _quantisation(target, form)
-    names = {name for name in target.tensors if not _companion(target, name)}
-    problems += architecture.missing(sorted(expected.keys() - names))
-    problems += [
-        f"{name} belongs to no part of this model" for name in sorted(names - expected.keys())
-    ]
-    quantised = []
-    for name in sorted(names & expected.keys()):
-        tensor, (what, dtype, shape) = target.tensors[name], expected[name]
-        if tensor.shape != shape:
-            problems.append(f"{name} has shape {list(tensor.shape)}, expected {list(shape)}")
-        if form == MSMODELSLIM and what in (QUANTISE, WIDEN):
-            what = QUANTISE if tensor.dtype == "I8" else WIDEN  # its description says which
-        if what == QUANTISE:
-            quantised.append(name)
-            problems += _scale(target, tensor, form)
-        wanted = {QUANTISE: ("I8",), WIDEN: ("BF16",), COPY: dtype}[what]
-        if tensor.dtype not in wanted:
-            problems.append(f"{name} has dtype {tensor.dtype}, expected {' or '.join(wanted)}")
+    problems = [_fault(target, error) for error in target.faults]
+    problems += _strays(target)
+    told = verify_config.native if form == NATIVE else verify_config.msmodelslim
+    problems += told(target, source)
+    quantised = sorted(
+        name
+        for name, tensor in target.tensors.items()
+        if tensor.dtype == "I8" and len(tensor.shape) == 2
+    )
+    if source or target.config:
+        expected = (
+            verify_expected.of_source(source) if source else verify_expected.of_config(target)
+        )
+        problems += _names(target, expected)
+        for name in sorted(target.tensors.keys() & expected.keys()):
+            problems += _tensor(target, target.tensors[name], expected, form)
     if form == MSMODELSLIM:
-        problems += _description(target, quantised)
+        problems += verify_config.description(target, quantised)
     return Structure(form, problems, quantised)
 
 
 def recognise(target: Checkpoint) -> str:
     """Which form a folder has. Raises InputError: none of those known."""
-    if any(target.folder.glob(_DESCRIPTION)):
+    names = target.tensors.keys() | target.index.keys()
+    if any(target.folder.glob(verify_config.DESCRIPTION)):
         return MSMODELSLIM
-    if any(name.endswith(f".weight{_OFFSET}") for name in target.tensors):
+    if any(name.endswith(f".weight{OFFSET}") for name in names):
         return MSMODELSLIM
-    if any(name.endswith(f".weight{SCALE}") for name in target.tensors):
+    if any(name.endswith(f".weight{SCALE}") for name in names):
+        return NATIVE
+    if (target.folder / convert_plan.MANIFEST).exists():
         return NATIVE
     raise InputError(
         "holds no int8 matrix with scales: it is not converted.",
@@ -73,37 +69,64 @@ def recognise(target: Checkpoint) -> str:
     )
 
 
-def of_source(source: Conversion) -> dict[str, tuple[str, tuple[str, ...], tuple[int, ...]]]:
-    """name -> (what becomes of it, dtypes that it may have, shape), from the source's tensors."""
-    pieces = [piece for shard in source.shards for piece in shard.pieces]
-    return {one.source.name: (one.what, (one.source.dtype,), one.source.shape) for one in pieces}
+def _fault(target: Checkpoint, error: InputError) -> str:
+    """In the words of a report, where files are named from the folder on."""
+    where = (error.where or "").removeprefix(f"{target.folder}/")
+    return f"{where} {error.what}".rstrip(".")
 
 
-def of_config(target: Checkpoint) -> dict[str, tuple[str, tuple[str, ...], tuple[int, ...]]]:
-    """The same from config.json alone. Raises InputError: not this family, or a number missing."""
-    convert_plan.family(target.config, target.folder)
-    what = {MATRIX: (QUANTISE, ("BF16",)), KEPT: (WIDEN, ("BF16",)), PLAIN: (COPY, _PLAIN)}
-    return {
-        name: (*what[kind], shape)
-        for name, (kind, shape) in architecture.tensors(target.config, target.folder).items()
-    }
+def _strays(target: Checkpoint) -> list[str]:
+    there = {path.name for path in target.folder.glob("*.safetensors")}
+    return [
+        f"{name} does not belong here: the index does not name it"
+        for name in sorted(there.difference(target.shards))
+    ]
+
+
+def _names(target: Checkpoint, expected: Expected) -> list[str]:
+    """Tensors that lack, but for those of files that are told of already, and strangers."""
+    names = {name for name in target.tensors if not _companion(target, name)}
+    return architecture.missing(sorted(expected.keys() - names - target.index.keys())) + [
+        f"{name} belongs to no part of this model" for name in sorted(names - expected.keys())
+    ]
+
+
+def _tensor(target: Checkpoint, tensor: Tensor, expected: Expected, form: str) -> list[str]:
+    """Dtype, shape and scale of one."""
+    what, dtypes, shape = expected[tensor.name]
+    problems = []
+    if tensor.shape != shape:
+        found = f"{tensor.name} has shape {list(tensor.shape)}"
+        problems.append(f"{found}, expected {list(shape)}")
+    if form == MSMODELSLIM and what in (QUANTISE, WIDEN):
+        what = QUANTISE if tensor.dtype == "I8" else WIDEN  # its description says which
+    if what == QUANTISE:
+        problems += _scale(target, tensor, form)
+    wanted = {QUANTISE: ("I8",), WIDEN: ("BF16",), COPY: dtypes}[what]
+    if tensor.dtype not in wanted:
+        found = f"{tensor.name} has dtype {tensor.dtype}"
+        problems.append(f"{found}, expected {' or '.join(wanted)}")
+    return problems
 
 
 def _companion(target: Checkpoint, name: str) -> bool:
-    """Whether a tensor is the scale or offset of a matrix that is there."""
-    for end in (SCALE, _OFFSET):
+    """Whether a tensor is the scale or offset of an int8 matrix that is there."""
+    for end in (SCALE, OFFSET):
         if name.endswith(f".weight{end}"):
-            return name[: -len(end)] in target.tensors
+            matrix = target.tensors.get(name[: -len(end)])
+            # A matrix in a file that cannot be read: that file is told of.
+            return matrix.dtype == "I8" if matrix else name[: -len(end)] in target.index
     return False
 
 
 def _scale(target: Checkpoint, matrix: Tensor, form: str) -> list[str]:
-    ends = (SCALE, _OFFSET) if form == MSMODELSLIM else (SCALE,)
     problems = []
-    for end in ends:
-        tensor = target.tensors.get(f"{matrix.name}{end}")
+    for end in (SCALE, OFFSET) if form == MSMODELSLIM else (SCALE,):
+        name = f"{matrix.name}{end}"
+        tensor = target.tensors.get(name)
         if tensor is None:
-            problems.append(f"{matrix.name} has no {matrix.name.rpartition('.')[2]}{end}")
+            if name not in target.index:
+                problems.append(f"{matrix.name} has no {name.rpartition('.')[2]}")
             continue
         dtypes = ("F32",) if form == NATIVE else ("F32", "BF16", "F16")
         if tensor.dtype not in dtypes or tensor.shape != (matrix.shape[0], 1):
@@ -111,42 +134,3 @@ def _scale(target: Checkpoint, matrix: Tensor, form: str) -> list[str]:
             expected = f"{' or '.join(dtypes)} [{matrix.shape[0]}, 1]"
             problems.append(f"{tensor.name} is {found}, expected {expected}")
     return problems
-
-
-def _quantisation(target: Checkpoint, form: str) -> list[str]:
-    """config.json must say what the tensors are."""
-    told = target.config.get("quantization_config") or {}
-    if form == NATIVE:
-        expected = convert_plan.new_config(target)["quantization_config"]
-        return [
-            f"config.json: quantization_config.{key} is {shown(told.get(key))},"
-            f" expected {shown(expected[key])}"
-            for key in ("quant_method", "format", "ignore")
-            if told.get(key) != expected[key]
-        ]
-    names = target.config.get("architectures")
-    if names != ["DeepseekV3ForCausalLM"]:
-        return [f"config.json: architectures is {names!r}: run finish_checkpoint.py"]
-    return []
-
-
-def shown(value: Any) -> str:
-    """Not more of a value than a person reads."""
-    text = repr(value)
-    return text if len(text) <= 100 else f"{text[:100]}…"
-
-
-def _description(target: Checkpoint, quantised: list[str]) -> list[str]:
-    """msmodelslim's own list of what each tensor is."""
-    found = sorted(target.folder.glob(_DESCRIPTION))
-    if not found:
-        return [f"there is no {_DESCRIPTION}"]
-    told = checkpoint.read_json(Path(found[0]))
-    problems = []
-    for name in target.tensors:
-        kind = told.get(name)
-        if kind is None:
-            problems.append(f"{found[0].name} does not name {name}")
-        elif name in quantised and not str(kind).startswith("W8A8"):
-            problems.append(f"{found[0].name} calls {name} {kind}, but it is int8")
-    return problems[:20]
