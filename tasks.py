@@ -617,10 +617,10 @@ def convert_weights(
     help=_help(
         "json",
         all="compare all numbers, not a sample",
-        matrices="compared of each kind (default 8)",
-        rows="compared of each matrix (default 64)",
+        matrices="compared of each kind (default 8), all their scales",
+        rows="whose values are compared, of each matrix (default 64)",
         loadable="have the engine load a small model of this architecture, converted",
-        python="that has vLLM, for --loadable (default: the engine's)",
+        python="what --loadable uses (default: the engine's)",
         out="folder that gets the report as JSON and a picture",
         **WEIGHTS,
     ),
