@@ -80,11 +80,14 @@ def look(folder: Path) -> Checkpoint:
         raise InputError("there is no such folder.", where=str(folder), todo="name a checkpoint")
     faults: list[InputError] = []
     config: dict[str, Any] = {}
-    weight_map = _weight_map(folder)
     try:
         config = read_json(folder / "config.json")
     except InputError as error:
         faults.append(error)
+    try:
+        weight_map = _weight_map(folder)
+    except InputError as error:
+        raise ManyErrors([*faults, error]) if faults else error from None
     shards = sorted(set(weight_map.values())) or [SINGLE]
     tensors: dict[str, Tensor] = {}
     sizes, changed = {}, {}

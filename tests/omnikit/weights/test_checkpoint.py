@@ -9,7 +9,7 @@ from typing import Any, Callable
 
 import pytest
 from omnikit.errors import InputError
-from omnikit.weights import checkpoint
+from omnikit.weights import checkpoint, convert_plan
 from omnikit.weights import small_deepseek as small
 from safetensors import SafetensorError, safe_open
 
@@ -34,6 +34,28 @@ def test_a_single_file_needs_no_index(tmp_path: Path) -> None:
     small.save(small.make().tensors, tmp_path / "model.safetensors")
     (tmp_path / "config.json").write_text("{}")
     assert checkpoint.read(tmp_path).shards == ["model.safetensors"]
+
+
+def test_an_index_of_another_name_is_read_where_it_is_the_only_one(folder: Path) -> None:
+    """As msmodelslim names it; and it is no file that a conversion copies."""
+    odd = folder / "quant_model_weight_w8a8_dynamic.safetensors.index.json"
+    (folder / checkpoint.INDEX).rename(odd)
+    assert checkpoint.read(folder).tensors.keys() == small.make().tensors.keys()
+    assert odd not in convert_plan.other_files(folder)
+    more = folder / "more.safetensors.index.json"
+    more.write_text("{}")
+    with pytest.raises(InputError, match="several indexes") as caught:
+        checkpoint.read(folder)
+    assert odd.name in caught.value.what and more.name in caught.value.what
+    odd.rename(folder / checkpoint.INDEX)
+    assert len(checkpoint.read(folder).shards) == 3  # the usual name comes first
+
+
+def test_a_damaged_folder_can_be_looked_at(folder: Path) -> None:
+    _cut(folder)
+    found = checkpoint.look(folder)
+    assert [SHARD in str(fault) for fault in found.faults] == [True]
+    assert found.index.keys() == small.make().tensors.keys() > found.tensors.keys()
 
 
 SHARD = "model-00002-of-000003.safetensors"
