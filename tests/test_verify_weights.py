@@ -210,17 +210,14 @@ def test_what_msmodelslim_makes_is_recognised(source: Path, copy: Path) -> None:
 
 
 def test_what_the_stand_in_for_msmodelslim_writes_is_read(tmp_path: Path) -> None:
-    """By the name of its index, which is not the usual one; its tensors are few."""
+    """By the name of its index, which is not the usual one."""
     machine = Machine(tmp_path)
-    sizes = {name: one for name, one in small.CONFIG.items() if name != "num_hidden_layers"}
-    edit_json(machine.source / "config.json", lambda told: told.update(sizes))
     assert run_msmodelslim.main(machine.options()) == 0
     assert not (machine.out / checkpoint.INDEX).exists()
-    done = script("verify_weights.py", f"--target={machine.out}", "--json", code=1)
-    found = json.loads(done.stdout)
-    assert found["form"] == "msmodelslim" and found["quantised"] >= 2 and found["tensors"] >= 6
-    assert "model.embed_tokens.weight is missing" in found["problems"]
-    assert not any("safetensors" in problem for problem in found["problems"])
+    words = [f"--target={machine.out}", f"--source={machine.source}", "--all", "--json"]
+    found = json.loads(script("verify_weights.py", *words).stdout)
+    assert found["form"] == "msmodelslim" and found["ok"] and not found["problems"]
+    assert found["quantised"] > 20
 
 
 def test_a_damaged_target_gets_a_whole_report(source: Path, copy: Path, tmp_path: Path) -> None:

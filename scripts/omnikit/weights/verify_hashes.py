@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Callable, Sequence
 
 from omnikit.errors import ActionError, InputError
-from omnikit.weights import checkpoint, convert_records
+from omnikit.weights import checkpoint, convert_plan, convert_records
 from omnikit.weights.meter import Meter
 
 

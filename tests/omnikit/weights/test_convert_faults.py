@@ -6,8 +6,9 @@ import errno
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, Iterator
 
 import pytest
 from omnikit.errors import ActionError, InputError
@@ -113,13 +114,19 @@ except InputError as error:
 """
 
 
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """One that everybody may look into; pytest's own are closed to others."""
+    with tempfile.TemporaryDirectory() as text:
+        Path(text).chmod(0o755)
+        yield Path(text)
+
+
 @pytest.mark.parametrize("closed", ["above", "source", "target", "tokenizer"])
-def test_a_folder_that_may_not_be_looked_into_is_said(tmp_path: Path, closed: str) -> None:
+def test_a_folder_that_may_not_be_looked_into_is_said(open_folder: Path, closed: str) -> None:
     if os.geteuid() != 0:
         pytest.skip("this test needs root")
-    for folder in (tmp_path, *tmp_path.parents[:2]):
-        folder.chmod(0o755)
-    places = {"above": tmp_path / "above", "target": tmp_path / "to"}
+    places = {"above": open_folder / "above", "target": open_folder / "to"}
     places["source"] = small.make().write(places["above"] / "source")
     places["tokenizer"] = places["source"] / "tokenizer_config.json"
     places["target"].mkdir()
