@@ -17,7 +17,7 @@ import argparse
 import json
 import sys
 from pathlib import Path
-from typing import Optional, Sequence
+from typing import Any, Optional, Sequence
 
 from omnikit import cli
 from omnikit.config_options import add_config_options, load_config
@@ -50,11 +50,15 @@ def body(options: argparse.Namespace) -> int:
             json.dumps(would, indent=1) if options.json else "\n".join(profile_run.as_lines(would))
         )
         return 0
-    folder, summary = profile_run.profile(work, options.out, options.yes)
-    if options.json:
-        print(json.dumps({"folder": str(folder), **summary}, indent=1))
-    else:
-        print(f"{profile_summary.as_text(summary)}\n\nall of it: {shown_path(folder)}")
+
+    def show(folder: Path, summary: dict[str, Any]) -> None:
+        if options.json:
+            print(json.dumps({"folder": str(folder), **summary}, indent=1), flush=True)
+        else:
+            text = profile_summary.as_text(summary)
+            print(f"{text}\n\nall of it: {shown_path(folder)}", flush=True)
+
+    summary = profile_run.profile(work, options.out, options.yes, show)
     if summary["faults"]:
         say(f"error: {len(summary['faults'])} faults; the profile is not complete")
         say("  What to do: read them above; more requests: --set profiling.requests=N")

@@ -76,18 +76,20 @@ def collect(parameters: dict[str, Any]) -> dict[str, Any]:
     parameters: folders, before, work_dir. Returns path, bytes and sha256 of the archive, files.
     """
     jobs = Path(parameters["work_dir"]) / "jobs"
+    files = [
+        (path, f"{node}/{path.relative_to(parameters['folders'][node])}")
+        for node, entries in _new(parameters).items()
+        for entry in entries
+        for path in _files(entry)
+    ]
     name = ""
-    files = 0
     try:
         jobs.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(prefix="omnikit-profile-", suffix=".tar.gz", dir=jobs)
         os.close(handle)
         with tarfile.open(name, "w:gz", compresslevel=1) as archive:
-            for node, entries in _new(parameters).items():
-                for path in (file for entry in entries for file in _files(entry)):
-                    inside = path.relative_to(parameters["folders"][node])
-                    archive.add(path, f"{node}/{inside}", recursive=False)
-                    files += 1
+            for path, inside in files:
+                archive.add(path, inside, recursive=False)
         digest = hashlib.sha256()
         with Path(name).open("rb") as made:
             for block in iter(lambda: made.read(_BLOCK), b""):
@@ -95,6 +97,8 @@ def collect(parameters: dict[str, Any]) -> dict[str, Any]:
     except OSError as error:
         if name:
             Path(name).unlink(missing_ok=True)
+        if isinstance(error, PermissionError) and str(error.filename) in {str(p) for p, _ in files}:
+            raise _unreadable(error) from error
         raise ActionError(
             f"the traces cannot be packed: {error.strerror}.",
             where=str(jobs),
@@ -103,42 +107,70 @@ def collect(parameters: dict[str, Any]) -> dict[str, Any]:
     size = Path(name).stat().st_size
     return {
         "changed": False,
-        **{"path": name, "bytes": size, "sha256": digest.hexdigest(), "files": files},
+        **{"path": name, "bytes": size, "sha256": digest.hexdigest(), "files": len(files)},
     }
 
 
 def clear(parameters: dict[str, Any]) -> dict[str, Any]:
     """Job "profile-clear": remove what is new, and nodes' folders that are empty then.
 
-    parameters: folders, before.
+    parameters: folders, before. Returns in left what could not be removed.
     """
-    for node, entries in _new(parameters).items():
+    removed: list[Path] = []
+    left: list[str] = []
+    for node, folder in parameters["folders"].items():
+        try:
+            entries = _entries(node, parameters)
+        except ActionError:
+            left.append(folder)
+            continue
         for path in entries:
             if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path, ignore_errors=True)
             else:
                 with suppress(OSError):
                     path.unlink()
+        left += [str(path) for path in entries if os.path.lexists(path)]
+        removed += [path for path in entries if not os.path.lexists(path)]
         with suppress(OSError):  # it has something else in it, or is gone
-            Path(parameters["folders"][node]).rmdir()
-    return {"changed": True}
+            Path(folder).rmdir()
+    return {"changed": bool(removed), "left": left}
 
 
 def _new(parameters: dict[str, Any]) -> dict[str, list[Path]]:
     """By node, what is in its folder and was not there before."""
-    found = {}
-    for node, folder in parameters["folders"].items():
-        known = set(parameters["before"].get(node, []))
-        path = Path(folder)
-        entries = sorted(path.iterdir()) if path.is_dir() else []
-        found[node] = [entry for entry in entries if entry.name not in known]
-    return found
+    return {node: _entries(node, parameters) for node in parameters["folders"]}
+
+
+def _entries(node: str, parameters: dict[str, Any]) -> list[Path]:
+    known = set(parameters["before"].get(node, []))
+    path = Path(parameters["folders"][node])
+    return [entry for entry in _inside(path) if entry.name not in known]
+
+
+def _inside(folder: Path) -> list[Path]:
+    """What is in a folder, none where it is not there. Raises ActionError where we may not look."""
+    try:
+        return sorted(folder.iterdir()) if folder.is_dir() else []
+    except FileNotFoundError:  # the profiler removes what it has worked up
+        return []
+    except PermissionError as error:
+        raise _unreadable(error) from error
+
+
+def _unreadable(error: OSError) -> ActionError:
+    """Who runs the servers is another one than who reads: root in containers, mostly."""
+    return ActionError(
+        f"the traces cannot be read as user {os.geteuid()}: {error.strerror}.",
+        where=str(error.filename),
+        todo="read them as root, or set container.user (null: who the toolkit is on the host)",
+    )
 
 
 def _files(entry: Path) -> list[Path]:
     """A file, or all files in a folder; links are left out."""
     if entry.is_dir() and not entry.is_symlink():
-        return [file for child in sorted(entry.iterdir()) for file in _files(child)]
+        return [file for child in _inside(entry) for file in _files(child)]
     return [entry] if entry.is_file() and not entry.is_symlink() else []
 
 
@@ -153,5 +185,8 @@ def _size(entry: Path) -> int:
 def _written(entry: Path) -> bool:
     """Whether this is what one worker leaves, ready to be read."""
     if entry.name.endswith(ASCEND):
-        return (entry / ANALYSED / "trace_view.json").is_file()
+        try:
+            return (entry / ANALYSED / "trace_view.json").is_file()
+        except PermissionError as error:
+            raise _unreadable(error) from error
     return entry.name.endswith(TRACES)

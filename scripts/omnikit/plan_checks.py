@@ -49,6 +49,11 @@ def _json_flag(node: NodePlan, name: str) -> dict[str, Any]:
     return data if isinstance(data, dict) else {}
 
 
+def speculative_tokens(node: NodePlan) -> int:
+    """Tokens that a node guesses ahead in a step, for each request."""
+    return int(_json_flag(node, "speculative_config").get("num_speculative_tokens", 0))
+
+
 def _where(node: NodePlan, *path: str) -> tuple[str, ...]:
     return ("roles", node.role, "server", *path)
 
@@ -128,8 +133,8 @@ def _gear(config: Config, node: NodePlan) -> Iterator[ToolkitError]:
     seqs = flag(node, "max-num-seqs")
     if gear is None or seqs is None or not seqs.isdigit():
         return
-    tokens = _json_flag(node, "speculative_config").get("num_speculative_tokens", 0)
-    expected = [int(seqs) * (1 + int(tokens))]
+    tokens = speculative_tokens(node)
+    expected = [int(seqs) * (1 + tokens)]
     if gear != expected:
         yield config.error(
             f"found {gear}, expected {expected}: max-num-seqs {seqs} x (1 + {tokens} speculative"

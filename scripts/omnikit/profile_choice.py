@@ -75,4 +75,10 @@ def profiled(
     always = list(now.settings.profiling.instances)
     names = list(dict.fromkeys([*always, *(node.name for node in chosen)]))
     made = configuration.load(environment, files, [*assignments, *options.assignments(names)])
+    if options.token_threshold is not None and made.settings.profiling.start == "endpoint":
+        raise InputError(
+            "this engine has no threshold: its recording begins when it is told (profiling.start).",
+            where="--token-threshold",
+            todo="leave it out; --role prefill and --role decode tell the two apart",
+        )
     return made, nodes(make_plan(made), options)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import Any, Mapping, Optional, Sequence
+from typing import Any, Collection, Mapping, Optional, Sequence
 
 from omnikit import health, jobs, local_setup, log_fetch, log_unpack
 from omnikit.config import Config
@@ -47,13 +47,14 @@ class Traces:
         found = self._do("profile-prepare", free_mib=self.config.settings.profiling.free_mib)
         self.before = {host: result["before"] for host, result in found.items()}
 
-    def wait(self, progress: Progress) -> bool:
+    def wait(self, progress: Progress, short: Collection[str] = ()) -> bool:
         """Wait until every worker has written its trace to the end; False when that took too long.
 
-        Who writes does not say when it is done: two looks must find the same.
+        short: servers that will not write. Who writes does not say when it is done: two looks must
+        find the same.
         """
         settings = self.config.settings
-        wanted = {node.name: workers_of(node) for node in self.nodes}
+        wanted = coming(self.nodes, short)
         last: dict[str, Mapping[str, int]] = {}
 
         def written() -> bool:
@@ -72,29 +73,59 @@ class Traces:
         return health.wait_until(written, settings.profiling.timeout_s, interval_s)
 
     def bring(self, into: Path) -> None:
-        """Have all traces in a folder here, each node's in one of its name.
+        """Have all traces in a folder here, which is made, each node's in one of its name.
 
         Raises ActionError for hosts whose traces did not come; the others' are there then, and all
         are still on the hosts.
         """
         packed = self._do("profile-collect")
-        failed = log_fetch.bring(self.plan, self.config, packed, into)
+        try:
+            into.mkdir(mode=0o700, exist_ok=True)
+            failed = log_fetch.bring(self.plan, self.config, packed, into)
+        except OSError as error:
+            failed = dict.fromkeys(packed, f"{error.strerror}: {error.filename or into}")
         for host in packed:
             archive = log_fetch.archive_of(into, host)
-            if host not in failed:
-                log_unpack.unpack(archive, into)
-            archive.unlink(missing_ok=True)
+            try:
+                if host not in failed:
+                    log_unpack.unpack(archive, into)
+            except ActionError as error:
+                failed[host] = error.what
+            finally:
+                archive.unlink(missing_ok=True)
         if failed:
             said = "\n".join(f"host {host}: {why}" for host, why in failed.items())
             raise ActionError(
                 f"traces did not come from all hosts:\n{said}",
                 where=str(into),
                 todo="they are still on the hosts, below profiling.dir or in profiles/ of"
-                " paths.work_dir: fetch them by hand",
+                " paths.work_dir: fetch them by hand; see also that there is room here: df -h"
+                f" {into}",
             )
 
-    def clear(self, into: Optional[Path] = None) -> None:
-        """Remove the traces from the hosts, and a folder of a result that did not come to be."""
-        self._do("profile-clear")
+    def clear(self, into: Optional[Path] = None) -> list[str]:
+        """Remove the traces from the hosts, and a folder of a result that did not come to be.
+
+        Returns what is still there, as HOST: PATH.
+        """
+        done = self._do("profile-clear")
         if into is not None:
             shutil.rmtree(into, ignore_errors=True)
+        return [f"{host}: {path}" for host, result in done.items() for path in result["left"]]
+
+
+def coming(nodes: Sequence[NodePlan], short: Collection[str]) -> dict[str, int]:
+    """By node, how many workers will write, when these servers do not. Pure."""
+    found = {}
+    for node in nodes:
+        mine = [server for server in node.servers if server.name in short]
+        # A host that only lends its devices writes with the server of its instance.
+        lent = not node.servers and any(
+            server.name in short
+            for other in nodes
+            if (other.role, other.instance) == (node.role, node.instance)
+            for server in other.servers
+        )
+        each = workers_of(node) // max(1, len(node.servers))
+        found[node.name] = 0 if lent else workers_of(node) - len(mine) * each
+    return found

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import cycle
 from typing import Any, Optional, Sequence
 
 from omnikit import smoke_test
-from omnikit.errors import ActionError
+from omnikit.errors import ActionError, InputError
 from omnikit.health import Answer, metric, request
 from omnikit.plan_types import NodePlan, Plan
+from omnikit.profile_demand import Demand, steps_each, threshold
 from omnikit.progress import Progress
 from omnikit.schema import Settings
 
 START, STOP = "/start_profile", "/stop_profile"
+_WORD = "word"  # one token, wherever a tokenizer knows words
 
 
 @dataclass
@@ -66,26 +69,35 @@ def switch(path: str, nodes: Sequence[NodePlan], settings: Settings) -> None:
             raise ActionError(f"{name} does not answer {path}: {said}.", where=servers[name])
 
 
-def drive(plan: Plan, nodes: Sequence[NodePlan], settings: Settings, progress: Progress) -> Load:
+def drive(
+    plan: Plan,
+    nodes: Sequence[NodePlan],
+    settings: Settings,
+    demand: Demand,
+    progress: Progress,
+) -> Load:
     """Send requests until all servers have taken their steps, or there were enough requests.
 
     Through the entry; where there is no proxy, to each of the servers. Raises ActionError when
     none is answered.
     """
-    wanted = settings.profiling
     servers = urls(nodes)
+    roles = {server.name: node.role for node in nodes for server in node.servers}
     targets = [smoke_test.base_url(plan)] if plan.proxy else list(servers.values())
     before = _counts(servers, settings)
     load = Load(steps=dict.fromkeys(servers))
-    with ThreadPoolExecutor(max_workers=wanted.concurrency) as pool:
-        while load.sent < wanted.requests:
-            count = min(wanted.concurrency, wanted.requests - load.sent)
+    waves = cycle([wave for wave in demand.waves for _ in range(wave.times)])
+    with ThreadPoolExecutor(max_workers=demand.concurrency) as pool:
+        while load.sent < demand.requests and not (load.answered and enough(load, settings)):
+            missing = {roles[name] for name in unfinished(load, settings) or servers}
+            wave = next(one for one in waves if missing.intersection(one.roles))
+            count = min(wave.concurrency, demand.requests - load.sent)
             numbers = range(load.sent, load.sent + count)
-            asked = [(targets[n % len(targets)], _body(plan, settings, n)) for n in numbers]
+            asked = [(targets[n % len(targets)], body(plan, demand, n)) for n in numbers]
             for answer in pool.map(lambda one: _ask(one[0], one[1], settings), asked):
                 _count(load, answer)
             load.steps = _taken(before, _counts(servers, settings))
-            if (load.answered and enough(load, settings)) or _hopeless(load, wanted.concurrency):
+            if _hopeless(load, settings.profiling.concurrency):
                 break
             if progress.spoke_long_ago():
                 progress.say(f"{load.answered} of {load.sent} requests answered")
@@ -98,15 +110,55 @@ def drive(plan: Plan, nodes: Sequence[NodePlan], settings: Settings, progress: P
     return load
 
 
-def enough(load: Load, settings: Settings) -> bool:
-    """Whether every server has taken its steps; small ones do not count where a threshold is set,
-    and that nobody can tell.
+def unfinished(load: Load, settings: Settings) -> list[str]:
+    """Servers that have not taken their steps, as far as anybody can tell: small steps do not count
+    where a threshold is set, and nobody counts them apart.
     """
-    # omni-infer ends its recording in the step after the last.
-    wanted = settings.profiling.steps + 1
-    taken = load.steps.values()
-    known = settings.profiling.token_threshold <= 1
-    return known and all(count is not None and count >= wanted for count in taken)
+    if threshold(settings) > 1:
+        return list(load.steps)
+    wanted = steps_each(settings)
+    return [name for name, count in load.steps.items() if count is None or count < wanted]
+
+
+def enough(load: Load, settings: Settings) -> bool:
+    """Whether every server has taken its steps."""
+    return not unfinished(load, settings)
+
+
+def short(load: Load, settings: Settings) -> dict[str, int]:
+    """Servers that for certain took too few steps to end their recording, and how many.
+
+    A counter that is not there is at zero where others are there.
+    """
+    wanted = steps_each(settings)
+    if all(count is None for count in load.steps.values()):
+        return {}
+    return {name: count or 0 for name, count in load.steps.items() if (count or 0) < wanted}
+
+
+def short_lines(load: Load, settings: Settings) -> list[str]:
+    """The same for people."""
+    return [
+        f"{name} took {count} of {steps_each(settings)} steps: its recording did not end"
+        for name, count in short(load, settings).items()
+    ]
+
+
+def try_one(plan: Plan, settings: Settings, demand: Demand) -> None:
+    """Raise InputError unless what runs answers a request of the load: only its tokenizer knows how
+    long the prompt is.
+    """
+    url = smoke_test.base_url(plan)
+    answer = _ask(url, body(plan, demand, demand.requests), settings)
+    if answer.status != 200:
+        said = f"status {answer.status}: {answer.text[:300]}" if answer.status else answer.text
+        raise InputError(
+            f"what runs does not answer a request of the load, {demand.words + 1} words and"
+            f" {demand.output_tokens} tokens of answer: {said}.",
+            where=url,
+            todo="where it is too long: a lower --token-threshold, profiling.input_words or"
+            " profiling.output_tokens; else invoke doctor",
+        )
 
 
 def _hopeless(load: Load, concurrency: int) -> bool:
@@ -123,13 +175,12 @@ def _count(load: Load, answer: Answer) -> None:
         )
 
 
-def _body(plan: Plan, settings: Settings, number: int) -> dict[str, Any]:
+def body(plan: Plan, demand: Demand, number: int) -> dict[str, Any]:
     """Each request is another one: an engine that has seen the prompt would compute nothing."""
-    words = " ".join(f"word{number}" for _ in range(settings.profiling.input_words))
     return {
         "model": plan.served_name,
-        "prompt": f"{number} {words}",
-        "max_tokens": settings.profiling.steps + 2,
+        "prompt": " ".join([str(number), *[_WORD] * demand.words]),
+        "max_tokens": demand.output_tokens,
         "temperature": 0,
         "ignore_eos": True,
     }

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Optional, Sequence
+from typing import Any, Callable, Optional, Sequence
 
 from omnikit import (
     ask,
@@ -17,8 +16,7 @@ from omnikit import (
     live,
     load_run,
     profile_load,
-    profile_plot,
-    profile_summary,
+    profile_result,
     profile_switch,
     status,
 )
@@ -26,11 +24,10 @@ from omnikit.config import Config
 from omnikit.deployment import Deployment
 from omnikit.errors import ActionError, InputError, ToolkitError
 from omnikit.plan_types import NodePlan
+from omnikit.profile_demand import Demand, demand
 from omnikit.profile_fetch import Traces
 from omnikit.progress import Progress
 from omnikit.topology import make_plan
-
-SUMMARY, PICTURE, TRACES = "summary.json", "summary.svg", "traces"
 
 
 @dataclass(frozen=True)
@@ -51,11 +48,16 @@ class Work:
         """Whether a recording begins with a start of the server."""
         return self.on.settings.profiling.start == "steps"
 
+    def demand(self) -> Demand:
+        """The load that it takes. Raises InputError where no load can."""
+        return demand(self.on, make_plan(self.on), self.nodes)
+
 
 def dry_run(work: Work, out: Optional[Path]) -> dict[str, Any]:
     """What would be done. Changes nothing, asks nobody."""
     plan = make_plan(work.on)
     wanted = work.on.settings.profiling
+    needed = work.demand()
     told = profile_switch.differences(make_plan(work.now), plan)
     restart = [name for name in work.names if work.always or name in told]
     return {
@@ -64,7 +66,8 @@ def dry_run(work: Work, out: Optional[Path]) -> dict[str, Any]:
         "restart": {name: told.get(name, []) for name in restart},
         "start": wanted.start,
         "steps": wanted.steps,
-        "requests": wanted.requests,
+        "requests": needed.requests,
+        "concurrency": needed.concurrency,
         "out": str(load_run.above(work.now, out, "profiles")),
     }
 
@@ -81,23 +84,29 @@ def as_lines(would: dict[str, Any]) -> list[str]:
     }
     lines += [
         f"{', '.join(would['instances'])}: record {would['steps']} steps ({how[would['start']]})",
-        f"at most {would['requests']} completions",
+        f"at most {would['requests']} completions, up to {would['concurrency']} at the same time",
     ]
     if would["restart"]:
         lines.append(f"{', '.join(would['restart'])}: restart as before")
     return [*lines, f"traces and summary: a folder in {would['out']}"]
 
 
-def profile(work: Work, out: Optional[Path], yes: bool) -> tuple[Path, dict[str, Any]]:
-    """Record; the folder and the summary. Raises InputError before anything changed, else
-    ActionError; the instances are as they were then, or the error says what is left.
+def profile(
+    work: Work, out: Optional[Path], yes: bool, show: Callable[[Path, dict[str, Any]], None]
+) -> dict[str, Any]:
+    """Record, and return the summary. Raises InputError before anything changed, else ActionError;
+    the instances are as they were then, or the error says what is left.
+
+    show: gets the folder and the summary as soon as there is one: pictures and files may fail.
     """
     plan = make_plan(work.now)
+    needed = work.demand()
     _refuse_down(work.now)
     with deploy_record.recorded(work.now.environment, "profile", deploy.Options()) as progress:
         steps = deploy.Options(steps=frozenset({"ranktable"}))
         off = deploy.prepared(work.now, plan, steps, progress)
         _refuse_other(off, progress)
+        profile_load.try_one(plan, work.now.settings, needed)
         on = deploy.prepared(work.on, make_plan(work.on), steps, progress)
         traces = Traces(work.on, on.plan, work.nodes)
         traces.prepare()
@@ -105,21 +114,25 @@ def profile(work: Work, out: Optional[Path], yes: bool) -> tuple[Path, dict[str,
         began = datetime.now()
         into = load_run.folder(work.now, out, began, "profiles")
         try:
-            load = _record(work, off, on, traces, progress)
+            load, not_back = _record(work, off, on, traces, progress)
         except BaseException:
             with suppress(ToolkitError, KeyboardInterrupt):  # the first error is what matters
-                traces.clear(into)
+                profile_result.say_left(traces.clear(into), progress)
             raise
-        progress.say("fetching the traces")
-        (into / TRACES).mkdir(mode=0o700)
-        traces.bring(into / TRACES)
-        traces.clear()
+        profile_result.fetch(traces, into, not_back, progress)
         about = {
             "environment": plan.environment,
             "began": began.strftime("%Y-%m-%d %H:%M:%S"),
             "load": load.as_data(),
         }
-        return into, _sum_up(work, into, about, progress)
+        more = profile_load.short_lines(load, work.on.settings) if work.always else []
+        progress.say("reading the traces")
+        summary = profile_result.sum_up(work.nodes, work.on.settings, into, about, more)
+        show(into, summary)
+        profile_result.keep(into, summary)
+        if not_back is not None:
+            raise not_back
+        return summary
 
 
 def _refuse_down(config: Config) -> None:
@@ -157,13 +170,17 @@ def _ask(work: Work, on: Deployment, off: Deployment, yes: bool) -> None:
     what = f"{', '.join(restart)} would be restarted with the profiler on, and again as before."
     if cut:
         what += f" Requests that {', '.join(cut)} works on then fail."
+    needed = work.demand()
+    what += f" The load: at most {needed.requests} completions, up to {needed.concurrency} at once."
     ask.confirm(what, yes)
 
 
 def _record(
     work: Work, off: Deployment, on: Deployment, traces: Traces, progress: Progress
-) -> profile_load.Load:
-    """Switch on, record, switch off, whatever happens in between."""
+) -> tuple[profile_load.Load, Optional[ActionError]]:
+    """Switch on, record, switch off, whatever happens in between. With the load, why what ran
+    before is not back after a whole recording: its traces are good all the same.
+    """
     off.write()
     told = profile_switch.variables(off.plan)
     try:
@@ -182,8 +199,11 @@ def _record(
         _restore(off, work.names, progress, error)
         raise
     progress.say("recorded; bringing back what ran before")
-    _restore(off, work.names, progress, None)
-    return load
+    try:
+        _restore(off, work.names, progress, None)
+    except ActionError as error:
+        return load, error
+    return load, None
 
 
 def _recorded(work: Work, on: Deployment, traces: Traces, progress: Progress) -> profile_load.Load:
@@ -193,12 +213,16 @@ def _recorded(work: Work, on: Deployment, traces: Traces, progress: Progress) ->
         if by_request:
             profile_load.switch(profile_load.START, work.nodes, settings)
         progress.say("recording")
-        load = profile_load.drive(on.plan, work.nodes, settings, progress)
+        load = profile_load.drive(on.plan, work.nodes, settings, work.demand(), progress)
         progress.say(f"{load.answered} of {load.sent} requests answered")
         _refuse_dead(work, None)
         if by_request:
             profile_load.switch(profile_load.STOP, work.nodes, settings)
-        if not traces.wait(progress):
+        # A server whose recording has not ended by itself writes nothing: it is not waited for.
+        missing = {} if by_request else profile_load.short(load, settings)
+        for line in [] if by_request else profile_load.short_lines(load, settings):
+            progress.say(line)
+        if not traces.wait(progress, missing):
             progress.say(f"not all traces after {settings.profiling.timeout_s:g} s")
     except ActionError as error:
         _refuse_dead(work, error)
@@ -231,19 +255,3 @@ def _restore(
             " proxy, or have the profiler on; the hosts may be locked.",
             todo=f"invoke deploy --environment {off.plan.environment}",
         ) from (error or second)
-
-
-def _sum_up(work: Work, into: Path, about: dict[str, Any], progress: Progress) -> dict[str, Any]:
-    progress.say("reading the traces")
-    steps = work.on.settings.profiling.steps
-    recorded = [
-        profile_summary.read(into / TRACES, node, workers, steps)
-        for node in work.nodes
-        for workers in [profile_summary.workers_of(node)]
-        if workers
-    ]
-    summary = profile_summary.build(recorded, steps, about)
-    text = json.dumps(summary, indent=1, ensure_ascii=False) + "\n"
-    (into / SUMMARY).write_text(text, encoding="utf-8")
-    profile_plot.draw(into / PICTURE, summary)
-    return summary

@@ -44,6 +44,8 @@ class Profiling(Strict):
     free_mib: Mebibytes
     requests: Count
     concurrency: Count
+    max_concurrency: Count
     input_words: Count
+    output_tokens: Annotated[int, Field(ge=2, le=1_000_000)]
     step_metric: Optional[Line]
     timeout_s: Seconds

@@ -45,6 +45,13 @@ def test_the_settings_name_the_instances_and_keep_those_that_are_always_on(tmp_p
     assert [node.name for node in found] == ["d0", "d1"]
 
 
+def test_a_threshold_is_refused_where_the_engine_has_none(tmp_path: Path) -> None:
+    older = FLEET.replace("v0.4.1", '"2025-08"')
+    file = str(write(tmp_path, older))
+    with pytest.raises(InputError, match="this engine has no threshold"):
+        profiled(file, (), (), load(tmp_path, older), Options(token_threshold=7))
+
+
 def test_servers_are_told_by_the_release(tmp_path: Path) -> None:
     sets = ["profiling.instances=[p1]", "profiling.steps=3", "profiling.dir=/big/traces"]
     env = {node.name: node.env for node in plan(tmp_path, FLEET, sets).nodes}

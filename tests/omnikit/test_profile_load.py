@@ -7,9 +7,19 @@ from pathlib import Path
 from typing import Iterator
 
 import pytest
-from omnikit.errors import ActionError
+from omnikit.errors import ActionError, InputError
 from omnikit.plan_types import Plan
-from omnikit.profile_load import START, Load, drive, enough, switch, urls
+from omnikit.profile_demand import Demand, Wave, demand
+from omnikit.profile_load import (
+    START,
+    Load,
+    drive,
+    enough,
+    short_lines,
+    switch,
+    try_one,
+    urls,
+)
 from omnikit.progress import Progress
 from omnikit.schema import Settings
 from omnikit.topology import make_plan
@@ -49,15 +59,16 @@ def server() -> Iterator[Server]:
     made.backend.close()
 
 
-def site(folder: Path, server: Server, *sets: str) -> tuple[Plan, Settings]:
+def site(folder: Path, server: Server, *sets: str) -> tuple[Plan, Settings, Demand]:
     text = ONE.replace("PORT", str(server.backend.address[1]))
     loaded = load(folder, text, sets)
-    return make_plan(loaded), loaded.settings
+    plan = make_plan(loaded)
+    return plan, loaded.settings, demand(loaded, plan, plan.nodes)
 
 
 def test_it_ends_when_the_steps_are_done(tmp_path: Path, server: Server) -> None:
-    plan, settings = site(tmp_path, server)
-    made = drive(plan, plan.nodes, settings, Progress())
+    plan, settings, needed = site(tmp_path, server)
+    made = drive(plan, plan.nodes, settings, needed, Progress())
     assert (made.sent, made.answered, made.steps) == (2, 2, {"s0": 6})
     prompts = [seen.data["prompt"] for seen in server.backend.seen if seen.method == "POST"]
     assert len(set(prompts)) == 2 and prompts[0].count("word") == 64
@@ -65,21 +76,51 @@ def test_it_ends_when_the_steps_are_done(tmp_path: Path, server: Server) -> None
 
 
 def test_where_steps_cannot_be_told_all_requests_are_sent(tmp_path: Path, server: Server) -> None:
-    plan, settings = site(tmp_path, server, "profiling.step_metric=null")
-    assert drive(plan, plan.nodes, settings, Progress()).sent == 12
-    plan, settings = site(tmp_path, server, "profiling.token_threshold=9")
-    assert drive(plan, plan.nodes, settings, Progress()).sent == 12
+    plan, settings, needed = site(tmp_path, server, "profiling.step_metric=null")
+    assert drive(plan, plan.nodes, settings, needed, Progress()).sent == 12
+    plan, settings, needed = site(
+        tmp_path, server, "profiling.token_threshold=9", "profiling.start=steps"
+    )
+    assert drive(plan, plan.nodes, settings, needed, Progress()).sent == 12
 
 
 def test_no_answer_is_a_failure_with_the_reason(tmp_path: Path, server: Server) -> None:
     server.status = 500
-    plan, settings = site(tmp_path, server)
+    plan, settings, needed = site(tmp_path, server)
     with pytest.raises(ActionError, match=r"none of 4 requests was answered \(status 500"):
-        drive(plan, plan.nodes, settings, Progress())
+        drive(plan, plan.nodes, settings, needed, Progress())
+
+
+def test_as_many_requests_are_sent_at_once_as_the_servers_that_lack_steps_need(
+    tmp_path: Path, server: Server
+) -> None:
+    plan, settings, _ = site(tmp_path, server, "profiling.steps=20")
+    waves = (Wave(("prefill",), 9, 1), Wave(("colocated",), 3, 1))
+    made = drive(plan, plan.nodes, settings, Demand(12, waves, 4, 7), Progress())
+    assert made.sent == 9 and made.steps == {"s0": 27}  # waves of 3, until there are 21
+
+
+def test_a_request_that_is_refused_is_said_before_anything_changes(
+    tmp_path: Path, server: Server
+) -> None:
+    plan, settings, needed = site(tmp_path, server)
+    try_one(plan, settings, needed)
+    server.status = 400
+    with pytest.raises(InputError, match="does not answer a request of the load, 65 words"):
+        try_one(plan, settings, needed)
+
+
+def test_servers_that_took_too_few_steps_are_named(tmp_path: Path, server: Server) -> None:
+    _, settings, _ = site(tmp_path, server)
+    assert short_lines(Load(steps={"p0": 6, "d0.3": 4, "d0.4": None}), settings) == [
+        "d0.3 took 4 of 6 steps: its recording did not end",
+        "d0.4 took 0 of 6 steps: its recording did not end",
+    ]
+    assert short_lines(Load(steps={"p0": None}), settings) == []  # nobody can tell
 
 
 def test_a_server_without_the_endpoint_names_the_setting(tmp_path: Path, server: Server) -> None:
-    plan, settings = site(tmp_path, server)
+    plan, settings, _ = site(tmp_path, server)
     switch(START, plan.nodes, settings)
     server.status = 404
     with pytest.raises(ActionError, match="s0 has no /start_profile") as raised:
@@ -94,12 +135,12 @@ def test_a_server_without_the_endpoint_names_the_setting(tmp_path: Path, server:
 
 
 def test_every_server_must_have_done_its_steps(tmp_path: Path, server: Server) -> None:
-    _, settings = site(tmp_path, server)
+    _, settings, _ = site(tmp_path, server)
     assert enough(Load(steps={"p0": 6, "d0": 7}), settings)
     assert not enough(Load(steps={"p0": 5, "d0": 7}), settings)
     assert not enough(Load(steps={"p0": None}), settings)
 
 
 def test_addresses_of_servers(tmp_path: Path, server: Server) -> None:
-    plan, _ = site(tmp_path, server)
+    plan, _, _ = site(tmp_path, server)
     assert urls(plan.nodes) == {"s0": f"http://127.0.0.1:{server.backend.address[1]}"}

@@ -23,6 +23,8 @@ def test_a_dry_run_names_restarts_steps_and_the_place(tmp_path: Path) -> None:
     assert lines[0] == "p0: restart, after a question, with"
     assert "p0: record 3 steps (the engine begins by itself)" in lines
     assert "p0: restart as before" in lines
+    assert (would["requests"], would["concurrency"]) == (64, 2)
+    assert "at most 64 completions, up to 2 at the same time" in lines
 
 
 def test_a_profiler_that_is_always_on_needs_a_start_only_where_that_begins_it(
