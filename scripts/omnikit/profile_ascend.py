@@ -60,11 +60,13 @@ def _kernels(path: Path, trace: Trace) -> None:
 
 
 def _steps(path: Path, trace: Trace) -> None:
+    """Without profiler.step(), which omni-infer does not call, one row without a step is all."""
     for row in _rows(path):
         moving = float(row[_NOT_OVERLAPPED])
         free = float(row["Free"])
         span = float(row["Computing"]) + moving + free
-        trace.steps.append(Step(row.get("Step") or "all", span, moving, free))
+        name = row.get("Step", "")
+        trace.steps.append(Step(name or "all", span, moving, free, whole=not name))
 
 
 def _communication(path: Path, trace: Trace) -> None:

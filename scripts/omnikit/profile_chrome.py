@@ -98,7 +98,8 @@ def _steps(marks: list[Event], work: list[Event], device: bool) -> list[Step]:
         span = end - begin
         worked = length(busy, (begin, end))
         moved = max(0.0, worked - length(computing, (begin, end)))
-        steps.append(Step(name, span, moved, max(0.0, span - worked), max(0.0, begin - last)))
+        gap, idle = max(0.0, span - worked), max(0.0, begin - last)
+        steps.append(Step(name, span, moved, gap, idle, whole=not marks))
         last = end
     return steps
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Collection, Mapping, Optional, Sequence
 
@@ -92,7 +93,8 @@ class Traces:
             except ActionError as error:
                 failed[host] = error.what
             finally:
-                archive.unlink(missing_ok=True)
+                with suppress(OSError):
+                    archive.unlink(missing_ok=True)
         if failed:
             said = "\n".join(f"host {host}: {why}" for host, why in failed.items())
             raise ActionError(

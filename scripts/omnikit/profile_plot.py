@@ -52,6 +52,7 @@ def _steps(plot: Any, name: str, steps: list[Mapping[str, Any]]) -> None:
         plot.bar(places, values, bottom=below, label=label)
         below = [a + b for a, b in zip(below, values)]
     plot.set(title=name, xlabel="step", ylabel="ms")
+    plot.xaxis.get_major_locator().set_params(integer=True)  # there is no step 1.5
     plot.legend(fontsize="x-small")
 
 

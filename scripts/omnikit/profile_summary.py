@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
-from typing import Any, Iterable, Mapping, Optional, Sequence
+from typing import Any, Iterable, Iterator, Mapping, Optional, Sequence
 
 from omnikit import profile_ascend, profile_chrome
 from omnikit.host_profile import ASCEND, TRACES
@@ -16,6 +16,7 @@ from omnikit.profile_trace import Step, Trace, is_communication
 FORMAT = 1
 _TOP = 10  # operators that are shown; summary.json has all
 WORKER_HEAD = ("worker", "role", "steps", "step ms", "communication", "gaps", "idle between ms")
+UNMARKED = "the profiler did not mark steps: figures are of the whole recording, with idle time"
 OPERATOR_HEAD = ("operator", "calls", "self ms", "share")
 
 
@@ -63,12 +64,7 @@ def build(recorded: Sequence[Recorded], steps: int, about: Mapping[str, Any]) ->
         **about,
         "steps_wanted": steps,
         "faults": [fault for one in recorded for fault in one.faults],
-        "notes": [
-            f"{trace.file} has {len(trace.steps)} of {steps} steps"
-            for one in recorded
-            for trace in one.traces
-            if not trace.faults and len(trace.steps) < steps
-        ],
+        "notes": list(_notes([t for one in recorded for t in one.traces], steps)),
         "roles": {
             role: _sums([t for one in recorded if one.node.role == role for t in one.traces])
             for role in roles
@@ -86,6 +82,20 @@ def build(recorded: Sequence[Recorded], steps: int, about: Mapping[str, Any]) ->
     }
 
 
+def _notes(traces: Iterable[Trace], steps: int) -> Iterator[str]:
+    whole = False
+    for trace in traces:
+        if trace.faults:
+            continue
+        if len(trace.marked) < len(trace.steps):
+            whole = True
+        elif len(trace.marked) < steps:
+            remedy = "for more, more requests: --set profiling.requests=N"
+            yield f"{trace.file} has {len(trace.marked)} of {steps} steps; {remedy}"
+    if whole:
+        yield UNMARKED
+
+
 def _worker(trace: Trace) -> dict[str, Any]:
     steps = [
         {
@@ -95,7 +105,7 @@ def _worker(trace: Trace) -> dict[str, Any]:
             "gap_ms": _ms(step.gap_us),
             "idle_before_ms": _ms(step.idle_before_us),
         }
-        for step in trace.steps
+        for step in trace.marked
     ]
     found = {"file": trace.file, "faults": trace.faults, **_sums([trace])}
     return {**found, "steps": steps}
@@ -110,19 +120,23 @@ def _share(part: float, whole: float) -> Optional[float]:
 
 
 def _sums(traces: Sequence[Trace]) -> dict[str, Any]:
-    """Sums over traces; shares are of the steps' time, null where there is none."""
+    """Sums over traces; shares are of the steps' time, or of the whole recording where no steps are
+    marked, null where there is neither.
+    """
     steps = [step for trace in traces for step in trace.steps]
+    marked = [step for trace in traces for step in trace.marked]
     span = sum(step.span_us for step in steps)
     operators = _operators(traces)
     own = sum(one["self_ms"] for one in operators)
     moving = sum(one["self_ms"] for one in operators if one["communication"])
     return {
-        "step_count": len(steps),
-        "step_ms": _ms(median(step.span_us for step in steps)) if steps else None,
+        "step_count": len(marked),
+        "step_ms": _ms(median(step.span_us for step in marked)) if marked else None,
+        "whole_recording": len(marked) < len(steps),
         "communication_share": _share(sum(step.communication_us for step in steps), span),
         "communication_share_of_operators": _share(moving, own),
         "gap_share": _share(sum(step.gap_us for step in steps), span),
-        "idle_between_ms": _idle(steps),
+        "idle_between_ms": _idle(marked) if marked else None,
         "operators": operators,
     }
 
@@ -162,7 +176,7 @@ def worker_rows(summary: Mapping[str, Any]) -> list[list[str]]:
                 [
                     f"{instance['name']}[{number}]" if several else instance["name"],
                     instance["role"],
-                    str(worker["step_count"]),
+                    "-" if worker.get("whole_recording") else str(worker["step_count"]),
                     _number(worker["step_ms"]),
                     _percent(worker["communication_share"]),
                     _percent(worker["gap_share"]),

@@ -32,6 +32,7 @@ class Operator:
 class Step:
     """A step of the engine, in microseconds. communication: as far as nothing was computed
     meanwhile, where the profiler tells that; gap: neither; idle_before: since the step before.
+    whole: all that was recorded, with the time between steps, because none was marked.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Step:
     communication_us: float
     gap_us: float
     idle_before_us: float = 0.0
+    whole: bool = False
 
 
 @dataclass
@@ -49,6 +51,11 @@ class Trace:
     steps: list[Step] = field(default_factory=list)
     operators: dict[str, Operator] = field(default_factory=dict)
     faults: list[str] = field(default_factory=list)
+
+    @property
+    def marked(self) -> list[Step]:
+        """The steps, as far as the profiler tells them apart."""
+        return [step for step in self.steps if not step.whole]
 
     def add(self, name: str, self_us: float, calls: int = 1) -> None:
         """Count calls of an operator."""

@@ -5,12 +5,13 @@ from __future__ import annotations
 import subprocess
 import tarfile
 from pathlib import Path
-from typing import Any
+from typing import Any, Callable
 
 import pytest
+from another_user import as_nobody, close, folder_of_nobody
 from needs import needs
 from omnikit import host_profile
-from omnikit.errors import InputError
+from omnikit.errors import ActionError, InputError
 from omnikit.log_unpack import check_sum
 
 
@@ -53,10 +54,41 @@ def test_only_what_is_new_is_seen_taken_and_removed(tmp_path: Path) -> None:
             "p0/rank0.1.pt.trace.json.gz",
             "p0/rank0.profiler_out.txt",
         ]
-    host_profile.clear(given)
+    assert host_profile.clear(given) == {"changed": True, "left": []}
     assert not d0.exists() and Path("/etc/passwd").exists()
     assert [path.name for path in p0.iterdir()] == ["old.pt.trace.json.gz"]
-    host_profile.clear(given)  # a second time there is nothing to do
+    assert host_profile.clear(given) == {"changed": False, "left": []}
+
+
+@pytest.mark.parametrize("job", [host_profile.look, host_profile.collect])
+def test_traces_of_another_user_are_said_with_what_to_do(job: Callable[..., Any]) -> None:
+    """As containers that run as root leave them to a host's user who is not."""
+    with folder_of_nobody() as work:
+        given = parameters(work)
+        with as_nobody():
+            given["before"] = host_profile.prepare(given)["before"]
+        view = ascend(work / "profiles" / "d0", "a") / "trace_view.json"
+        view.write_text("[]")
+        close(view.parents[1])
+        with as_nobody(), pytest.raises(ActionError, match="cannot be read as user") as raised:
+            job(given)
+        said = str(raised.value)
+        assert "a_ascend_pt" in said and "as root" in said and "container.user" in said
+        assert "make room" not in said
+
+
+def test_what_cannot_be_removed_is_named() -> None:
+    with folder_of_nobody() as work:
+        given = parameters(work, before={})
+        with as_nobody():
+            host_profile.prepare(given)
+        d0 = work / "profiles" / "d0"
+        ascend(d0, "a")
+        close(d0 / "a_ascend_pt")
+        (d0 / "rank0.1.pt.trace.json.gz").write_text("1")
+        with as_nobody():
+            done = host_profile.clear(given)
+        assert done == {"changed": True, "left": [str(d0 / "a_ascend_pt")]}
 
 
 def test_no_folder_and_no_room_are_refused(tmp_path: Path) -> None:

@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 from omnikit.profile_ascend import read
 
-RECORDED = Path(__file__).parents[1] / "facts" / "profile" / "host_4711_20260101_ascend_pt"
+FACTS = Path(__file__).parents[1] / "facts" / "profile"
+RECORDED = FACTS / "host_4711_20260101_ascend_pt"
+UNMARKED = FACTS / "host_4712_20260101_ascend_pt"  # nobody called profiler.step(), as in omni-infer
 
 
 @pytest.fixture
@@ -32,6 +34,13 @@ def test_steps_and_operators_by_type(folder: Path) -> None:
         "aclnnInplaceCopy": (1, 3.0),
     }
     assert found.operators["hcom_allReduce_"].communication
+
+
+def test_a_row_without_a_step_is_the_whole_recording() -> None:
+    found = read(UNMARKED, "d0/x")
+    assert found.faults == [] and found.marked == []
+    [row] = found.steps
+    assert row.whole and (row.span_us, row.communication_us, row.gap_us) == (4000.0, 350.0, 2250.0)
 
 
 def test_collectives_come_from_their_own_file_where_the_operators_lack_them(folder: Path) -> None:

@@ -46,10 +46,10 @@ def test_steps_without_a_token_do_not_count(tmp_path: Path) -> None:
     assert len(read(written(tmp_path, data), "x", 1).steps) == 1
 
 
-def test_a_trace_without_marks_is_one_step(tmp_path: Path) -> None:
+def test_a_trace_without_marks_is_one_recording(tmp_path: Path) -> None:
     events = [event("cpu_op", "aten::mul", 10, 4), event("cpu_op", "aten::mul", 20, 6)]
     [step] = read(written(tmp_path, events), "x", 5).steps
-    assert (step.name, step.span_us, step.gap_us) == ("all", 16, 6)
+    assert step.whole and (step.name, step.span_us, step.gap_us) == ("all", 16, 6)
 
 
 def test_on_an_accelerator_its_kernels_count(tmp_path: Path) -> None:

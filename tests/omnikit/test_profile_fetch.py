@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from omnikit.errors import InputError
-from omnikit.profile_fetch import Traces
+from omnikit.errors import ActionError, InputError
+from omnikit.plan_types import NodePlan
+from omnikit.profile_fetch import Traces, coming
 from omnikit.progress import Progress
 from omnikit.topology import make_plan
-from settings_file import load
+from settings_file import FLEET, load, plan
 
 SITE = """
 profile: {engine: cpu, model: tiny-qwen2}
@@ -39,7 +40,7 @@ def test_waits_until_every_worker_has_written(tmp_path: Path) -> None:
     assert not made.wait(Progress())
     write(folder, "s1")
     assert made.wait(Progress())
-    made.clear()
+    assert made.clear() == []
     assert list(folder.iterdir()) == []
 
 
@@ -56,6 +57,33 @@ def test_all_traces_come_into_one_folder(tmp_path: Path) -> None:
     assert list((tmp_path / "work" / "jobs").glob("omnikit-profile-*")) == []
     made.clear(into)
     assert not into.exists()
+
+
+def test_servers_that_will_not_write_are_not_waited_for(tmp_path: Path) -> None:
+    nodes = plan(tmp_path, FLEET).nodes
+    assert coming(nodes, ()) == dict.fromkeys(("p0", "p1", "d0", "d1"), 16)
+    assert coming(nodes, ["p1", "d0.0", "d0.3"]) == {"p0": 16, "p1": 0, "d0": 14, "d1": 16}
+    made = traces(tmp_path)
+    made.prepare()
+    write(tmp_path / "work" / "profiles", "s1")
+    assert made.wait(Progress(), ["s0"])
+
+
+def test_a_host_that_lends_its_devices_writes_with_its_instance(tmp_path: Path) -> None:
+    text = FLEET.replace("[{hosts: [p0]}, {hosts: [p1]}]", "[{hosts: [p0, p1]}]")
+    nodes: tuple[NodePlan, ...] = plan(tmp_path, text).nodes
+    assert coming(nodes, ["p0"])["p1"] == 0 == coming(nodes, ["p0"])["p0"]
+
+
+def test_a_folder_here_that_takes_no_traces_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = traces(tmp_path)
+    monkeypatch.setattr(made, "_do", lambda *_: {"here": {"path": "/x", "sha256": "0"}})
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ActionError, match="host here: Not a directory") as raised:
+        made.bring(tmp_path / "file" / "traces")
+    assert "still on the hosts" in str(raised.value) and "df -h" in str(raised.value)
 
 
 def test_a_folder_that_cannot_be_made_is_refused(tmp_path: Path) -> None:

@@ -38,6 +38,7 @@ def test_steps_of_workers_and_operators_of_roles(tmp_path: Path) -> None:
     said = texts(path)
     assert {"p0/rank0", "p0/rank1", "gaps", "communication", "1. aten::mul"} <= said
     assert "prefill: operators by time of their own" in said
+    assert {"1", "2", "3"} <= said and not {"1.5", "0.5"} & said
     draw(tmp_path / "b.svg", summary(tmp_path, 2))
     assert path.read_text() == (tmp_path / "b.svg").read_text()
 

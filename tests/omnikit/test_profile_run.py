@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
+import pytest
+from omnikit import profile_load, profile_run
+from omnikit.errors import ActionError
 from omnikit.profile_choice import Options, profiled
 from omnikit.profile_run import Work, as_lines, dry_run
+from omnikit.progress import Progress
+from omnikit.topology import make_plan
 from settings_file import FLEET, load, write
 
 
@@ -37,3 +44,35 @@ def test_a_profiler_that_is_always_on_needs_a_start_only_where_that_begins_it(
     assert asked["restart"] == {}
     assert not any("restart" in line for line in as_lines(asked))
     assert asked["out"].endswith("build/control/case/profiles")
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_after_a_whole_recording_a_failed_restore_is_no_reason_to_lose_the_traces(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, whole: bool
+) -> None:
+    """Nothing runs here: what is played and switched is replaced, to fail at one place."""
+    load = profile_load.Load(sent=1, answered=1)
+
+    def recorded(*_: Any) -> profile_load.Load:
+        if whole:
+            return load
+        raise ActionError("a server ended while it was profiled.")
+
+    def turn_off(*_: Any) -> None:
+        raise ActionError("host p0 cannot be reached.")
+
+    monkeypatch.setattr("omnikit.deploy.play", lambda *_: None)
+    monkeypatch.setattr("omnikit.profile_switch.turn_on", lambda *_: ["p0"])
+    monkeypatch.setattr("omnikit.profile_switch.turn_off", turn_off)
+    monkeypatch.setattr(profile_run, "_recorded", recorded)
+    made = work(tmp_path)
+    off: Any = SimpleNamespace(plan=make_plan(made.now), write=lambda: None)
+    given: Any = (made, off, off, None, Progress())
+    if whole:
+        kept, not_back = profile_run._record(*given)
+        assert kept is load and "invoke deploy" in str(not_back)
+        assert "what ran before is not back: host p0" in str(not_back)
+    else:
+        with pytest.raises(ActionError, match="ended while it was profiled") as raised:
+            profile_run._record(*given)
+        assert "what ran before is not back" in str(raised.value)

@@ -13,7 +13,9 @@ from omnikit.profile_summary import as_text, build, read, workers_of
 from settings_file import FLEET, plan
 from stand_in_profile import trace
 
-ASCEND = Path(__file__).parents[1] / "facts" / "profile" / "host_4711_20260101_ascend_pt"
+FACTS = Path(__file__).parents[1] / "facts" / "profile"
+ASCEND = FACTS / "host_4711_20260101_ascend_pt"
+UNMARKED = FACTS / "host_4712_20260101_ascend_pt"
 
 
 def put(folder: Path, steps: int) -> None:
@@ -32,8 +34,8 @@ def test_sums_by_role_and_worker(tmp_path: Path) -> None:
     made = build(found, 3, {"environment": "x"})
     assert made["environment"] == "x" and made["faults"] == []
     assert made["notes"] == [
-        "p1/rank0.1.pt.trace.json.gz has 2 of 3 steps",
-        f"d0/{ASCEND.name} has 2 of 3 steps",
+        f"{name} has 2 of 3 steps; for more, more requests: --set profiling.requests=N"
+        for name in ("p1/rank0.1.pt.trace.json.gz", f"d0/{ASCEND.name}")
     ]
     prefill = made["roles"]["prefill"]
     assert (prefill["step_count"], prefill["step_ms"]) == (5, 0.1)
@@ -53,6 +55,22 @@ def test_sums_by_role_and_worker(tmp_path: Path) -> None:
     text = as_text(made)
     assert "p0      prefill  3      0.10     20.0 %         20.0 %  0.04" in text
     assert "decode: operator" in text and "note: p1/" in text
+
+
+def test_a_recording_without_marked_steps_has_shares_but_no_steps(tmp_path: Path) -> None:
+    d0 = plan(tmp_path, FLEET).nodes[2]
+    shutil.copytree(UNMARKED, tmp_path / "d0" / UNMARKED.name)
+    made = build([read(tmp_path, d0, 1, 5)], 5, {})
+    assert made["faults"] == [] and made["notes"] == [
+        "the profiler did not mark steps: figures are of the whole recording, with idle time"
+    ]
+    sums = made["roles"]["decode"]
+    assert (sums["step_count"], sums["step_ms"], sums["idle_between_ms"]) == (0, None, None)
+    assert (sums["communication_share"], sums["gap_share"]) == (0.0875, 0.5625)
+    assert made["instances"][0]["traces"][0]["steps"] == []
+    text = as_text(made)
+    assert "d0      decode  -      -        8.8 %          56.2 %  -" in text
+    assert "note: the profiler did not mark steps" in text
 
 
 def test_missing_and_broken_traces_are_faults_and_divide_nothing_by_zero(tmp_path: Path) -> None:
