@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import PurePosixPath
 from typing import Any, Iterable, Sequence
 
-from omnikit.plan_types import HostPlan, Plan
+from omnikit.plan_types import HostPlan, NodePlan, Plan
 from omnikit.schema import Settings
 
 Spec = dict[str, Any]
@@ -64,12 +64,12 @@ def host_specs(settings: Settings, plan: Plan, host: HostPlan) -> dict[str, Spec
     """The containers of one host by name; none with runtime process."""
     if settings.runtime != "docker":
         return {}
-    nodes = [(node.container, node.log_dir) for node in plan.on_host(host.name)]
+    nodes = [(node.container, _own_folders(settings, node)) for node in plan.on_host(host.name)]
     if plan.proxy is not None and plan.proxy.host == host.name:
-        nodes.append((plan.proxy.container, plan.proxy.log_dir))
+        nodes.append((plan.proxy.container, [plan.proxy.log_dir]))
     found = {}
-    for name, log_dir in nodes:
-        folders = [host.work_dir, log_dir, str(PurePosixPath(host.temp_dir).parent)]
+    for name, own in nodes:
+        folders = [host.work_dir, *own, str(PurePosixPath(host.temp_dir).parent)]
         folders.append(plan.model_path)
         if settings.paths.code_dir and settings.paths.local_code_dir:
             folders.append(settings.paths.code_dir)
@@ -81,3 +81,10 @@ def host_specs(settings: Settings, plan: Plan, host: HostPlan) -> dict[str, Spec
             folders=folders,
         )
     return found
+
+
+def _own_folders(settings: Settings, node: NodePlan) -> list[str]:
+    """Where a node writes for people outside of its container: logs, and traces of its profiler."""
+    if settings.profiling.dir is None:  # below work_dir, which is mounted
+        return [node.log_dir]
+    return [node.log_dir, str(PurePosixPath(node.profile_dir).parent)]

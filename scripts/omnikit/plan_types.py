@@ -29,6 +29,7 @@ class NodePlan:
     server_offset: devices of the same instance on the hosts before this one. ray: what runs its
     part of a Ray cluster, if any; ray_wait: what returns once that cluster is complete.
     container: the name of the one that it runs in, "" where it runs on the host itself.
+    profile_dir: where its profiler writes, if that is on.
     """
 
     name: str
@@ -49,6 +50,7 @@ class NodePlan:
     ray_port: int
     log_dir: str
     temp_dir: str
+    profile_dir: str
     container: str
     command: tuple[str, ...]
     env: dict[str, str]

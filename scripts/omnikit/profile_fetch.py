@@ -7,13 +7,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Collection, Mapping, Optional, Sequence
 
-from omnikit import health, jobs, local_setup, log_fetch, log_unpack
+from omnikit import health, jobs, log_fetch, log_unpack
 from omnikit.config import Config
 from omnikit.errors import ActionError
 from omnikit.plan_types import NodePlan, Plan
 from omnikit.profile_summary import workers_of
 from omnikit.progress import Progress
-from omnikit.topology import resolve_path
 
 
 class Traces:
@@ -30,10 +29,7 @@ class Traces:
         settings = self.config.settings
         parameters: dict[str, dict[str, Any]] = {}
         for host in self.plan.hosts:
-            given = settings.profiling.dir
-            local = local_setup.is_local(self.plan)
-            above = resolve_path(given, local) if given else f"{host.work_dir}/profiles"
-            folders = {n.name: f"{above}/{n.name}" for n in self.nodes if n.host == host.name}
+            folders = {n.name: n.profile_dir for n in self.nodes if n.host == host.name}
             if folders:
                 parameters[host.name] = {
                     "work_dir": host.work_dir,

@@ -218,6 +218,7 @@ class _Planner:
             ray_port=group_ports.ray,
             log_dir=facts["log_dir"],
             temp_dir=facts["temp_dir"],
+            profile_dir=facts["profile_dir"],
             container=self._container(m.role, m.name),
             command=command if m.server_count else (),
             env=env,

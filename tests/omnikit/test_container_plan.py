@@ -65,6 +65,18 @@ def test_the_source_is_mounted_only_where_it_is_copied_to() -> None:
     assert "/workspace/omniinfer:/workspace/omniinfer" in mounts
 
 
+def test_a_folder_for_traces_shows_in_the_containers_of_servers() -> None:
+    name = "omnikit_2p1d_p0"
+    settings, plan = planned("2p1d")
+    usual = host_specs(settings, plan, plan.hosts[0])[name]["mounts"]
+    settings, plan = planned("2p1d", "profiling.dir=/big/traces")
+    specs = host_specs(settings, plan, plan.hosts[0])
+    assert [m for m in specs[name]["mounts"] if m not in usual] == ["/big/traces:/big/traces"]
+    assert "/big/traces:/big/traces" not in specs["omnikit_2p1d_c0"]["mounts"]
+    settings, plan = planned("2p1d", "profiling.dir=/data/traces")  # /data is mounted
+    assert host_specs(settings, plan, plan.hosts[0])[name]["mounts"] == usual
+
+
 def test_in_containers_the_engine_is_the_images() -> None:
     _, plan = planned("local", "runtime=docker")
     assert plan.nodes[0].command[0] == "/opt/engine/bin/python"
