@@ -98,18 +98,21 @@ def body(options: argparse.Namespace) -> int:
         began = datetime.now()
         into = load_run.folder(config, options.out, began)
         result = load_run.measure(config, target, load, place, into, began)
-    load_run.drawn(into, result, others)
     if options.json:
-        print(json.dumps({"folder": str(into), **load_result.without_raw(result)}, indent=1))
+        shown = {"folder": str(into), **load_result.without_raw(result)}
+        print(json.dumps(shown, indent=1), flush=True)
     else:
         print(f"{target.name}: {target.model} at {target.url}, load from {place.name}")
         print(f"{load.input_tokens} tokens in, {load.output_tokens} out, seed {load.seed}\n")
-        print(f"{load_table.as_text(result, others)}\n\nall of it: {shown_path(into)}")
+        text = load_table.as_text(result, others)
+        print(f"{text}\n\nall of it: {shown_path(into)}", flush=True)
+    load_run.finish(into, result, others)
     if load_result.ok(result):
         return 0
     why = f"no request was answered: {result['cause']}" if result["cause"] else "requests failed"
+    why = str(result["cause"]) if result.get("generator_failed") else why
     say(f"error: {target.url}: {why}")
-    say(f"  What to do: invoke status, invoke doctor; generator's words: {into / load_run.LOG}")
+    say(f"  What to do: {load_run.remedy(result, into)}")
     return 1
 
 

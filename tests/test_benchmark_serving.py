@@ -177,6 +177,8 @@ def test_where_servers_run_in_containers_the_load_comes_from_one_of_them(
         (["--instance", "d1"], "there is no server 'd1', is it 'd0'?"),
         (["--instance", "d0", "--url", "http://h:1"], "not allowed with argument"),
         (["--url", "h"], "expected http://HOST:PORT"),
+        (["--url", "http://127.0.0.1:99999"], "with a port up to 65535"),
+        (["--url", "http://a..b:80"], "expected http://HOST:PORT"),
         (["--compare", "no-such-file"], "the earlier result cannot be read"),
         (["-e", "2p1d", "--chat"], "sends completions only"),
     ],

@@ -49,17 +49,21 @@ def request(
     headers: Optional[Mapping[str, str]] = None,
 ) -> Answer:
     """One HTTP request, never through a proxy of the environment; it does not raise."""
-    parts = urlsplit(url)
     data = None if body is None else json.dumps(body).encode()
     sent = {"Content-Type": "application/json", **(headers or {})} if data else dict(headers or {})
-    path = parts.path + (f"?{parts.query}" if parts.query else "")
-    connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=timeout_s)
+    try:
+        parts = urlsplit(url)
+        path = parts.path + (f"?{parts.query}" if parts.query else "")
+        connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=timeout_s)
+    except ValueError as error:  # no address at all: a port above 65535, brackets
+        return Answer(0, f"{url}: {error}", {})
     try:
         connection.request(method or ("POST" if data else "GET"), path or "/", data, sent)
         answer = connection.getresponse()
         text = answer.read().decode("utf-8", "replace")
         return Answer(answer.status, text, {k.lower(): v for k, v in answer.getheaders()})
-    except (OSError, http.client.HTTPException) as error:
+    # UnicodeError: a host name with an empty or too long part, which nobody looks up.
+    except (OSError, http.client.HTTPException, UnicodeError) as error:
         return Answer(0, f"{type(error).__name__}: {error}" if str(error) else repr(error), {})
     finally:
         connection.close()

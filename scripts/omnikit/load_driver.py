@@ -62,7 +62,8 @@ def run(words: list[str]) -> int:
         try:
             result = one(load)
         except (Exception, SystemExit) as error:
-            traceback.print_exc()
+            if not isinstance(error, SystemExit):  # an option that it refuses: it has said which
+                traceback.print_exc()
             tell(index, state="failed", error=f"{type(error).__name__}: {error}")
             return 1
         tell(index, state="ended", result=result)

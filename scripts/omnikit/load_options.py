@@ -59,7 +59,10 @@ def levels(concurrency: tuple[int, ...], rates: tuple[float, ...]) -> tuple[Leve
 
     >>> [str(level) for level in levels((8,), (0.5, 2.0))]
     ['concurrency 8, 0.5 requests/s', 'concurrency 8, 2 requests/s']
+    >>> [str(level) for level in levels((4, 4), ())]
+    ['concurrency 4']
     """
+    concurrency, rates = tuple(dict.fromkeys(concurrency)), tuple(dict.fromkeys(rates))
     if len(concurrency) > 1 and rates:
         raise InputError(
             f"found {len(concurrency)} values and a rate, expected one value beside a rate.",

@@ -7,6 +7,7 @@ from typing import Any, Mapping, Sequence
 
 from omnikit.load_options import PERCENTILES
 from omnikit.load_table import names
+from omnikit.result_file import written
 
 Result = Mapping[str, Any]
 _TITLES = {
@@ -40,7 +41,8 @@ def draw(folder: Path, result: Result, others: Sequence[Result]) -> list[Path]:
             for ending in ("svg", "png"):
                 made.append(folder / f"{name}.{ending}")
                 metadata = {"Date": None} if ending == "svg" else {}
-                figure.savefig(made[-1], metadata=metadata, dpi=120)
+                with written(made[-1]) as beside:
+                    figure.savefig(beside, metadata=metadata, dpi=120)
     return made
 
 

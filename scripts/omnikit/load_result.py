@@ -10,10 +10,11 @@ import io
 import json
 from collections import Counter
 from pathlib import Path
-from typing import Any, Mapping, Optional, Sequence
+from typing import Any, Iterator, Mapping, Optional, Sequence
 
 from omnikit.errors import InputError
 from omnikit.load_options import METRICS, PERCENTILES, Level
+from omnikit.result_file import written
 
 FORMAT = "omnikit-serving-benchmark-1"
 FILE = "result.json"
@@ -23,6 +24,7 @@ RATES = {
     "output_tokens_per_s": "output_throughput",
     "total_tokens_per_s": "total_token_throughput",
 }
+_LOAD_KEYS = ("input_tokens_each", "output_tokens_each", "chat")
 _LONGEST = 140  # characters of a kind of error
 
 
@@ -119,9 +121,8 @@ def keep(folder: Path, result: Mapping[str, Any]) -> None:
     """Write result.json and result.csv, whole."""
     texts = {FILE: json.dumps(result, ensure_ascii=False) + "\n", "result.csv": csv_text(result)}
     for name, text in texts.items():
-        beside = folder / f".{name}.new"
-        beside.write_text(text, encoding="utf-8")
-        beside.replace(folder / name)
+        with written(folder / name) as beside:
+            beside.write_text(text, encoding="utf-8")
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -136,13 +137,49 @@ def read(path: Path) -> dict[str, Any]:
             where=f"--compare {path}",
             todo=f"give a {FILE} that invoke benchmark-serving has written, or its folder",
         ) from error
-    if not isinstance(found, dict) or found.get("format") != FORMAT:
+    why = _fault(found)
+    if why:
         raise InputError(
-            "the file is no result of this command.",
+            f"the file is no result of this command: {why}.",
             where=f"--compare {path}",
             todo=f"give a {FILE} that invoke benchmark-serving has written, or its folder",
         )
-    return found
+    checked: dict[str, Any] = found
+    return checked
+
+
+def _fault(found: Any) -> str:
+    """What a result lacks that is shown of it, "" for nothing: it is read before the load runs."""
+    if not isinstance(found, dict) or found.get("format") != FORMAT:
+        return f'"format" is not {FORMAT}'
+    for key, kind in {"name": str, "began": str, "load": dict, "runs": list}.items():
+        if not isinstance(found.get(key), kind):
+            return f'"{key}" is missing or of another kind'
+    lacking = [key for key in _LOAD_KEYS if key not in found["load"]]
+    if lacking:
+        return f'"load" has no "{lacking[0]}"'
+    faults = (fault for run in found["runs"] for fault in _run_faults(run))
+    return next(faults, "")
+
+
+def _run_faults(run: Any) -> Iterator[str]:
+    if not isinstance(run, dict):
+        yield "a run is of another kind"
+        return
+    for key in ("concurrency", "rate", "duration_s", *RATES):
+        if not isinstance(run.get(key, ""), (int, float, type(None))):
+            yield f'a run has no number "{key}"'
+    for key in ("requests", "completed", "failed"):
+        if not isinstance(run.get(key), int):
+            yield f'a run has no number "{key}"'
+    for metric in METRICS:
+        times = run.get(f"{metric}_ms")
+        if not isinstance(times, dict) or any(which not in times for which in STATISTICS):
+            yield f'a run has no whole "{metric}_ms"'
+    raw = run.get("raw")
+    lists = ("errors", "ttfts", "itls")
+    if not isinstance(raw, dict) or any(not isinstance(raw.get(k, []), list) for k in lists):
+        yield 'a run has no whole "raw"'
 
 
 def at_level(result: Mapping[str, Any], run: Mapping[str, Any]) -> Optional[dict[str, Any]]:

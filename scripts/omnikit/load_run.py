@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import time
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Callable, Optional, Sequence
@@ -16,6 +17,7 @@ from omnikit.errors import ActionError
 from omnikit.load_options import Level, Load, Target
 from omnikit.load_place import Place
 from omnikit.log import say
+from omnikit.result_file import unwritten
 from omnikit.run import stream
 
 LOG = "generator.log"
@@ -126,28 +128,78 @@ def measure(
         "cause": None,
         "runs": [],
     }
-    last: list[str] = []
-    with (into / LOG).open("w", encoding="utf-8") as file:
+    with _Log(into / LOG) as log:
 
-        def log(line: str) -> None:
-            print(line, file=file, flush=True)
-            last[:] = [*last[-8:], line]
+        def keep() -> None:
+            with suppress(OSError):  # finish says it, when the figures have been shown
+                load_result.keep(into, {**result, "runs": watch.runs})
 
-        watch = Watch(load, log, lambda: load_result.keep(into, {**result, "runs": watch.runs}))
+        watch = Watch(load, log.line, keep)
         say(f"the load comes from {place.name}; its generator starts")
         code = stream(argv, watch.on_line, env=place.env, redrawn=True, stdin=place.stdin)
     result["runs"] = watch.runs
+    last = "\n".join(log.last)
     if not watch.runs:
         raise ActionError(
-            f"the load generator ended with exit status {code} before the first answer:\n"
-            + "\n".join(last),
+            f"the load generator ended with exit status {code} before the first answer:\n{last}",
             where=place.name,
             todo=f"read all that it said: {into / LOG}",
         )
-    if not watch.runs[-1]["completed"]:
-        result["cause"] = watch.broken or load_target.why_not(config, target, load)
-    load_result.keep(into, result)
+    if watch.broken:
+        result["cause"] = f"{watch.broken}\n{last}"
+        result["generator_failed"] = True
+    elif not watch.runs[-1]["completed"]:
+        result["cause"] = load_target.why_not(config, target, load)
+    keep()
     return result
+
+
+class _Log:
+    """What the generator says, in a file, and its last lines. A full disk ends the file only."""
+
+    def __init__(self, path: Path) -> None:
+        self.last: list[str] = []
+        try:
+            self.file = path.open("wb", buffering=0)
+        except OSError as error:
+            raise unwritten(error, path.parent) from error
+
+    def __enter__(self) -> _Log:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.file.close()
+
+    def line(self, text: str) -> None:
+        """Write a line down."""
+        self.last = [*self.last[-8:], text]
+        if self.file.closed:
+            return
+        try:
+            self.file.write(f"{text}\n".encode())
+        except OSError as error:
+            say(f"the generator's output is not kept any more: {error.strerror}")
+            self.file.close()
+
+
+def finish(into: Path, result: dict[str, Any], others: Sequence[dict[str, Any]]) -> None:
+    """Keep result and pictures. Raises ActionError; the figures have been shown before."""
+    try:
+        load_result.keep(into, result)
+        drawn(into, result, others)
+    except OSError as error:
+        raise unwritten(error, into) from error
+
+
+def remedy(result: dict[str, Any], into: Path) -> str:
+    """What to do about a result that is not ok."""
+    said = f"generator's words: {into / LOG}"
+    if result.get("generator_failed"):
+        return (
+            "an option that it does not know: benchmark.generator must be the engine's release; a"
+            f" module that is not there: engine.venv; {said}"
+        )
+    return f"invoke status, invoke doctor; {said}"
 
 
 def _load(load: Load) -> dict[str, Any]:

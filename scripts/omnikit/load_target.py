@@ -38,13 +38,22 @@ def find(
 
 def _base(url: str) -> str:
     found = _URL.fullmatch(url)
-    if not found:
+    if not found or not _addresses(found[1], found[2] or ":80"):
         raise InputError(
-            f"found {url!r}, expected http://HOST:PORT.",
+            f"found {url!r}, expected http://HOST:PORT, with a port up to 65535.",
             where="--url",
             todo="for example: --url http://127.0.0.1:8300",
         )
     return f"http://{found[1]}{found[2] or ''}"
+
+
+def _addresses(host: str, port: str) -> bool:
+    """Whether a server can have this name and this port."""
+    try:
+        host.strip("[]").encode("idna")
+    except UnicodeError:
+        return False
+    return 0 < int(port[1:]) < 65536
 
 
 def _server_url(plan: Plan, instance: str) -> str:

@@ -34,6 +34,12 @@ def test_metrics_are_summed_over_matching_series(name, value) -> None:
     assert metric(TEXT, name) == value
 
 
+@pytest.mark.parametrize("url", ["http://127.0.0.1:99999", "http://a..b:80", "http://[::1"])
+def test_what_is_no_address_is_no_answer(url: str) -> None:
+    answer = request(url, timeout_s=5)
+    assert answer.status == 0 and answer.text
+
+
 def test_a_condition_is_awaited_until_it_holds_or_the_deadline_is_over() -> None:
     looks = iter([False, False, True])
     assert wait_until(lambda: next(looks), 10, 0.001)

@@ -7,6 +7,7 @@ import doctest
 import io
 import json
 from pathlib import Path
+from typing import Any, Callable
 
 import pytest
 from load_cases import a_raw, a_result
@@ -79,6 +80,34 @@ def test_what_is_kept_is_read_again_from_file_or_folder(tmp_path: Path) -> None:
     assert read(tmp_path) == read(tmp_path / "result.json") == result
     assert at_level(result, {"concurrency": 1, "rate": None}) == result["runs"][0]
     assert at_level(result, {"concurrency": 2, "rate": None}) is None
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda r: r.clear() or r.update(format=load_result.FORMAT), '"name" is missing'),
+        (lambda r: r.update(runs={}), '"runs" is missing or of another kind'),
+        (lambda r: r["load"].pop("chat"), '"load" has no "chat"'),
+        (lambda r: r["runs"].append(7), "a run is of another kind"),
+        (lambda r: r["runs"][0].pop("rate"), 'a run has no number "rate"'),
+        (lambda r: r["runs"][0].update(completed="4"), 'a run has no number "completed"'),
+        (lambda r: r["runs"][0]["itl_ms"].pop("p99"), 'a run has no whole "itl_ms"'),
+        (lambda r: r["runs"][0].update(raw={"ttfts": None}), 'a run has no whole "raw"'),
+    ],
+)
+def test_a_result_that_lacks_something_is_refused_when_it_is_read(
+    tmp_path: Path, change: Callable[[dict[str, Any]], Any], said: str
+) -> None:
+    """Not when it is shown, after the whole load has run."""
+    result = json.loads(json.dumps(a_result("x", run_of(Level(1), a_raw(), 4, 4))))
+    change(result)
+    keep_as(tmp_path / "result.json", result)
+    with pytest.raises(InputError, match=f"no result of this command: {said}"):
+        read(tmp_path)
+
+
+def keep_as(path: Path, data: Any) -> None:
+    path.write_text(json.dumps(data))
 
 
 @pytest.mark.parametrize("text", ["", "[]", json.dumps({"format": "another"})])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 from datetime import datetime
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any, Optional
 
 import pytest
 from load_cases import PLACE, a_load, a_target
+from needs import needs
 from omnikit import config, load_run, load_table
 from omnikit.errors import ActionError
 from omnikit.load_options import Load
@@ -69,8 +71,41 @@ def test_a_failed_warm_up_ends_it(tmp_path: Path) -> None:
 
 def test_a_generator_that_fails_is_the_cause(tmp_path: Path) -> None:
     result = measured(tmp_path, "broken")
-    assert result["cause"] == "the load generator failed: ValueError: Initial test run failed"
+    assert result["cause"].startswith(
+        "the load generator failed: ValueError: Initial test run failed\n"
+    )
     assert "Traceback" in (tmp_path / load_run.LOG).read_text()
+
+
+def test_an_option_that_the_generator_refuses_is_shown_with_the_setting(tmp_path: Path) -> None:
+    result = measured(tmp_path, "bad-arguments")
+    assert result["cause"].startswith("the load generator failed: SystemExit: 2\n")
+    assert result["cause"].endswith("unrecognized arguments: --temperature=0")
+    said = load_run.remedy(result, tmp_path)
+    assert "benchmark.generator" in said and "engine.venv" in said and "invoke status" not in said
+    other = load_run.remedy(measured(tmp_path, "half"), tmp_path)
+    assert "invoke status" in other and "engine.venv" not in other
+
+
+@pytest.mark.parametrize("size", ["8k", "24k"])
+def test_on_a_full_disk_the_figures_are_there_and_the_error_names_it(
+    tmp_path: Path, size: str
+) -> None:
+    needs("mount")
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "omnikit-test", str(tmp_path)]
+    subprocess.run(mount, check=True)
+    try:
+        (tmp_path / "other").write_bytes(b"x" * 4096)
+        result = measured(tmp_path)
+        assert [run["completed"] for run in result["runs"]] == [6, 6]
+        with pytest.raises(ActionError, match="cannot be kept: No space left") as raised:
+            load_run.finish(tmp_path, result, [])
+        assert f"df -h {tmp_path}" in str(raised.value) and "--out DIR" in str(raised.value)
+        kept = {path.name for path in tmp_path.iterdir()}
+        assert not {name for name in kept if name.startswith(".")}
+        assert ("result.json" in kept) == (size == "24k")
+    finally:
+        subprocess.run(["umount", str(tmp_path)], check=True)
 
 
 def test_a_generator_that_never_begins_shows_its_words(tmp_path: Path) -> None:

@@ -59,6 +59,9 @@ def test_a_url_may_end_as_people_write_it() -> None:
     for text in ("h:1", "https://h:1", "http://h:1/x", "http://u:p@h:1", "http://h:x"):
         with pytest.raises(InputError, match="expected http://HOST:PORT"):
             find(LOCAL, plan, url=text)
+    for text in ("http://127.0.0.1:99999", "http://h:0", "http://a..b:80", f"http://{'x' * 64}"):
+        with pytest.raises(InputError, match="expected http://HOST:PORT"):
+            find(LOCAL, plan, url=text)
 
 
 def test_an_unknown_server_is_refused_with_the_nearest() -> None:
