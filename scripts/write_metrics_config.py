@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Optional, Sequence
 
 from omnikit import cli
-from omnikit.config_options import add_config_options, load_config
+from omnikit.config_options import add_config_options, chosen, load_config
 
 _ADDRESS = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):([0-9]{1,5})")
 
@@ -47,7 +47,10 @@ def body(options: argparse.Namespace) -> int:
             todo="leave it out",
         )
     folder = (options.out or control_folder(config.environment) / "monitoring").absolute()
-    made = monitor_files.files(config, plan, folder, options.exporter)
+    again = chosen(options) or [f"--environment={config.environment}"]
+    again += [f"--exporter={options.exporter}"] if options.exporter else []
+    again += [f"--out={folder}"] if options.out else []
+    made = monitor_files.files(config, plan, folder, options.exporter, again)
     try:
         done = monitor_files.write(folder, made, dry_run=options.dry_run)
     except OSError as error:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Iterator, Sequence
+from typing import Any, Collection, Iterator, Sequence
 
 from omnikit import monitor_queries as q
 from omnikit.schema import Settings
@@ -17,13 +17,25 @@ _TITLES = {"prefill": "Prefill", "decode": "Decode", "colocated": "Co-located"}
 
 
 def dashboard(
-    environment: str, settings: Settings, roles: Sequence[str], *, proxy: bool
+    environment: str,
+    settings: Settings,
+    roles: Sequence[str],
+    *,
+    proxy: bool,
+    counted: bool = True,
+    uncached: Collection[str] = (),
 ) -> dict[str, Any]:
-    """The dashboard as data, to be imported. roles: those that have servers."""
+    """The dashboard as data, to be imported. roles: those that have servers; uncached: of these,
+    those without a prefix cache. counted: whether the proxy tells how many requests failed.
+    """
     rows = [("Overview", list(_overview(environment, settings)))]
-    rows += [(_TITLES[role], list(_role(environment, settings, role))) for role in roles]
+    for role in roles:
+        panels = list(_role(environment, settings, role))
+        if role != "decode" and role not in uncached:
+            panels.append(_prefix(environment, settings, role))
+        rows.append((_TITLES[role], panels))
     if proxy:
-        rows.append(("Proxy", list(_proxy(environment))))
+        rows.append(("Proxy", list(_proxy(environment, counted))))
     return {
         "title": f"omnikit {environment}",
         "uid": f"omnikit-{environment}"[:40],
@@ -140,11 +152,10 @@ def _role(environment: str, settings: Settings, role: str) -> Iterator[Panel]:
     yield _panel("Preemptions per second", "none", (taken_back, "{{instance}}"))
     if role == "decode":
         yield from _hand_over(settings, ours)
-    else:
-        yield _prefix(settings, ours)
 
 
-def _prefix(settings: Settings, ours: Sequence[str]) -> Panel:
+def _prefix(environment: str, settings: Settings, role: str) -> Panel:
+    ours = (q.labels(environment=environment, role=role), *_CHOSEN)
     names = (settings.monitoring.prefix_hits, settings.monitoring.prefix_queries)
     hits, asked = (q.total(q.rate(name, WINDOW, *ours), "instance") for name in names)
     return _panel("Prompts out of the prefix cache", "percentunit", (f"{hits} / ({asked} > 0)", ""))
@@ -164,12 +175,13 @@ def _hand_over(settings: Settings, ours: Sequence[str]) -> Iterator[Panel]:
         yield _panel("Prompt tokens per second, KV handed over or not", "none", *shown)
 
 
-def _proxy(environment: str) -> Iterator[Panel]:
+def _proxy(environment: str, counted: bool) -> Iterator[Panel]:
     ours = q.labels(environment=environment, role="proxy")
     requests = q.total(q.rate("nginx_http_requests_total", WINDOW, ours), "instance")
     failed = q.total(q.rate(q.FAILED, WINDOW, ours), "instance", "kind")
     yield _panel("Requests, with those of health and metrics", "reqps", (requests, "{{instance}}"))
-    yield _panel("Requests that failed", "reqps", (failed, "{{instance}} {{kind}}"))
+    if counted:
+        yield _panel("Requests that failed", "reqps", (failed, "{{instance}} {{kind}}"))
     states = ("active", "reading", "writing", "waiting")
     shown = [(q.series(f"nginx_connections_{state}", ours), state) for state in states]
     yield _panel("Connections of clients", "none", *shown)

@@ -10,13 +10,19 @@ from omnikit.schema import Settings
 Rule = dict[str, Any]
 
 
-def rules(environment: str, settings: Settings, *, proxy: bool, disaggregated: bool) -> Rule:
-    """The rule file as data. proxy: whether the proxy is read."""
+def rules(
+    environment: str, settings: Settings, *, proxy: bool, disaggregated: bool, counted: bool = True
+) -> Rule:
+    """The rule file as data. proxy: whether the proxy is read. counted: whether it tells how many
+    requests failed; an exporter does not.
+    """
     made = [*_servers(environment, settings)]
     if disaggregated:
         made += _hand_over(environment, settings)
     if proxy:
-        made += _proxy(environment, settings)
+        made.append(_proxy_down(environment, settings))
+    if proxy and counted:
+        made.append(_proxy_errors(environment, settings))
     return {"groups": [{"name": f"omnikit-{environment}", "rules": made}]}
 
 
@@ -91,20 +97,24 @@ def _hand_over(environment: str, settings: Settings) -> Iterator[Rule]:
     )
 
 
-def _proxy(environment: str, settings: Settings) -> Iterator[Rule]:
-    window = f"{settings.monitoring.window_s}s"
+def _proxy_down(environment: str, settings: Settings) -> Rule:
+    """An exporter goes on answering when nginx does not: then nginx_up is 0."""
     ours = q.labels(environment=environment, role="proxy")
     down = _rule(
         environment,
         "OmnikitProxyDown",
-        f"{q.series('up', ours)} == 0",
+        f"{q.series('up', ours)} == 0 or {q.series('nginx_up', ours)} == 0",
         "critical",
         "the proxy {{ $labels.instance }} on {{ $labels.host }} does not answer",
         "Nobody is served. What runs: invoke status --environment {e}; start it: invoke deploy.",
     )
-    yield {**down, "for": f"{settings.monitoring.down_s}s"}
+    return {**down, "for": f"{settings.monitoring.down_s}s"}
+
+
+def _proxy_errors(environment: str, settings: Settings) -> Rule:
+    window = f"{settings.monitoring.window_s}s"
     failed = q.labels(environment=environment, kind="5xx")
-    yield _rule(
+    return _rule(
         environment,
         "OmnikitProxyErrors",
         f"increase({q.series(q.FAILED, failed)}[{window}]) > 0",

@@ -27,6 +27,12 @@ def test_a_row_for_each_role_that_is_there() -> None:
     assert rows(dashboard("x", LOCAL, ["colocated"], proxy=False)) == ["Overview", "Co-located"]
 
 
+def test_panels_without_data_are_left_out() -> None:
+    made = json.dumps(dashboard("x", LOCAL, ROLES, proxy=True, counted=False, uncached=["prefill"]))
+    assert "Requests that failed" not in made and "prefix cache" not in made
+    assert "Connections of clients" in made and "nginx_http_requests_total" in made
+
+
 def test_panels_have_ids_of_their_own_and_do_not_overlap() -> None:
     panels = dashboard("local", LOCAL, ROLES, proxy=True)["panels"]
     assert [panel["id"] for panel in panels] == list(range(1, len(panels) + 1))

@@ -56,6 +56,7 @@ def test_all_is_well(tmp_path: Path) -> None:
             tmp_path,
             (UP, "1x60"),
             (f"up{{{PROXY}}}", "1x60"),
+            (f"nginx_up{{{PROXY}}}", "1x60"),
             (f"vllm:num_requests_waiting{{{SERVER}}}", "20x60"),  # many, but not ever more
             (f"vllm:kv_cache_usage_perc{{{SERVER}}}", "0.85x60"),
             (f"vllm:num_preemptions_total{{{SERVER}}}", "3x60"),
@@ -71,6 +72,7 @@ def test_all_is_well(tmp_path: Path) -> None:
     [
         (UP, "0x60", "OmnikitServerDown"),
         (f"up{{{PROXY}}}", "0x60", "OmnikitProxyDown"),
+        (f"nginx_up{{{PROXY}}}", "0x60", "OmnikitProxyDown"),  # what reads it answers, nginx not
         (f"vllm:num_requests_waiting{{{SERVER}}}", "11+1x60", "OmnikitQueueGrows"),
         (f"vllm:kv_cache_usage_perc{{{SERVER}}}", "0.95x60", "OmnikitKvCacheNearlyFull"),
         (f"vllm:num_preemptions_total{{{SERVER}}}", "0x30 1x30", "OmnikitPreemptions"),
@@ -96,6 +98,7 @@ def test_a_server_that_is_away_for_a_moment_is_not_reported(tmp_path: Path) -> N
 
 def test_rules_are_for_what_is_there() -> None:
     assert "OmnikitProxyDown" not in names(made(proxy=False))
+    assert "OmnikitProxyErrors" not in names(made(counted=False))
     assert "OmnikitKvNotHandedOver" not in names(made(disaggregated=False))
     fleet = rules("2p1d", NPU, proxy=False, disaggregated=True)
     assert "OmnikitKvNotHandedOver" not in names(fleet)  # vLLM 0.9 does not count it
