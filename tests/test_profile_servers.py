@@ -17,6 +17,7 @@ from typing import Any, Iterator
 
 import pytest
 from docker_host import wait_for
+from needs import needs
 
 ROOT = Path(__file__).resolve().parents[1]
 PORTS = "{api_base: 24400, master_base: 24600, proxy: 24800, kv_side_channel: 24900, zmq: 24950}"
@@ -178,6 +179,23 @@ def test_a_trace_that_is_cut_off_is_told_and_kept(site: Site) -> None:
 
 
 @pytest.mark.slow
+def test_a_full_disk_for_the_result_loses_no_figures(site: Site) -> None:
+    needs("mount")
+    before = site.digests()
+    full = site.folder / "full"
+    full.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=16k", "omnikit-test", str(full)]
+    subprocess.run(mount, check=True)
+    try:
+        said = site.profile("--instance", "p1", "--steps", "3", "--yes", "--out", str(full), code=1)
+        assert not list(full.glob("*/summary.svg")) and not list(full.glob("*/.new*"))
+    finally:
+        subprocess.run(["umount", str(full)], check=True)
+    assert "aten::addmm" in said and "the result cannot be kept: No space left" in said
+    site.as_before(before)
+
+
+@pytest.mark.slow
 def test_an_interrupt_while_a_server_starts_brings_all_back(site: Site) -> None:
     before = site.digests()
     slow = ["--set", "profiling.server.env.STAND_IN_DELAY_S=60", "--instance", "d0", "--yes"]
@@ -252,6 +270,8 @@ def test_a_dry_run_shows_what_each_release_of_the_engine_is_told() -> None:
     assert "PROFILER_TOKEN_THRESHOLD=64" in done.stdout and "d0" not in done.stdout
     assert "VLLM_TORCH_PROFILER_DIR=/data/omnikit/profiles/p1" in done.stdout
     assert "PROFILER_STOP_STEP=5" in done.stdout
+    large = profile("-e", "18p1d", "--dry-run").stdout
+    assert "at most 576 completions, up to 288 at the same time" in large
     older = ["--set", "profile.omni_version=2025-08", "--instance", "d1", "--dry-run", "--json"]
     would = json.loads(profile("-e", "2p1d", *older).stdout)
     assert would["restart"] == {
@@ -269,6 +289,8 @@ def test_a_dry_run_shows_what_each_release_of_the_engine_is_told() -> None:
         (["--instance", "p0", "--role", "decode"], "no decode instance is among these"),
         (["--role", "colocated"], "environment local has: prefill, decode"),
         (["--steps", "0"], "'0' is no whole number above 0"),
+        (["--token-threshold", "9"], "this engine has no threshold"),
+        (["--set", "profiling.input_words=4090"], "but p0 takes 4096 in all"),
         (["--set", "profiling.start=none"], "nothing is known of a profiler of this engine"),
         (["--set", "profiling.instances=[x]"], "there is no instance 'x'"),
     ],
