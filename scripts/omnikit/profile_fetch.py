@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-import shutil
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Collection, Mapping, Optional, Sequence
+from typing import Any, Collection, Mapping, Sequence
 
 from omnikit import health, jobs, log_fetch, log_unpack
 from omnikit.config import Config
-from omnikit.errors import ActionError
+from omnikit.errors import ActionError, ToolkitError
 from omnikit.plan_types import NodePlan, Plan
 from omnikit.profile_summary import workers_of
 from omnikit.progress import Progress
+
+
+class Unread(ActionError):
+    """Traces were recorded, but the hosts' folders cannot be looked into: nothing is removed."""
 
 
 class Traces:
@@ -48,7 +51,7 @@ class Traces:
         """Wait until every worker has written its trace to the end; False when that took too long.
 
         short: servers that will not write. Who writes does not say when it is done: two looks must
-        find the same.
+        find the same. Raises Unread.
         """
         settings = self.config.settings
         wanted = coming(self.nodes, short)
@@ -56,7 +59,7 @@ class Traces:
 
         def written() -> bool:
             nonlocal last
-            results = self._do("profile-look").values()
+            results = self._look().values()
             found = {name: one for result in results for name, one in result["nodes"].items()}
             same, last = found == last, found
             if all(found[name]["workers"] >= count for name, count in wanted.items()):
@@ -68,6 +71,14 @@ class Traces:
 
         interval_s = settings.readiness.poll_interval_s
         return health.wait_until(written, settings.profiling.timeout_s, interval_s)
+
+    def _look(self) -> dict[str, dict[str, Any]]:
+        try:
+            return self._do("profile-look")
+        except ToolkitError as error:
+            places = ", ".join(f"{node.host}: {node.profile_dir}" for node in self.nodes)
+            said = f"{error.what}\nThe traces stay where they are: {places}"
+            raise Unread(said, where=error.where, todo=error.todo) from error
 
     def bring(self, into: Path) -> None:
         """Have all traces in a folder here, which is made, each node's in one of its name.
@@ -101,14 +112,9 @@ class Traces:
                 f" {into}",
             )
 
-    def clear(self, into: Optional[Path] = None) -> list[str]:
-        """Remove the traces from the hosts, and a folder of a result that did not come to be.
-
-        Returns what is still there, as HOST: PATH.
-        """
+    def clear(self) -> list[str]:
+        """Remove the traces from the hosts; returns what is still there, as HOST: PATH."""
         done = self._do("profile-clear")
-        if into is not None:
-            shutil.rmtree(into, ignore_errors=True)
         return [f"{host}: {path}" for host, result in done.items() for path in result["left"]]
 
 

@@ -126,14 +126,9 @@ def enough(load: Load, settings: Settings) -> bool:
 
 
 def short(load: Load, settings: Settings) -> dict[str, int]:
-    """Servers that for certain took too few steps to end their recording, and how many.
-
-    A counter that is not there is at zero where others are there.
-    """
+    """Servers that for certain took too few steps to end their recording, and how many."""
     wanted = steps_each(settings)
-    if all(count is None for count in load.steps.values()):
-        return {}
-    return {name: count or 0 for name, count in load.steps.items() if (count or 0) < wanted}
+    return {n: count for n, count in load.steps.items() if count is not None and count < wanted}
 
 
 def short_lines(load: Load, settings: Settings) -> list[str]:
@@ -196,16 +191,20 @@ def _counts(servers: dict[str, str], settings: Settings) -> dict[str, Optional[f
     name = settings.profiling.step_metric
     if name is None:
         return dict.fromkeys(servers)
-    return {
-        server: metric(request(f"{url}/metrics", timeout_s=timeout_s).text, name)
-        for server, url in servers.items()
-    }
+    found = {s: request(f"{url}/metrics", timeout_s=timeout_s).text for s, url in servers.items()}
+    return {server: _steps(text, name) for server, text in found.items()}
+
+
+def _steps(text: str, name: str) -> Optional[float]:
+    """A metric that is explained but has no value yet is at zero; else nobody can tell."""
+    family = name.partition("{")[0].rpartition("_")[0]
+    return metric(text, name) if f"# HELP {family}" not in text else metric(text, name) or 0.0
 
 
 def _taken(
     before: dict[str, Optional[float]], now: dict[str, Optional[float]]
 ) -> dict[str, Optional[int]]:
-    """Steps since then; a counter that nothing was counted in yet is not shown."""
+    """Steps since then."""
     return {
         name: None if count is None else int(count - (before[name] or 0.0))
         for name, count in now.items()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any, Mapping, Optional, Sequence
 
@@ -29,6 +30,13 @@ def fetch(traces: Traces, into: Path, not_back: Optional[ActionError], progress:
             raise
         raise ActionError(f"{error}\n{not_back.what}", todo=not_back.todo) from error
     say_left(traces.clear(), progress)
+
+
+def give_up(traces: Traces, into: Path, progress: Progress, *, keep: bool) -> None:
+    """Remove what a recording that failed has left. keep: the traces on the hosts are good."""
+    shutil.rmtree(into, ignore_errors=True)
+    if not keep:
+        say_left(traces.clear(), progress)
 
 
 def say_left(left: Sequence[str], progress: Progress) -> None:

@@ -25,7 +25,7 @@ from omnikit.deployment import Deployment
 from omnikit.errors import ActionError, InputError, ToolkitError
 from omnikit.plan_types import NodePlan
 from omnikit.profile_demand import Demand, demand
-from omnikit.profile_fetch import Traces
+from omnikit.profile_fetch import Traces, Unread
 from omnikit.progress import Progress
 from omnikit.topology import make_plan
 
@@ -115,9 +115,10 @@ def profile(
         into = load_run.folder(work.now, out, began, "profiles")
         try:
             load, not_back = _record(work, off, on, traces, progress)
-        except BaseException:
+        except BaseException as error:
+            unread = isinstance(error, Unread) or isinstance(error.__cause__, Unread)
             with suppress(ToolkitError, KeyboardInterrupt):  # the first error is what matters
-                profile_result.say_left(traces.clear(into), progress)
+                profile_result.give_up(traces, into, progress, keep=unread)
             raise
         profile_result.fetch(traces, into, not_back, progress)
         about = {

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from omnikit.errors import ActionError, InputError
 from omnikit.plan_types import NodePlan
-from omnikit.profile_fetch import Traces, coming
+from omnikit.profile_fetch import Traces, Unread, coming
 from omnikit.progress import Progress
 from omnikit.topology import make_plan
 from settings_file import FLEET, load, plan
@@ -55,8 +55,8 @@ def test_all_traces_come_into_one_folder(tmp_path: Path) -> None:
     found = {str(path.relative_to(into)) for path in into.rglob("*") if path.is_file()}
     assert found == {f"{name}/rank0.1.pt.trace.json.gz" for name in ("s0", "s1")}
     assert list((tmp_path / "work" / "jobs").glob("omnikit-profile-*")) == []
-    made.clear(into)
-    assert not into.exists()
+    assert made.clear() == []
+    assert list((tmp_path / "elsewhere").iterdir()) == []
 
 
 def test_servers_that_will_not_write_are_not_waited_for(tmp_path: Path) -> None:
@@ -73,6 +73,22 @@ def test_a_host_that_lends_its_devices_writes_with_its_instance(tmp_path: Path) 
     text = FLEET.replace("[{hosts: [p0]}, {hosts: [p1]}]", "[{hosts: [p0, p1]}]")
     nodes: tuple[NodePlan, ...] = plan(tmp_path, text).nodes
     assert coming(nodes, ["p0"])["p1"] == 0 == coming(nodes, ["p0"])["p0"]
+
+
+def test_traces_that_cannot_be_looked_at_stay_and_their_place_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = traces(tmp_path)
+
+    def do(_: str) -> None:
+        raise ActionError("the traces cannot be read as user 7.", todo="read them as root")
+
+    monkeypatch.setattr(made, "_do", do)
+    with pytest.raises(
+        Unread, match=f"stay where they are: here: {tmp_path}/work/profiles/s0"
+    ) as e:
+        made.wait(Progress())
+    assert "as user 7" in str(e.value) and "as root" in str(e.value)
 
 
 def test_a_folder_here_that_takes_no_traces_is_said(

@@ -49,6 +49,15 @@ def test_traces_come_also_when_what_ran_before_is_not_back(
     assert "invoke deploy" in str(e.value) and bad.done == ["traces"]  # they stay on the hosts
 
 
+def test_a_failed_recording_leaves_nothing_but_good_traces(tmp_path: Path) -> None:
+    for keep, done in ((False, ["clear"]), (True, [])):
+        into = tmp_path / "new"
+        into.mkdir()
+        traces: Any = Fetched()
+        profile_result.give_up(traces, into, Progress(), keep=keep)
+        assert traces.done == done and not into.exists()
+
+
 def test_summary_and_picture_are_kept(tmp_path: Path) -> None:
     profile_result.keep(tmp_path, SUMMARY)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["summary.json", "summary.svg"]
