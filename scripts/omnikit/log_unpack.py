@@ -47,7 +47,7 @@ def unpack(archive: Path, into: Path) -> list[str]:
         raise ActionError(
             f"the archive cannot be unpacked: {error}.",
             where=str(archive),
-            todo=f"see that there is room (df -h {into}), then do the same again",
+            todo="see that there is room (df -h), then fetch again: invoke fetch-logs",
         ) from error
     return names
 

@@ -102,6 +102,21 @@ def test_a_folder_here_that_takes_no_traces_is_said(
     assert "still on the hosts" in str(raised.value) and "df -h" in str(raised.value)
 
 
+def test_an_archive_of_traces_that_cannot_be_unpacked_is_not_called_logs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = traces(tmp_path)
+    monkeypatch.setattr(made, "_do", lambda *_: {"here": {"path": "/x", "sha256": "0"}})
+    monkeypatch.setattr("omnikit.log_fetch.bring", lambda *_: {})
+    archive = tmp_path / "into" / "here.tar.gz"
+    archive.parent.mkdir()
+    archive.write_bytes(b"damaged")
+    with pytest.raises(ActionError, match="host here: the archive cannot be unpacked") as raised:
+        made.bring(archive.parent)
+    assert "fetch-logs" not in str(raised.value) and not archive.exists()
+    assert "still on the hosts" in str(raised.value)
+
+
 def test_a_folder_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="traces of s0 cannot be written"):
