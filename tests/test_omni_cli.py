@@ -34,7 +34,7 @@ def test_status_of_what_was_never_served_fails(tmp_path: Path) -> None:
     (tmp_path / FOREIGN.name).write_bytes(FOREIGN.read_bytes())
     done = omni_cli("status", cwd=tmp_path)
     assert done.returncode == 1
-    assert "no completion was tried" in done.stdout
+    assert "no host was asked" in done.stdout
 
 
 def test_serve_without_a_file_is_misuse() -> None:
