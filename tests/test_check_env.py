@@ -23,7 +23,7 @@ FAKES = ROOT / "tests" / "fake_npu"
 
 def free_block(count: int) -> int:
     """The first of so many free ports in a row, which the kernel does not hand out meanwhile."""
-    for first in range(24000 + os.getpid() % 300 * 20, 32000, count):
+    for first in range(61000 + os.getpid() % 150 * 20, 65500, count):
         if not any(is_taken("127.0.0.1", first + n) for n in range(count)):
             return first
     raise AssertionError("no free ports")

@@ -9,7 +9,7 @@ import threading
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import wait as wait_for
 from pathlib import Path
-from typing import Any, Callable, Optional
+from typing import IO, Any, Callable, Optional
 
 from omnikit import host_records
 from omnikit.errors import ActionError, ToolkitError
@@ -136,7 +136,6 @@ class _Run:
     def _start(self, pool: ThreadPoolExecutor, shard: NewShard) -> None:
         """Submit all parts of a shard."""
         job = _ShardJob(self, shard)
-        self.jobs.add(job)
         for piece in sorted(shard.pieces, key=lambda one: one.source.start):
             scales = job.scales(piece)
             for rows in convert_rows.cut(piece, self.chunk):
@@ -187,17 +186,15 @@ class _ShardJob:
     def __init__(self, run: _Run, shard: NewShard) -> None:
         self.run = run
         self.shard = shard
-        folder = _folder(run.conversion)
-        self._as_planned()
+        self.source: Optional[IO[bytes]] = None
+        self.target: Optional[IO[bytes]] = None
         self.part_file = run.work / f"{shard.name}.part"
-        self.source = (folder / shard.source).open("rb", buffering=0)
+        self._as_planned()
+        run.jobs.add(self)  # before there is a file: an interrupt at any moment finds it
+        self.source = (_folder(run.conversion) / shard.source).open("rb", buffering=0)
         self.target = self.part_file.open("wb", buffering=0)
-        try:
-            self.target.truncate(shard.size)
-            os.pwrite(self.target.fileno(), shard.head, 0)
-        except OSError:
-            self.abandon()
-            raise
+        self.target.truncate(shard.size)
+        os.pwrite(self.target.fileno(), shard.head, 0)
         self.lock = threading.Lock()
         self.left = 1  # until all parts are submitted
 
@@ -215,6 +212,7 @@ class _ShardJob:
     def part(self, rows: convert_rows.Rows, scales: Any) -> None:
         """Convert some rows."""
         block = self.run.conversion.block
+        assert self.source is not None and self.target is not None
         self.run.convert(rows, block, scales, self.source.fileno(), self.target.fileno())
         self.run.meter.add(rows.size)
         self.one_less()
@@ -229,14 +227,18 @@ class _ShardJob:
 
     def abandon(self) -> None:
         """Half a file is of no use."""
-        self.target.close()
-        self.source.close()
+        self._close()
         self.part_file.unlink(missing_ok=True)
 
+    def _close(self) -> None:
+        for file in (self.target, self.source):
+            if file is not None:
+                file.close()
+
     def _complete(self) -> None:
+        assert self.target is not None
         os.fsync(self.target.fileno())
-        self.target.close()
-        self.source.close()
+        self._close()
         self._as_planned()
         digest = convert_records.sha256(self.part_file)
         convert_rows.drop_cache(self.part_file)
