@@ -15,6 +15,9 @@ from omnikit.weights.checkpoint import SIZES, Tensor
 from omnikit.weights.convert_plan import COPY, QUANTISE, Piece
 
 _buffers = threading.local()
+# Bytes that are handed to the kernel at once. It caches larger pieces in larger pages; a virtual
+# machine gives those back to its host when they are freed, and has to get them anew.
+_WRITE = 256 << 10
 
 
 @dataclass(frozen=True)
@@ -142,7 +145,7 @@ def read_at(descriptor: int, into: memoryview, offset: int, tensor: Tensor) -> N
 def _write_at(descriptor: int, data: memoryview, offset: int) -> None:
     done = 0
     while done < len(data):
-        done += os.pwrite(descriptor, data[done:], offset + done)
+        done += os.pwrite(descriptor, data[done : done + _WRITE], offset + done)
     # What is dirty begins to go to the disk now, and not all at once when the file is complete.
     os.posix_fadvise(descriptor, offset, len(data), os.POSIX_FADV_DONTNEED)
 
