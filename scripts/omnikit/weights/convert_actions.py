@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
 from omnikit.weights import checkpoint, convert_places, convert_plan, convert_records
-from omnikit.weights.convert_plan import SCALE_INV, Conversion, NewShard
+from omnikit.weights.convert_layout import COPY, QUANTISE, SCALE_INV, WIDEN, NewShard
+from omnikit.weights.convert_plan import Conversion
 
 
 @dataclass(frozen=True)
@@ -60,11 +62,8 @@ def look(conversion: Conversion, target: Path) -> Rest:
 
 def tensors(rest: Rest) -> dict[str, int]:
     """How many tensors that are still to be made become what."""
-    found: dict[str, int] = {}
-    for shard in rest.left:
-        for piece in shard.pieces:
-            found[piece.what] = found.get(piece.what, 0) + 1
-    return found
+    found = Counter(piece.what for shard in rest.left for piece in shard.pieces)
+    return {what: found[what] for what in (QUANTISE, WIDEN, COPY) if found[what]}
 
 
 def scales_left_out(rest: Rest) -> int:

@@ -14,8 +14,9 @@ from typing import Any, Callable, Optional
 
 import numpy as np
 
+from omnikit.weights import direct_file
 from omnikit.weights.convert_actions import Rest
-from omnikit.weights.convert_plan import COPY
+from omnikit.weights.convert_layout import COPY
 
 _SAMPLE = 64 << 20
 _PART = 4 << 20
@@ -60,25 +61,23 @@ def seconds(rest: Rest, rates: dict[str, float], threads: int, start: float) -> 
     threads wait for the disk others compute: what the processors do (arithmetic; hashes of the
     result and of kept files; moving what is read and written through memory) and what the disks do
     (reading the rest of the source and the kept files, writing the result: one after the other on
-    one disk, beside each other on two); then what nothing overlaps: the hash of the last file and
-    of the copied ones, on one thread.
-    Supposed: a new file is still in memory when it is read again for its hash.
+    one disk, beside each other on two); then what nothing overlaps: the hash of the files that are
+    copied as they are, on one thread.
     """
     made = sum(one.size for one in rest.left)
     kept = sum(one.size for one in rest.kept)
-    last = max((one.size for one in (*rest.left, *rest.kept)), default=0)
     pieces = [piece for one in rest.left for piece in one.pieces]
     arithmetic = sum(piece.source.size for piece in pieces if piece.what != COPY)
     workers = min(threads, len(os.sched_getaffinity(0)))
     read = rest.source_bytes + kept
     moving = read / rates["read_busy"] + made / rates["write_busy"]
-    hashing = (made + kept - last) / rates["hash"]
+    hashing = (made + kept) / rates["hash"]
     processors = arithmetic / rates["compute"] + hashing + moving / workers
     reading, writing = read / rates["read"], made / rates["write"]
     same = rest.conversion.checkpoint.folder.stat().st_dev == rest.near.stat().st_dev
     disks = reading + writing if same else max(reading, writing)
     others = sum(path.stat().st_size for path in rest.others)
-    alone = (last + others) * workers / rates["hash"]
+    alone = others * workers / rates["hash"]
     return start + max(processors, disks) + alone
 
 
@@ -145,14 +144,18 @@ def _hash(workers: int) -> float:
 
 def _write(folder: Path, sample: int) -> tuple[float, float]:
     """Of a file until it is on the disk."""
-    data = random.randbytes(_LEAST)
     path = folder / f".omnikit-write-{os.getpid()}"
+    piece = direct_file.buffer(min(_PART, sample))
+    piece[:] = np.frombuffer(random.randbytes(len(piece)), np.uint8)
 
     def one(_: int) -> int:
-        with path.open("xb", buffering=0) as file:
-            for _ in range(sample // _LEAST):
-                file.write(data)
-            os.fsync(file.fileno())
+        file = direct_file.DirectFile(path, sample)
+        try:
+            for start in range(0, sample, len(piece)):
+                file.write(start, piece.data[: sample - start])
+            file.finish()
+        finally:
+            file.close()
         return sample
 
     try:

@@ -1,24 +1,26 @@
-"""What a conversion makes of every tensor, and where in the new files it will lie: pure data."""
+"""What a conversion makes of every tensor of a checkpoint: pure data."""
 
 from __future__ import annotations
 
-import json
 import re
-import struct
 from dataclasses import dataclass
-from math import prod
 from pathlib import Path
 from typing import Any, Optional
 
 from omnikit.errors import InputError, ManyErrors
 from omnikit.weights import architecture
 from omnikit.weights.checkpoint import INDEX, SINGLE, SIZES, Checkpoint, Tensor
+from omnikit.weights.convert_layout import (
+    COPY,
+    QUANTISE,
+    SCALE,
+    SCALE_INV,
+    WIDEN,
+    NewShard,
+    new_shard,
+)
 
-COPY, QUANTISE, WIDEN = "copied", "quantised", "widened to bf16"
-SCALE_INV, SCALE = "_scale_inv", "_scale"
 MANIFEST = "omnikit-weights.json"  # what a result says of itself
-# As omni-infer's own converter names its files.
-_NEW_NAME = "quant_model_weight_w8a8_dynamic"
 _KEPT_BF16 = re.compile(r"\.self_attn\.kv_b_proj\.weight$")
 # The matrices that DeepSeek's FP8 checkpoints quantise, for sources that are all bf16.
 _MATRIX = re.compile(
@@ -27,33 +29,6 @@ _MATRIX = re.compile(
 )
 _QUANTISED = ("F8_E4M3", "I8")
 _FAMILY = "DeepseekV3ForCausalLM"
-
-
-@dataclass(frozen=True)
-class Piece:
-    """A tensor of the source and what becomes of it.
-
-    what: COPY, QUANTISE or WIDEN. scales: the source's block scales. start: first byte of the new
-    tensor in its file; scale_start: of its row scales (QUANTISE only).
-    """
-
-    source: Tensor
-    what: str
-    scales: Optional[Tensor]
-    start: int
-    scale_start: int = -1
-
-
-@dataclass(frozen=True)
-class NewShard:
-    """A file of the result. head: its bytes before the data. size: bytes of the whole file."""
-
-    name: str
-    source: str
-    head: bytes
-    size: int
-    pieces: tuple[Piece, ...]
-    tensors: dict[str, tuple[str, tuple[int, ...]]]
 
 
 @dataclass(frozen=True)
@@ -89,9 +64,7 @@ def plan(checkpoint: Checkpoint) -> Conversion:
         if tensor.name in actions:
             held[tensor.file].append(tensor)
     shards = tuple(
-        _new_shard(checkpoint, shard, tensors, actions)
-        for shard, tensors in held.items()
-        if tensors
+        new_shard(checkpoint, shard, tensors, actions) for shard, tensors in held.items() if tensors
     )
     return Conversion(checkpoint, block, shards, new_config(checkpoint))
 
@@ -193,43 +166,6 @@ def _actions(checkpoint: Checkpoint, block: Optional[tuple[int, int]]) -> dict[s
     if errors:
         raise errors[0] if len(errors) == 1 else ManyErrors(errors[:20])
     return found
-
-
-def _new_shard(
-    checkpoint: Checkpoint, shard: str, tensors: list[Tensor], actions: dict[str, str]
-) -> NewShard:
-    made: dict[str, tuple[str, tuple[int, ...]]] = {}
-    for tensor in tensors:
-        what = actions[tensor.name]
-        dtype = {COPY: tensor.dtype, QUANTISE: "I8", WIDEN: "BF16"}[what]
-        made[tensor.name] = (dtype, tensor.shape)
-        if what == QUANTISE:
-            made[f"{tensor.name}{SCALE}"] = ("F32", (tensor.shape[0], 1))
-    # Larger elements first, so that all are aligned, as the library itself writes them.
-    order = sorted(made, key=lambda name: (-SIZES[made[name][0]], name))
-    place, at = {}, 0
-    described: dict[str, Any] = {"__metadata__": {"format": "pt"}}
-    for name in order:
-        dtype, shape = made[name]
-        size = prod(shape) * SIZES[dtype]
-        described[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [at, at + size]}
-        place[name] = at
-        at += size
-    text = json.dumps(described, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
-    head = struct.pack("<Q", len(text)) + text
-    pieces = []
-    for tensor in sorted(tensors, key=lambda one: one.start):
-        what = actions[tensor.name]
-        scales = checkpoint.tensors.get(f"{tensor.name}{SCALE_INV}")
-        scale_start = place[f"{tensor.name}{SCALE}"] + len(head) if what == QUANTISE else -1
-        pieces.append(Piece(tensor, what, scales, place[tensor.name] + len(head), scale_start))
-    return NewShard(new_name(shard), shard, head, len(head) + at, tuple(pieces), made)
-
-
-def new_name(shard: str) -> str:
-    """The new file's name: "model" is replaced, numbers stay."""
-    return shard.replace("model", _NEW_NAME, 1) if "model" in shard else f"{_NEW_NAME}-{shard}"
 
 
 def new_config(checkpoint: Checkpoint) -> dict[str, Any]:

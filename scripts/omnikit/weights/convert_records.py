@@ -10,7 +10,8 @@ from typing import Any, Callable, Optional
 from omnikit import host_records
 from omnikit.errors import ActionError, InputError
 from omnikit.weights import checkpoint
-from omnikit.weights.convert_plan import MANIFEST, Conversion, NewShard, other_files
+from omnikit.weights.convert_layout import NewShard
+from omnikit.weights.convert_plan import MANIFEST, Conversion, other_files
 
 FORM = "compressed-tensors int-quantized, W8A8 dynamic"
 _RECORDS, LOCK, _SOURCE = ".records", ".lock", "source.json"

@@ -1,4 +1,4 @@
-"""A conversion's unit of work: some rows of one tensor, read, computed and written."""
+"""A conversion's unit of work: some rows of one tensor, read and computed, then written."""
 
 from __future__ import annotations
 
@@ -12,12 +12,10 @@ import numpy as np
 
 from omnikit.errors import ActionError
 from omnikit.weights.checkpoint import SIZES, Tensor
-from omnikit.weights.convert_plan import COPY, QUANTISE, Piece
+from omnikit.weights.convert_layout import COPY, QUANTISE, Piece
+from omnikit.weights.direct_file import ALIGN, buffer
 
 _buffers = threading.local()
-# Bytes that are handed to the kernel at once. It caches larger pieces in larger pages; a virtual
-# machine gives those back to its host when they are freed, and has to get them anew.
-_WRITE = 256 << 10
 
 
 @dataclass(frozen=True)
@@ -71,15 +69,25 @@ def _zeros_are_zeros(rows: Rows, block: tuple[int, int], scales: Any, matrix: An
             raise _corrupt(rows.piece.source, f"the scale of block {i}, {j} is 0, its numbers not")
 
 
+@dataclass(frozen=True)
+class Made:
+    """What became of some rows. start: where data belong in the new file. scales: float32 [rows] of
+    a quantised matrix. Of the calling thread: good until it converts the next rows.
+    """
+
+    start: int
+    data: memoryview
+    scales: Any = None
+
+
 def convert(
     rows: Rows,
     block: Optional[tuple[int, int]],
     scales: Any,
     source: int,
-    to: int,
     arithmetic: Any = None,
-) -> None:
-    """Read rows from the file descriptor source, compute, write to the descriptor to.
+) -> Made:
+    """Read rows from the file descriptor source and compute.
 
     scales: block_scales of the matrix, None where it has none. arithmetic: what computes, None: the
     module kernels. Raises ActionError: numbers that are not finite, a source that ends early.
@@ -90,16 +98,20 @@ def convert(
         from omnikit.weights import kernels as arithmetic
     piece, tensor = rows.piece, rows.piece.source
     step = row_size(piece)
-    data = _buffer("source", rows.size)
+    copied = piece.what == COPY
+    data = _buffer("source", rows.size, piece.start + rows.first if copied else 0)
     read_at(source, data.data, tensor.start + rows.first * step, tensor)
-    if piece.what == COPY:
-        _write_at(to, data.data, piece.start + rows.first)
-        return
+    if copied:
+        return Made(piece.start + rows.first, data.data)
     count, columns = rows.last - rows.first, tensor.shape[1]
+    element = 1 if piece.what == QUANTISE else 2
+    start = piece.start + rows.first * columns * element
+    target = _buffer("target", count * columns * element, start)
     if block is not None:
         _zeros_are_zeros(rows, block, scales, data.reshape(count, columns))
+    row_scales = None
     if piece.what == QUANTISE:
-        made = _buffer("target", count * columns).view(np.int8).reshape(count, columns)
+        made = target.view(np.int8).reshape(count, columns)
         row_scales = np.empty(count, np.float32)
         if block is None:
             words = data.view(np.uint16).reshape(count, columns)
@@ -107,25 +119,25 @@ def convert(
         else:
             matrix = data.reshape(count, columns)
             bad = arithmetic.quantise_fp8(matrix, scales, block, rows.first, made, row_scales)
-        if bad < 0:
-            at = piece.scale_start + rows.first * 4
-            _write_at(to, row_scales.data.cast("B"), at)
     else:
-        made = _buffer("target", count * columns * 2).view(np.uint16).reshape(count, columns)
+        made = target.view(np.uint16).reshape(count, columns)
         bad = arithmetic.widen_fp8(data.reshape(count, columns), scales, block, rows.first, made)
     if bad >= 0:
         raise _corrupt(tensor, f"row {rows.first + bad} holds what is no finite number")
-    start = piece.start + rows.first * columns * made.itemsize
-    _write_at(to, made.data.cast("B"), start)
+    return Made(start, target.data, row_scales)
 
 
-def _buffer(name: str, size: int) -> Any:
-    """uint8 [size], of this thread, used again: fresh memory costs as much as the arithmetic."""
+def _buffer(name: str, size: int, place: int) -> Any:
+    """uint8 [size], of this thread, used again: fresh memory costs as much as the arithmetic.
+
+    place: where its bytes belong in the new file, if they do: in memory they lie as they do there.
+    """
     kept = getattr(_buffers, name, None)
-    if kept is None or kept.size < size:
-        kept = np.empty(size, np.uint8)
+    if kept is None or kept.size < size + ALIGN:
+        kept = buffer(size + ALIGN)
         setattr(_buffers, name, kept)
-    return kept[:size]
+    phase = place % ALIGN
+    return kept[phase : phase + size]
 
 
 def read_at(descriptor: int, into: memoryview, offset: int, tensor: Tensor) -> None:
@@ -140,14 +152,6 @@ def read_at(descriptor: int, into: memoryview, offset: int, tensor: Tensor) -> N
         if count == 0:
             raise _corrupt(tensor, "the file ends before this tensor does")
         done += count
-
-
-def _write_at(descriptor: int, data: memoryview, offset: int) -> None:
-    done = 0
-    while done < len(data):
-        done += os.pwrite(descriptor, data[done : done + _WRITE], offset + done)
-    # What is dirty begins to go to the disk now, and not all at once when the file is complete.
-    os.posix_fadvise(descriptor, offset, len(data), os.POSIX_FADV_DONTNEED)
 
 
 def drop_cache(path: Path) -> None:

@@ -6,10 +6,11 @@ import json
 import os
 import shutil
 import threading
+from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import wait as wait_for
 from pathlib import Path
-from typing import IO, Any, Callable, Optional
+from typing import Any, Callable, Iterator
 
 from omnikit import host_records
 from omnikit.errors import ActionError, ToolkitError
@@ -21,16 +22,21 @@ from omnikit.weights import (
     convert_records,
     convert_rows,
 )
+from omnikit.weights.convert_layout import NewShard
 from omnikit.weights.convert_places import check_places, settled, work_folder
-from omnikit.weights.convert_plan import Conversion, NewShard, Piece
+from omnikit.weights.convert_plan import Conversion
+from omnikit.weights.convert_shard import Convert, ShardJob, sync_folder
 from omnikit.weights.meter import Meter
 
-# Of the source, read at once by each thread. Buffers of all threads stay below _MEMORY.
-CHUNK = 16 << 20
+# Of the source, read at once by each thread: what was read, what is written and hashed of it stays
+# in a processor's cache.
+CHUNK = 4 << 20
 _MEMORY = 1 << 30
 # Threads beyond those that compute: while some wait for the disk, all cores have work.
-_WAITING = 2
-Convert = Callable[[convert_rows.Rows, Optional[tuple[int, int]], Any, int, int], None]
+_WAITING = 3
+# A file has one hash, one part after the other, which keeps up with two to three converting cores:
+# with more cores, more files are made side by side. A run that is killed loses what these hold.
+_CORES_OF_A_FILE, _MOST_FILES = 2, 16
 
 
 def run(
@@ -61,10 +67,10 @@ def run(
             if target.is_dir():
                 target.rmdir()  # empty: finished() has looked
             work.rename(target)
-            _sync_folder(target.parent)
+            sync_folder(target.parent)
             # Last: a run that is cut before finds all shards done, or a finished target.
             convert_records.forget(target)
-            _sync_folder(target)
+            sync_folder(target)
     except OSError as error:
         raise _explained(error, work, conversion) from error
     return manifest
@@ -83,38 +89,54 @@ class _Run:
         self.conversion = conversion
         self.work = work
         self.threads = threads + _WAITING
+        self.chunk = max(1 << 20, min(CHUNK, _MEMORY // (3 * self.threads)))
+        self.side_by_side = min(_MOST_FILES, 1 + threads // _CORES_OF_A_FILE)
         self.meter = meter
         self.convert = convert
-        self.chunk = max(1 << 20, min(CHUNK, _MEMORY // (3 * self.threads)))
         self.files: dict[str, dict[str, Any]] = {}
         # Not more than this is planned ahead: an error stops the rest at once.
         self.ahead = threading.Semaphore(4 * self.threads)
         self.failed = threading.Event()
         self.futures: set[Future[None]] = set()
-        self.jobs: set[_ShardJob] = set()
+        self.jobs: set[ShardJob] = set()
 
     def run(self) -> dict[str, Any]:
         convert_records.begin(self.work, self.conversion)
         with ThreadPoolExecutor(self.threads) as pool:
             try:
-                for shard in self.conversion.shards:
-                    record = convert_records.done(self.work, self.conversion, shard)
-                    if record is None:
-                        self._start(pool, shard)
-                    else:
-                        self._submit(pool, self._check, shard, record)
-                    if self.failed.is_set():
-                        break
+                self._submit_all(pool)
                 wait_for(self.futures)
                 for future in self.futures:
                     future.result()
             except BaseException:
-                self.failed.set()
+                self._stop()
                 pool.shutdown(cancel_futures=True)
                 for job in self.jobs:
                     job.abandon()
                 raise
         return self._finish()
+
+    def _stop(self) -> None:
+        """Whatever is not begun yet is not begun, and nobody waits for it."""
+        self.failed.set()
+        for job in list(self.jobs):
+            job.turns.wake()
+
+    def _submit_all(self, pool: ThreadPoolExecutor) -> None:
+        """Parts of a few files by turns, each file's in their order."""
+        shards, begun = iter(self.conversion.shards), deque[Iterator[None]]()
+        while not self.failed.is_set():
+            while len(begun) < self.side_by_side and (shard := next(shards, None)) is not None:
+                record = convert_records.done(self.work, self.conversion, shard)
+                if record is None:
+                    begun.append(self._parts(pool, shard))
+                else:
+                    self._submit(pool, self._check, shard, record)
+            if not begun:
+                return
+            first = begun.popleft()
+            if next(first, self) is None:
+                begun.append(first)
 
     def _submit(self, pool: ThreadPoolExecutor, act: Callable[..., None], *given: Any) -> None:
         self.ahead.acquire()
@@ -124,26 +146,38 @@ class _Run:
                 if not self.failed.is_set():
                     act(*given)
             except BaseException:
-                self.failed.set()
+                self._stop()
                 raise
             finally:
                 self.ahead.release()
 
         future = pool.submit(guarded)
-        self.futures = {one for one in self.futures if not one.done() or one.exception()}
+        if len(self.futures) > 8 * self.threads:
+            self.futures = {one for one in self.futures if not one.done() or one.exception()}
         self.futures.add(future)
 
-    def _start(self, pool: ThreadPoolExecutor, shard: NewShard) -> None:
-        """Submit all parts of a shard."""
-        job = _ShardJob(self, shard)
-        for piece in sorted(shard.pieces, key=lambda one: one.source.start):
+    def _parts(self, pool: ThreadPoolExecutor, shard: NewShard) -> Iterator[None]:
+        """Submit a shard, one part after each step."""
+        job = ShardJob(self.conversion, shard, self.work, self.failed)
+        self.jobs.add(job)  # before there is a file: an interrupt at any moment finds it
+        job.begin()
+        for piece in shard.pieces:
             scales = job.scales(piece)
             for rows in convert_rows.cut(piece, self.chunk):
-                if self.failed.is_set():
-                    return
                 job.expect()
-                self._submit(pool, job.part, rows, scales)
-        self._submit(pool, job.one_less)
+                self._submit(pool, self._part, job, rows, scales)
+                yield
+        self._submit(pool, self._one_less, job)
+
+    def _part(self, job: ShardJob, rows: convert_rows.Rows, scales: Any) -> None:
+        if job.part(rows, scales, self.convert):
+            self.meter.add(rows.size)
+            self._one_less(job)
+
+    def _one_less(self, job: ShardJob) -> None:
+        if job.one_less():
+            self.files[job.shard.name] = job.complete()
+            self.jobs.discard(job)
 
     def _check(self, shard: NewShard, record: dict[str, Any]) -> None:
         """A shard of an earlier run: used again when its content is what was written."""
@@ -176,89 +210,8 @@ class _Run:
         manifest = convert_records.manifest(self.conversion, self.files, checked)
         text = json.dumps(manifest, indent=1) + "\n"
         host_records.write_atomically(self.work / convert_plan.MANIFEST, text)
-        _sync_folder(self.work)
+        sync_folder(self.work)
         return manifest
-
-
-class _ShardJob:
-    """A shard that is being written: NAME.part, renamed when all of it is on the disk."""
-
-    def __init__(self, run: _Run, shard: NewShard) -> None:
-        self.run = run
-        self.shard = shard
-        self.source: Optional[IO[bytes]] = None
-        self.target: Optional[IO[bytes]] = None
-        self.part_file = run.work / f"{shard.name}.part"
-        self._as_planned()
-        run.jobs.add(self)  # before there is a file: an interrupt at any moment finds it
-        self.source = (_folder(run.conversion) / shard.source).open("rb", buffering=0)
-        self.target = self.part_file.open("wb", buffering=0)
-        self.target.truncate(shard.size)
-        os.pwrite(self.target.fileno(), shard.head, 0)
-        self.lock = threading.Lock()
-        self.left = 1  # until all parts are submitted
-
-    def scales(self, piece: Piece) -> Any:
-        """A piece's block scales, from whatever file has them."""
-        if piece.scales is None or piece.what == convert_plan.COPY:
-            return None
-        return convert_rows.block_scales(_folder(self.run.conversion), piece.scales)
-
-    def expect(self) -> None:
-        """One more part will be submitted."""
-        with self.lock:
-            self.left += 1
-
-    def part(self, rows: convert_rows.Rows, scales: Any) -> None:
-        """Convert some rows."""
-        block = self.run.conversion.block
-        assert self.source is not None and self.target is not None
-        self.run.convert(rows, block, scales, self.source.fileno(), self.target.fileno())
-        self.run.meter.add(rows.size)
-        self.one_less()
-
-    def one_less(self) -> None:
-        """A part is done, or all are submitted; the last of these completes the file."""
-        with self.lock:
-            self.left -= 1
-            last = self.left == 0
-        if last:
-            self._complete()
-
-    def abandon(self) -> None:
-        """Half a file is of no use."""
-        self._close()
-        self.part_file.unlink(missing_ok=True)
-
-    def _close(self) -> None:
-        for file in (self.target, self.source):
-            if file is not None:
-                file.close()
-
-    def _complete(self) -> None:
-        assert self.target is not None
-        os.fsync(self.target.fileno())
-        self._close()
-        self._as_planned()
-        digest = convert_records.sha256(self.part_file)
-        convert_rows.drop_cache(self.part_file)
-        self.part_file.rename(self.run.work / self.shard.name)
-        _sync_folder(self.run.work)
-        made_of = convert_records.stamp(self.run.conversion, self.shard)
-        record = {"size": self.shard.size, "sha256": digest, "made_of": made_of}
-        convert_records.write(self.run.work, self.shard, record)
-        self.run.jobs.discard(self)
-        self.run.files[self.shard.name] = {"size": self.shard.size, "sha256": digest}
-
-    def _as_planned(self) -> None:
-        """Raises ActionError: the source is not what it was when its headers were read."""
-        changed = convert_records.changed_file(self.run.conversion, self.shard)
-        if changed is not None:
-            raise ActionError(
-                "was changed while it was converted.",
-                where=str(changed),
-                todo="wait until the source is complete, then run again",
-            )
 
 
 def _copy(path: Path, to: Path) -> None:
@@ -266,15 +219,6 @@ def _copy(path: Path, to: Path) -> None:
     shutil.copyfile(path, to)
     with to.open("rb") as file:
         os.fsync(file.fileno())
-
-
-def _sync_folder(folder: Path) -> None:
-    """Names of files survive a power failure only when their folder is on the disk."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _explained(error: OSError, work: Path, conversion: Conversion) -> ToolkitError:

@@ -9,7 +9,7 @@ import numpy as np
 
 from omnikit.errors import ActionError, InputError
 from omnikit.weights import convert_rows
-from omnikit.weights.convert_plan import COPY
+from omnikit.weights.convert_layout import COPY
 from omnikit.weights.meter import size_text
 
 _SMALLEST = 2.0**-126  # as kernels.SMALLEST
@@ -44,13 +44,12 @@ def converter(given: Any) -> Any:
     """convert_rows.convert with the arithmetic of a device."""
 
     def convert(
-        rows: convert_rows.Rows, block: Optional[tuple[int, int]], scales: Any, source: int, to: int
-    ) -> None:
+        rows: convert_rows.Rows, block: Optional[tuple[int, int]], scales: Any, source: int
+    ) -> convert_rows.Made:
         if rows.piece.what == COPY:
-            convert_rows.convert(rows, block, scales, source, to)
-            return
+            return convert_rows.convert(rows, block, scales, source)
         try:
-            convert_rows.convert(rows, block, scales, source, to, given)
+            return convert_rows.convert(rows, block, scales, source, given)
         except RuntimeError as error:  # all of torch's
             raise _failed(error, given.device, rows) from error
 

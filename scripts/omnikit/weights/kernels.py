@@ -9,27 +9,58 @@ numpy alone has no FP8 and passes over memory once per operation: about twenty t
 
 from __future__ import annotations
 
+import platform
 from typing import Any
 
 import numpy as np
-from llvmlite import ir
-from numba import njit, types
+from llvmlite import binding, ir
+from numba import config, njit, types
 from numba.extending import intrinsic
 
-_I8, _I16, _I32, _F32 = ir.IntType(8), ir.IntType(16), ir.IntType(32), ir.FloatType()
+_I8, _I16, _I32 = ir.IntType(8), ir.IntType(16), ir.IntType(32)
+_F16, _F32 = ir.HalfType(), ir.FloatType()
 # The smallest normal float32: below it, a scale has too few bits to divide by.
 SMALLEST = np.float32(2.0**-126)
 NAN_E4M3 = 127  # of the seven bits below the sign: the one pattern that is no number
 
 
-def _c(number: int) -> Any:
-    return ir.Constant(_I32, number)
+def _has_half() -> bool:
+    """Whether the processor turns half precision into single: x86 without F16C has no instruction
+    for it, and numba no function. Of a processor that was named to numba nothing is supposed.
+    """
+    if config.CPU_NAME or config.CPU_FEATURES:
+        return False
+    if platform.machine() in ("aarch64", "arm64"):
+        return True
+    try:
+        return bool(binding.get_host_cpu_features().get("f16c"))
+    except RuntimeError:  # a platform on which LLVM does not know how to ask
+        return False
+
+
+_HALF = _has_half()
+
+
+def _c(number: int, kind: Any = _I32) -> Any:
+    return ir.Constant(kind, number)
 
 
 def _from_e4m3(b: Any, byte: Any) -> Any:
-    """IEEE float32 of an e4m3fn byte: 4 bits of exponent with bias 7, 3 of mantissa.
+    """IEEE float32 of an e4m3fn byte: 4 bits of exponent with bias 7, 3 of mantissa."""
+    return _by_half(b, byte) if _HALF else _by_integers(b, byte)
 
-    Moved to float32's places, the exponent lacks 127 - 7. Without an exponent (subnormal), the
+
+def _by_half(b: Any, byte: Any) -> Any:
+    """Moved to the places of half precision, whose exponent has bias 15, it is the number / 2^8,
+    exactly and without an exponent, too.
+    """
+    moved = b.shl(b.sext(byte, _I16), _c(7, _I16))
+    half = b.bitcast(b.and_(moved, _c(0xBFFF, _I16)), _F16)
+    return b.fmul(b.fpext(half, _F32), ir.Constant(_F32, 2.0**8))
+
+
+def _by_integers(b: Any, byte: Any) -> Any:
+    """Moved to float32's places, the exponent lacks 127 - 7. Without an exponent (subnormal), the
     value is mantissa / 8 x 2^-6: the number with exponent -6 and this mantissa, less 2^-6.
     """
     bits = b.zext(byte, _I32)
@@ -99,42 +130,63 @@ def _jit(function: Any) -> Any:
         return njit(nogil=True, error_model="numpy")(function)
 
 
-# The inner loops run over slices: only then does the compiler know that no index is negative, and
-# uses vector instructions.
+# Indices have no sign: only when none can be negative does the compiler use vector instructions.
+# A slice for each block would do it, too, and cost more than the block's arithmetic.
 
 
 @_jit
-def _top_byte(row: Any) -> Any:
-    top = np.uint8(0)
-    for j in range(row.shape[0]):
-        top = max(top, np.uint8(row[j] & np.uint8(127)))
-    return top
+def _top_bytes(row: Any, size: Any, tops: Any) -> None:
+    """The largest byte, without sign, of each block of a row. size: uint64."""
+    columns = np.uint64(row.shape[0])
+    for part in range(np.uint64(tops.shape[0])):
+        low = part * size
+        top = np.uint8(0)
+        for j in range(low, min(columns, low + size)):
+            top = max(top, np.uint8(row[j] & np.uint8(127)))
+        tops[part] = top
+
+
+@_jit
+def _quantise_row(row: Any, size: Any, factor: Any, scale: Any, target: Any) -> None:
+    columns = np.uint64(row.shape[0])
+    for part in range(np.uint64(factor.shape[0])):
+        low, by = part * size, factor[part]
+        for j in range(low, min(columns, low + size)):
+            target[j] = _int8_of_e4m3(row[j], by, scale)
+
+
+@_jit
+def _widen_row(row: Any, size: Any, factor: Any, target: Any) -> None:
+    columns = np.uint64(row.shape[0])
+    for part in range(np.uint64(factor.shape[0])):
+        low, by = part * size, factor[part]
+        for j in range(low, min(columns, low + size)):
+            target[j] = _bf16_of_e4m3(row[j], by)
 
 
 @_jit
 def _top_word(row: Any) -> Any:
     top = np.uint16(0)
-    for j in range(row.shape[0]):
+    for j in range(np.uint64(row.shape[0])):
         top = max(top, np.uint16(row[j] & np.uint16(0x7FFF)))
     return top
 
 
 @_jit
-def _quantise_block(source: Any, factor: Any, scale: Any, target: Any) -> None:
-    for j in range(source.shape[0]):
-        target[j] = _int8_of_e4m3(source[j], factor, scale)
+def _quantise_words(row: Any, scale: Any, target: Any) -> None:
+    for j in range(np.uint64(row.shape[0])):
+        target[j] = _int8_of_bf16(row[j], scale)
 
 
 @_jit
-def _quantise_words(source: Any, scale: Any, target: Any) -> None:
-    for j in range(source.shape[0]):
-        target[j] = _int8_of_bf16(source[j], scale)
-
-
-@_jit
-def _widen_block(source: Any, factor: Any, target: Any) -> None:
-    for j in range(source.shape[0]):
-        target[j] = _bf16_of_e4m3(source[j], factor)
+def _largest(tops: Any, factor: Any) -> Any:
+    """The largest number of a row, without sign; NaN where it holds one."""
+    largest = np.float32(0)
+    for part in range(factor.shape[0]):
+        if tops[part] == NAN_E4M3:
+            return np.float32(np.nan)
+        largest = max(largest, np.float32(_float_of_e4m3(tops[part]) * factor[part]))
+    return largest
 
 
 @_jit
@@ -149,25 +201,18 @@ def quantise_fp8(
     Returns -1, or the row (from 0) that holds no finite number. A row with no value above
     127 x SMALLEST gets zeros and scale 1.
     """
-    rows, columns = source.shape
-    for i in range(rows):
+    size, tops = np.uint64(block[1]), np.empty(factors.shape[1], np.uint8)
+    for i in range(source.shape[0]):
         factor = factors[(first + i) // block[0]]
-        largest = np.float32(0)
-        for part in range(factor.shape[0]):
-            low, high = part * block[1], min(columns, (part + 1) * block[1])
-            top = _top_byte(source[i, low:high])
-            if top == NAN_E4M3:
-                return i
-            largest = max(largest, np.float32(_float_of_e4m3(top) * factor[part]))
+        _top_bytes(source[i], size, tops)
+        largest = _largest(tops, factor)
         if not np.isfinite(largest):
             return i
         scale = np.float32(largest / np.float32(127))
         if scale < SMALLEST:
             scale = np.float32(1)
         scales[i] = scale
-        for part in range(factor.shape[0]):
-            low, high = part * block[1], min(columns, (part + 1) * block[1])
-            _quantise_block(source[i, low:high], factor[part], scale, target[i, low:high])
+        _quantise_row(source[i], size, factor, scale, target[i])
     return -1
 
 
@@ -191,15 +236,13 @@ def quantise_bf16(source: Any, target: Any, scales: Any) -> int:
 @_jit
 def widen_fp8(source: Any, factors: Any, block: Any, first: int, target: Any) -> int:
     """Rows of e4m3 to bf16 (uint16 [rows, columns]); arguments and result as of quantise_fp8."""
-    rows, columns = source.shape
-    for i in range(rows):
+    size, tops = np.uint64(block[1]), np.empty(factors.shape[1], np.uint8)
+    for i in range(source.shape[0]):
         factor = factors[(first + i) // block[0]]
-        for part in range(factor.shape[0]):
-            low, high = part * block[1], min(columns, (part + 1) * block[1])
-            top = _top_byte(source[i, low:high])
-            if top == NAN_E4M3 or not np.isfinite(_float_of_e4m3(top) * factor[part]):
-                return i
-            _widen_block(source[i, low:high], factor[part], target[i, low:high])
+        _top_bytes(source[i], size, tops)
+        if not np.isfinite(_largest(tops, factor)):
+            return i
+        _widen_row(source[i], size, factor, target[i])
     return -1
 
 

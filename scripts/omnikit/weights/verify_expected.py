@@ -8,7 +8,8 @@ from typing import Any
 from omnikit.weights import architecture, config_edit, convert_plan
 from omnikit.weights.architecture import KEPT, MATRIX, PLAIN
 from omnikit.weights.checkpoint import Checkpoint
-from omnikit.weights.convert_plan import COPY, QUANTISE, WIDEN, Conversion
+from omnikit.weights.convert_layout import COPY, QUANTISE, WIDEN
+from omnikit.weights.convert_plan import Conversion
 
 # name -> (what becomes of it, dtypes that it may have, shape)
 Expected = dict[str, tuple[str, tuple[str, ...], tuple[int, ...]]]

@@ -14,7 +14,8 @@ from typing import Any, Optional, Sequence
 import numpy as np
 
 from omnikit.weights.checkpoint import SIZES, Checkpoint
-from omnikit.weights.convert_plan import COPY, SCALE, Conversion, Piece
+from omnikit.weights.convert_layout import COPY, SCALE, Piece
+from omnikit.weights.convert_plan import Conversion
 from omnikit.weights.meter import Meter
 from omnikit.weights.verify_kind import Kind, Limits
 from omnikit.weights.verify_structure import NATIVE

@@ -8,7 +8,7 @@ from typing import Any, Callable, Optional, Sequence
 import numpy as np
 
 from omnikit.weights.checkpoint import Checkpoint, Tensor
-from omnikit.weights.convert_plan import SCALE
+from omnikit.weights.convert_layout import SCALE
 from omnikit.weights.meter import Meter
 from omnikit.weights.verify_structure import OFFSET
 from omnikit.weights.verify_values import floats, one_by_one, open_tensor

@@ -8,7 +8,8 @@ from typing import Optional
 from omnikit.errors import InputError
 from omnikit.weights import architecture, convert_plan, verify_config, verify_expected
 from omnikit.weights.checkpoint import Checkpoint, Tensor
-from omnikit.weights.convert_plan import COPY, QUANTISE, SCALE, WIDEN, Conversion
+from omnikit.weights.convert_layout import COPY, QUANTISE, SCALE, WIDEN
+from omnikit.weights.convert_plan import Conversion
 from omnikit.weights.verify_expected import Expected
 
 NATIVE, MSMODELSLIM = "compressed-tensors", "msmodelslim"

@@ -24,8 +24,8 @@ def test_every_action_is_named(source: Path, tmp_path: Path) -> None:
     rest = look(source, tmp_path / "target")
     assert convert_actions.lines(rest) == [
         f"make the folder {tmp_path}/target.incomplete",
-        "write 5 files of weights: 31 tensors copied, 64 tensors quantised,"
-        " 4 tensors widened to bf16",
+        "write 5 files of weights: 64 tensors quantised, 4 tensors widened to bf16,"
+        " 31 tensors copied",
         "leave out 68 block scales: each row has its own scale",
         "write config.json: fp8 of quantization_config becomes compressed-tensors int-quantized,"
         " 4 kv_b_proj not quantised",
@@ -43,12 +43,12 @@ def test_of_a_run_that_was_cut_only_the_rest_counts(
     target, calls = tmp_path / "target", 0
     monkeypatch.setattr(convert_run, "_WAITING", 0)
 
-    def cut(*given: Any) -> None:
+    def cut(*given: Any) -> convert_rows.Made:
         nonlocal calls
         calls += 1
         if calls == 60:
             raise KeyboardInterrupt
-        convert_rows.convert(*given)
+        return convert_rows.convert(*given)
 
     before = look(source, target)
     with pytest.raises(KeyboardInterrupt):

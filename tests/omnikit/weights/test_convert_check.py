@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any, Callable
 
 import numpy as np
 import pytest
 from omnikit.errors import ActionError
-from omnikit.weights import checkpoint, convert_places, convert_plan, convert_rows, convert_run
+from omnikit.weights import (
+    checkpoint,
+    convert_layout,
+    convert_places,
+    convert_plan,
+    convert_rows,
+    convert_run,
+)
 from omnikit.weights import small_deepseek as small
 from omnikit.weights.meter import Meter
 
@@ -30,46 +36,36 @@ def test_what_was_compared_is_kept(source: Path, tmp_path: Path) -> None:
     assert told["matrices"] > 20 and told["values"] > 10_000
 
 
-def _spoilt(to: int, place: int, size: int) -> None:
-    """Turn over a bit of every byte that was written there."""
-    with Path(f"/proc/self/fd/{to}").open("r+b", buffering=0) as file:
-        data = np.frombuffer(os.pread(file.fileno(), size, place), np.uint8)
-        os.pwrite(file.fileno(), (data ^ 0x40).tobytes(), place)
+def _wrong_data(made: convert_rows.Made) -> None:
+    """A bit of every byte turned over."""
+    data = np.frombuffer(made.data, np.uint8)
+    data ^= 0x40
 
 
-def _wrong_integers(rows: convert_rows.Rows, to: int) -> None:
-    size = (rows.last - rows.first) * rows.piece.source.shape[1]
-    _spoilt(to, rows.piece.start + rows.first * rows.piece.source.shape[1], size)
-
-
-def _wrong_scales(rows: convert_rows.Rows, to: int) -> None:
-    size = 4 * (rows.last - rows.first)
-    _spoilt(to, rows.piece.scale_start + rows.first * 4, size)
-
-
-def _wrong_copies(rows: convert_rows.Rows, to: int) -> None:
-    _spoilt(to, rows.piece.start + rows.first, rows.last - rows.first)
+def _wrong_scales(made: convert_rows.Made) -> None:
+    made.scales.view(np.uint32)[:] ^= 0x40404040
 
 
 @pytest.mark.parametrize(
     ("what", "spoil", "said"),
     [
-        (convert_plan.QUANTISE, _wrong_integers, "steps, at most 0.5000 expected: model.layers"),
-        (convert_plan.QUANTISE, _wrong_scales, "model.layers"),
-        (convert_plan.COPY, _wrong_copies, "not equal to the source"),
+        (convert_layout.QUANTISE, _wrong_data, "steps, at most 0.5000 expected: model.layers"),
+        (convert_layout.QUANTISE, _wrong_scales, "model.layers"),
+        (convert_layout.COPY, _wrong_data, "not equal to the source"),
     ],
 )
 def test_a_machine_that_computes_or_writes_wrong_is_found_out(
     source: Path,
     tmp_path: Path,
     what: str,
-    spoil: Callable[[convert_rows.Rows, int], None],
+    spoil: Callable[[convert_rows.Made], None],
     said: str,
 ) -> None:
-    def convert(rows: convert_rows.Rows, block: Any, scales: Any, of: int, to: int) -> None:
-        convert_rows.convert(rows, block, scales, of, to)
+    def convert(rows: convert_rows.Rows, *given: Any) -> convert_rows.Made:
+        made = convert_rows.convert(rows, *given)
         if rows.piece.what == what:
-            spoil(rows, to)
+            spoil(made)
+        return made
 
     target = tmp_path / "target"
     with pytest.raises(ActionError, match=f"is not what the source gives: .*{said}") as caught:

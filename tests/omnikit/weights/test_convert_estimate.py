@@ -6,7 +6,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from omnikit.weights import checkpoint, convert_actions, convert_estimate, convert_plan, kernels
+from omnikit.weights import (
+    checkpoint,
+    convert_actions,
+    convert_estimate,
+    convert_layout,
+    convert_plan,
+    kernels,
+)
 from omnikit.weights import small_deepseek as small
 
 RATES = ("read", "compute", "hash", "write", "read_busy", "write_busy")
@@ -24,7 +31,7 @@ def test_the_parts_are_added_up(
 ) -> None:
     monkeypatch.setattr(convert_estimate.os, "sched_getaffinity", lambda _: {0, 1})
     endless = dict.fromkeys(RATES, 1e30)
-    made, last = rest.conversion.size, max(one.size for one in rest.left)
+    made = rest.conversion.size
     other = sum(path.stat().st_size for path in rest.others)
     expected = {
         "read": rest.source_bytes,
@@ -35,10 +42,10 @@ def test_the_parts_are_added_up(
             piece.source.size
             for shard in rest.left
             for piece in shard.pieces
-            if piece.what != convert_plan.COPY
+            if piece.what != convert_layout.COPY
         ),
-        # Of the last file alone on one thread of two: half the rate.
-        "hash": made - last + 2 * (last + other),
+        # Of the files that are copied on one thread of two: half the rate.
+        "hash": made + 2 * other,
     }
     for what, count in expected.items():
         found = convert_estimate.seconds(rest, {**endless, what: 1e6}, 2, start=3)

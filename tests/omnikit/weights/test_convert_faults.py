@@ -87,9 +87,10 @@ def test_a_source_that_cannot_be_read_is_named_and_not_the_target(
 def test_a_target_that_appears_meanwhile_is_named(source: Path, tmp_path: Path) -> None:
     target = tmp_path / "target"
 
-    def other(*given: Any) -> None:
-        convert_rows.convert(*given)
+    def other(*given: Any) -> convert_rows.Made:
+        made = convert_rows.convert(*given)
         target.write_text("of somebody else")
+        return made
 
     with pytest.raises(ActionError, match="3 of 3 files are done and kept") as caught:
         run(source, target, other)

@@ -111,6 +111,19 @@ def test_what_is_warm_is_not_compiled_again(block: object) -> None:
     assert not kernels.warm(block)
 
 
+@pytest.mark.slow
+def test_a_processor_without_half_precision_gets_the_same_numbers() -> None:
+    """The generic x86 has no F16C; only this way is the code for it run here."""
+    chosen = "import sys, pytest; from omnikit.weights import kernels; assert not kernels._HALF;"
+    argv = ["-q", "-p", "no:cacheprovider", __file__, "-k", "formula or every_byte or nan"]
+    call = f"{chosen} sys.exit(pytest.main({argv!r}))"
+    scripts = str(Path(kernels.__file__).parents[2])
+    env = {**os.environ, "PYTHONPATH": scripts, "NUMBA_CPU_NAME": "generic"}
+    words = [sys.executable, "-c", call]
+    done = subprocess.run(words, env=env, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0 and "5 passed" in done.stdout, done.stdout + done.stderr
+
+
 _NOWHERE = """
 import numba.core.caching as caching
 for locator in caching.CacheImpl._locator_classes:
