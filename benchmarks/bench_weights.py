@@ -278,8 +278,8 @@ def show(result: dict[str, Any], shards: int) -> None:
 def main(argv: Optional[Sequence[str]] = None) -> int:
     """Command line: see the module's docstring."""
     made = cli.parser(__doc__ or "", example="invoke bench --only weights")
-    made.add_argument("--mib", type=int, default=3072, metavar="N", help="of FP8 (default 3072)")
-    made.add_argument("--shards", type=int, default=6, metavar="N", help="files (default 6)")
+    made.add_argument("--mib", type=int, default=6144, metavar="N", help="of FP8 (default 6144)")
+    made.add_argument("--shards", type=int, default=12, metavar="N", help="files (default 12)")
     made.add_argument("--runs", type=int, default=3, metavar="N", help="of each but torch (3)")
     made.add_argument("--dir", default=str(ROOT / "build"), help="disk to measure on (build/)")
     made.add_argument("--json", action="store_true", help="print the result as JSON")

@@ -30,10 +30,10 @@ from omnikit.weights.meter import Meter
 
 # Of the source, read at once by each thread: what was read, what is written and hashed of it stays
 # in a processor's cache.
-CHUNK = 4 << 20
+CHUNK = 8 << 20
 _MEMORY = 1 << 30
 # Threads beyond those that compute: while some wait for the disk, all cores have work.
-_WAITING = 3
+_WAITING = 4
 # A file has one hash, one part after the other, which keeps up with two to three converting cores:
 # with more cores, more files are made side by side. A run that is killed loses what these hold.
 _CORES_OF_A_FILE, _MOST_FILES = 2, 16
