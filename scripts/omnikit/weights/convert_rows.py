@@ -1,4 +1,4 @@
-"""A conversion's unit of work: some rows of one tensor, read and computed, then written."""
+"""A conversion's unit of work: some rows of one tensor, read and computed."""
 
 from __future__ import annotations
 
