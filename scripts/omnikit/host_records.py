@@ -64,6 +64,15 @@ def write_atomically(path: Path, text: str, mode: int = 0o644) -> None:
         beside.unlink(missing_ok=True)
 
 
+def sync_folder(folder: Path) -> None:
+    """Names of files survive a power failure only when their folder is on the disk."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def write_record(state_dir: Path, record: Record) -> None:
     """Store a node's record."""
     state_dir.mkdir(parents=True, exist_ok=True)

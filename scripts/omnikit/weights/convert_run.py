@@ -25,7 +25,7 @@ from omnikit.weights import (
 from omnikit.weights.convert_layout import NewShard
 from omnikit.weights.convert_places import check_places, settled, work_folder
 from omnikit.weights.convert_plan import Conversion
-from omnikit.weights.convert_shard import Convert, ShardJob, sync_folder
+from omnikit.weights.convert_shard import Convert, ShardJob
 from omnikit.weights.meter import Meter
 
 # Of the source, read at once by each thread: what was read, what is written and hashed of it stays
@@ -67,10 +67,10 @@ def run(
             if target.is_dir():
                 target.rmdir()  # empty: finished() has looked
             work.rename(target)
-            sync_folder(target.parent)
+            host_records.sync_folder(target.parent)
             # Last: a run that is cut before finds all shards done, or a finished target.
             convert_records.forget(target)
-            sync_folder(target)
+            host_records.sync_folder(target)
     except OSError as error:
         raise _explained(error, work, conversion) from error
     return manifest
@@ -210,7 +210,7 @@ class _Run:
         manifest = convert_records.manifest(self.conversion, self.files, checked)
         text = json.dumps(manifest, indent=1) + "\n"
         host_records.write_atomically(self.work / convert_plan.MANIFEST, text)
-        sync_folder(self.work)
+        host_records.sync_folder(self.work)
         return manifest
 
 

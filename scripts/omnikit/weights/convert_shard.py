@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import threading
 from pathlib import Path
 from typing import IO, Any, Callable, Optional
 
 import numpy as np
 
+from omnikit import host_records
 from omnikit.errors import ActionError
 from omnikit.weights import convert_records, convert_rows
 from omnikit.weights.convert_layout import COPY, NewShard, Piece
@@ -130,7 +130,7 @@ class ShardJob:
             digest = convert_records.sha256(self.part_file)
         convert_rows.drop_cache(self.part_file)
         self.part_file.rename(self.work / self.shard.name)
-        sync_folder(self.work)
+        host_records.sync_folder(self.work)
         told = {"size": self.shard.size, "sha256": digest}
         made_of = convert_records.stamp(self.conversion, self.shard)
         convert_records.write(self.work, self.shard, {**told, "made_of": made_of})
@@ -156,12 +156,3 @@ class ShardJob:
                 where=str(changed),
                 todo="wait until the source is complete, then run again",
             )
-
-
-def sync_folder(folder: Path) -> None:
-    """Names of files survive a power failure only when their folder is on the disk."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

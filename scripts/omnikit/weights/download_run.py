@@ -5,7 +5,6 @@ While anything is missing, the target has no config.json and no index: nothing t
 
 from __future__ import annotations
 
-import os
 import threading
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack, contextmanager
@@ -105,7 +104,7 @@ class _Run:
                 if item.file.name in _LAST and part_of(self.target, item.file.name).is_file():
                     self._put(item)
             self._clear()
-            _sync(self.target)
+            host_records.sync_folder(self.target)
         except OSError as error:
             raise download_faults.unwritable(error, self.target) from error
         except KeyboardInterrupt:
@@ -155,7 +154,7 @@ class _Run:
                 download_transfer.taken_back(item.file, path, part_of(self.target, path.name))
             elif item.file.name in _LAST and path.is_file() and item.to_do:
                 path.unlink()  # its successor is fetched by now, or soon
-        _sync(self.target)
+        host_records.sync_folder(self.target)
 
     def _clear(self) -> None:
         """Parts of files that the source has no more are of no use."""
@@ -167,12 +166,3 @@ class _Run:
     def _place(self, name: str) -> Path:
         part = part_of(self.target, name)
         return part if name in _LAST and part.is_file() else self.target / name
-
-
-def _sync(folder: Path) -> None:
-    """Names of files survive a power failure only when their folder is on the disk."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
