@@ -16,30 +16,27 @@ from omnikit.weights.convert_layout import COPY, NewShard, Piece
 from omnikit.weights.convert_plan import Conversion
 from omnikit.weights.direct_file import DirectFile
 
-Convert = Callable[
-    [convert_rows.Rows, Optional[tuple[int, int]], Any, int],
-    convert_rows.Made,
-]
+Convert = Callable[[convert_rows.Rows, Optional[tuple[int, int]], Any, int], convert_rows.Made]
 
 
 class Turns:
     """SHA-256 of a file whose parts come from several threads: each waits until it is next.
 
     So the bytes are hashed while they are in the processor's cache. The file's parts must be begun
-    in their order. at: how many bytes were hashed. stopped: no part that is missing will come.
+    in their order. at: how many bytes were hashed. failed: no part that is missing will come.
     """
 
-    def __init__(self, stopped: threading.Event) -> None:
+    def __init__(self, failed: threading.Event) -> None:
         self.digest = hashlib.sha256()
         self.at = 0
-        self.stopped = stopped
+        self.failed = failed
         self.changed = threading.Condition()
 
     def add(self, start: int, data: Any) -> bool:
         """Hash what lies at start of the file; False when it will never be its turn."""
         with self.changed:
-            self.changed.wait_for(lambda: self.at == start or self.stopped.is_set())
-            if self.stopped.is_set():
+            self.changed.wait_for(lambda: self.at == start or self.failed.is_set())
+            if self.failed.is_set():
                 return False
         self.digest.update(data)
         with self.changed:
@@ -48,7 +45,7 @@ class Turns:
         return True
 
     def wake(self) -> None:
-        """Nobody waits any longer; stopped is set."""
+        """Nobody waits any longer; failed is set."""
         with self.changed:
             self.changed.notify_all()
 
@@ -56,11 +53,11 @@ class Turns:
 class ShardJob:
     """A shard that is being written; it gets its name when all of it is on the disk.
 
-    stopped: set when the run has failed. Raises OSError, and ActionError: the source was changed.
+    failed: set when the run has. Raises OSError, and ActionError: the source was changed.
     """
 
     def __init__(
-        self, conversion: Conversion, shard: NewShard, work: Path, stopped: threading.Event
+        self, conversion: Conversion, shard: NewShard, work: Path, failed: threading.Event
     ) -> None:
         self.conversion = conversion
         self.shard = shard
@@ -68,7 +65,7 @@ class ShardJob:
         self.source: Optional[IO[bytes]] = None
         self.target: Optional[DirectFile] = None
         self.part_file = work / f"{shard.name}.part"
-        self.turns = Turns(stopped)
+        self.turns = Turns(failed)
         self.row_scales = np.empty((shard.end_scales - shard.scales) // 4, np.float32)
         self.lock = threading.Lock()
         self.left = 1  # until all parts are submitted

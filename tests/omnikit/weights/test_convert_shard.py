@@ -30,13 +30,13 @@ def test_parts_are_hashed_in_their_order_whoever_is_first() -> None:
     assert turns.digest.hexdigest() == hashlib.sha256(data).hexdigest()
 
 
-def test_nobody_waits_when_the_run_has_stopped() -> None:
-    stopped = threading.Event()
-    turns = Turns(stopped)
+def test_nobody_waits_when_the_run_has_failed() -> None:
+    failed = threading.Event()
+    turns = Turns(failed)
     with ThreadPoolExecutor(2) as pool:
         waits = [pool.submit(turns.add, at, b"later") for at in (5, 10)]
         assert not any(one.done() for one in waits)
-        stopped.set()
+        failed.set()
         turns.wake()
         assert [one.result(timeout=60) for one in waits] == [False, False]
     assert not turns.add(0, b"even if it is next")
