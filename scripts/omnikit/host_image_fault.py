@@ -68,6 +68,8 @@ _NETWORK = (
     *("service unavailable", "error parsing http 5", "use of closed network connection"),
     *("received unexpected http status", "too many requests", "failed to verify checksum"),
     *("filesystem layer verification failed", "http2: ", "stream error", "status code 5"),
+    # Go's net/http, when a kept connection dies under a request:
+    *("server closed idle connection", "client connection lost", "request canceled"),
 )
 
 
