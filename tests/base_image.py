@@ -59,7 +59,7 @@ def debian_image(host: DockerHost) -> str:
 
 
 def build_image(
-    host: DockerHost, *words: str, check: bool = True, timeout: float = 900
+    host: DockerHost, *words: str, check: bool = True, timeout: float = 1500
 ) -> subprocess.CompletedProcess[str]:
     """Run scripts/build_image.py against that engine."""
     script = ROOT / "scripts" / "build_image.py"

@@ -22,6 +22,10 @@ hypothesis.settings.load_profile("omnikit")
 
 ROOT = Path(__file__).resolve().parents[1]
 
+# Users' Pythons keep what they compile. Without it each of thousands of scripts compiles all anew.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
+
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # So a shell starts what it puts into the background; what we start would inherit it.
     signal.signal(signal.SIGINT, signal.default_int_handler)

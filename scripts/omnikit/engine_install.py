@@ -66,7 +66,7 @@ def install(venv: Path, requirements: Path, options: Options, say: Say) -> Statu
             engine_pins.site_packages(venv, python.version)
         ):
             progress.step("giving NIXL's progress thread a pause (see engine_patch.py)")
-        engine_steps.compile_all(venv, progress)
+        engine_steps.compile_vllm(venv, python.version, progress)
         engine_steps.try_import(venv, progress)
         _write_stamp(venv, python, pins)
         say(f"engine: installed in {progress.elapsed:.0f} s: {venv}")
@@ -87,7 +87,7 @@ def describe(venv: Path, requirements: Path, options: Options) -> tuple[Status, 
         shown.append(run.show(step.argv))
         if step.otherwise:
             shown.append(f"  or, where the index has no such build: {run.show(step.otherwise)}")
-    shown.append(run.show(engine_steps.compile_words(venv)))
+    shown.append(run.show(engine_steps.compile_words(venv, python.version)))
     shown.append(run.show(engine_steps.import_words(venv)))
     return found, shown
 

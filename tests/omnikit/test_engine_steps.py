@@ -112,3 +112,20 @@ def test_the_import_check_is_valid_python() -> None:
     words = engine_steps.import_words(Path("/v"))
     compile(words[-1], "import check", "exec")
     assert run.show(words).startswith("/v/bin/python -c ")
+
+
+def test_vllm_is_compiled_and_what_is_imported_is_kept_whatever_the_user_has_set(
+    tmp_path: Path, monkeypatch
+) -> None:
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "python").symlink_to(sys.executable)
+    modules = tmp_path / "lib/python3.11/site-packages"
+    for name in ("vllm", "other"):
+        (modules / name).mkdir(parents=True)
+        (modules / name / "__init__.py").write_text("")
+    engine_steps.compile_vllm(tmp_path, "3.11", Progress(lambda text: None, 3600))
+    assert [path.parent.parent.name for path in modules.rglob("*.pyc")] == ["vllm"]
+    import_other = [sys.executable, "-c", "import other"]
+    run.run(import_other, env=engine_steps.ENV, cwd=modules)
+    assert len(list(modules.rglob("*.pyc"))) == 2
