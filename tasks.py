@@ -669,11 +669,11 @@ def finish_checkpoint(c, dir="", layers="", revert=False, dry_run=False, json=Fa
 @task(
     iterable=LISTS,
     help=_help(
-        "dry-run", "json", source="folder of the fp8 checkpoint", out="folder that is to be made"
+        "dry-run", "json", source="folder of the fp8 checkpoint", target="folder that is to be made"
     ),
 )  # fmt: skip
 def run_msmodelslim(
-    c, source="", out="", environment="", config=None, set=None, dry_run=False, json=False
+    c, source="", target="", environment="", config=None, set=None, dry_run=False, json=False
 ):
     """Convert DeepSeek weights to W8A8 with Ascend's msmodelslim: check, edit, convert, finish."""
     _script(c, "run_msmodelslim.py", **_given(locals()))

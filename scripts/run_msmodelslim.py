@@ -2,9 +2,9 @@
 """Convert DeepSeek-V3/R1 weights from fp8 to W8A8 with Ascend's msmodelslim, as one command.
 
 Runs on an Ascend machine that has CANN, torch-npu and msmodelslim (weights.msmodelslim.*). Checks
-all of them first; edits files of --source (originals stay as NAME.orig); writes --out, which
-appears when it is complete, with logs and state in OUT.msmodelslim/. A second run says what is done
-and goes on there.
+all of them first; edits files of --source (originals stay as NAME.orig); writes --target, which
+appears when it is complete, with logs and state in TARGET.msmodelslim/. A second run says what is
+done and goes on there.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     made = cli.parser(
         str(__doc__),
         example="scripts/run_msmodelslim.py --source /data/models/DeepSeek-R1"
-        " --out /data/models/DeepSeek-R1-W8A8",
+        " --target /data/models/DeepSeek-R1-W8A8",
     )
     add_config_options(made)
     made.add_argument("--source", required=True, type=Path, help="folder of the fp8 checkpoint")
-    made.add_argument("--out", required=True, type=Path, help="folder that is to be made")
+    made.add_argument("--target", required=True, type=Path, help="folder that is to be made")
     made.add_argument(
         "--dry-run", action="store_true", help="show checks, edits and commands, do nothing"
     )
@@ -41,10 +41,10 @@ def _body(options: argparse.Namespace) -> int:
 
     tool = msmodelslim_tool.of_settings(load_config(options).settings)
     if options.dry_run:
-        report = msmodelslim_run.describe(options.source, options.out, tool, say)
+        report = msmodelslim_run.describe(options.source, options.target, tool, say)
     else:
-        report = msmodelslim_run.run_msmodelslim(options.source, options.out, tool, say)
-    return msmodelslim_report.shown(report, options.source, options.out, options.json)
+        report = msmodelslim_run.run_msmodelslim(options.source, options.target, tool, say)
+    return msmodelslim_report.shown(report, options.source, options.target, options.json)
 
 
 if __name__ == "__main__":

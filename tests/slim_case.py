@@ -73,4 +73,4 @@ class Machine:
             "ranktable.npu_smi": HERE / "fake_npu" / "npu-smi",
         }
         words = [f"--set={name}={value}" for name, value in settings.items()]
-        return ["--source", str(self.source), "--out", str(self.out), *words, *more]
+        return ["--source", str(self.source), "--target", str(self.out), *words, *more]

@@ -217,7 +217,7 @@ def test_a_full_disk_is_said_and_gone_on_with(free_kib: int, machine: Machine) -
     disk = machine.root / "disk"
     disk.mkdir()
     words = machine.options("--set=weights.msmodelslim.free_ratio=0")
-    words[words.index("--out") + 1] = str(disk / "W8A8")
+    words[words.index("--target") + 1] = str(disk / "W8A8")
     # A file fills it but for what is to be left; without that file there is space enough.
     script = """
 mount -t tmpfs -o size=8m none "$1" && cd "$1" && dd if=/dev/zero of=fill bs=1k 2>/dev/null
@@ -256,7 +256,7 @@ def test_what_another_made_is_left_alone(machine: Machine, capsys) -> None:
         assert "it is there already, and was " in capsys.readouterr().err
         folder.rmdir()
     words = machine.options()
-    words[words.index("--out") + 1] = str(machine.source / "x")
+    words[words.index("--target") + 1] = str(machine.source / "x")
     assert run_msmodelslim.main(words) == 2
     assert "lie in one another" in capsys.readouterr().err
 

@@ -151,7 +151,7 @@ def _disk(tool: Tool, source: Path, out: Path) -> Check:
         *("disk space", free >= need and writable),
         f"{free / 2**30:.1f} GiB free in {there}" + ("" if writable else ", not writable"),
         f"{need / 2**30:.1f} GiB (weights.msmodelslim.free_ratio x the source)",
-        f"free some, or choose another --out; what is large: du -xh {there} | sort -h | tail",
+        f"free some, or choose another --target; what is large: du -xh {there} | sort -h | tail",
     )
 
 

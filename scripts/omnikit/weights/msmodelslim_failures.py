@@ -27,7 +27,7 @@ _CAUSES = (
     Cause(
         r"No space left on device|Disk quota exceeded",
         "the disk is full",
-        "free some space (df -h), or choose another --out",
+        "free some space (df -h), or choose another --target",
     ),
     Cause(
         r"Cannot allocate memory|MemoryError|can't allocate memory|Unable to allocate",

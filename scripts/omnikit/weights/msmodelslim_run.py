@@ -1,7 +1,7 @@
 """DeepSeek weights from fp8 to W8A8 with Ascend's msmodelslim: check, prepare, convert, finish.
 
-Beside the result OUT lie, while it is made, OUT.incomplete, and OUT.msmodelslim/ with the state and
-the logs. OUT itself appears whole, by renaming, when all is done.
+Beside the result TARGET lie, while it is made, TARGET.incomplete, and TARGET.msmodelslim/ with the
+state and the logs. TARGET itself appears whole, by renaming, when all is done.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class _Places:
         if inside or real_out in real_source.parents:
             raise InputError(
                 f"the result {self.out} and the source {self.source} lie in one another.",
-                where="--out",
+                where="--target",
                 todo="choose a folder beside the source",
             )
 
@@ -204,7 +204,7 @@ def _state(places: _Places, tool: Tool) -> State:
         raise InputError(
             f"it is there already, and was made {because}.",
             where=str(places.out),
-            todo="choose another --out, or move that folder away",
+            todo="choose another --target, or move that folder away",
         )
     if places.partial.exists() and not state.partial:
         raise InputError(
