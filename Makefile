@@ -6,14 +6,17 @@ OPTIONS ?=
 RUNTIME ?=
 PYTHON ?= python3
 VENV := .venv
-INVOKE := $(VENV)/bin/invoke
+# What is said to this make is not for another that a task starts (make bench; builds from source).
+OURS := MAKEFLAGS MFLAGS MAKELEVEL MAKEOVERRIDES MAKE_TERMOUT MAKE_TERMERR \
+  OPTIONS RUNTIME ENVIRONMENT PYTHON
+INVOKE := env $(addprefix -u ,$(OURS)) $(VENV)/bin/invoke
 STAMP := $(VENV)/.toolkit-installed
 DEV_STAMP := $(VENV)/.toolkit-dev-installed
 
 export OMNIKIT_ENVIRONMENT := $(ENVIRONMENT)
 
 .DEFAULT_GOAL := help
-.PHONY: help deploy plan status stop restart logs smoke-test config test test-fast lint bench clean
+.PHONY: help deploy plan status stop restart logs smoke-test config test test-fast lint docs bench clean
 
 help: $(STAMP) ## show what there is
 	@$(INVOKE) --list
@@ -21,7 +24,7 @@ help: $(STAMP) ## show what there is
 deploy plan status stop restart logs smoke-test config: $(STAMP)
 	@$(INVOKE) $@ $(if $(RUNTIME),--set runtime=$(RUNTIME)) $(OPTIONS)
 
-test test-fast lint bench: $(DEV_STAMP)
+test test-fast lint docs bench: $(DEV_STAMP)
 	@$(INVOKE) $@ $(OPTIONS)
 
 clean: ## stop what runs, then remove what was built or installed inside this folder
@@ -30,10 +33,10 @@ clean: ## stop what runs, then remove what was built or installed inside this fo
 	done
 	rm -rf -- build $(VENV)
 
-$(STAMP): pyproject.toml scripts/setup_toolkit.sh
+$(STAMP): requirements.txt scripts/setup_toolkit.sh
 	@PYTHON=$(PYTHON) bash scripts/setup_toolkit.sh $(VENV)
 	@touch $@
 
-$(DEV_STAMP): pyproject.toml scripts/setup_toolkit.sh
+$(DEV_STAMP): requirements-dev.txt scripts/setup_toolkit.sh
 	@PYTHON=$(PYTHON) bash scripts/setup_toolkit.sh --dev $(VENV)
 	@touch $@ $(STAMP)

@@ -20,6 +20,7 @@ ROOT = Path(__file__).resolve().parent
 task = partial(invoke_task, auto_shortflags=False)
 LISTS = ["config", "set"]
 HOSTS = [*LISTS, "host"]
+_PATHS = ["env", f"PYTHONPATH={ROOT / 'scripts'}:{ROOT / 'tests' / 'kit'}"]
 BENCHMARKS = ("commands", "proxy", "deploy", "sync", "fleet", "weights")
 HELP = {
     "environment": "name in configs/environments, or a path (default: local)",
@@ -182,13 +183,14 @@ def reload_proxy(c, environment="", config=None, set=None, json=False):
     help=_help(
         "json", "host", "instance",
         since="only of the last 30m, 2h, 1d",
-        max_mib="of larger files only the last so many MiB",
-        out="where the folder is made (default build/logs)",
+        max_mib="of larger files only the last so many MiB (default: logs.fetch_file_mib)",
+        all="all files whole, however large",
+        out="where the folder is made (default: paths.local_log_dir, else build/logs)",
     ),
 )  # fmt: skip
 def fetch_logs(
     c, environment="", config=None, set=None, host=None, instance=None, since="", max_mib="",
-    out="", json=False,
+    all=False, out="", json=False,
 ):  # fmt: skip
     """Fetch the logs of all hosts into one folder and sum up the errors in them."""
     _script(c, "fetch_logs.py", **_given(locals()))
@@ -368,15 +370,17 @@ def config(
 
 
 @task(
+    iterable=["vars"],
     help={
-        "file": "omni_infer_deployment.yml or an Ansible inventory",
+        "file": "omni_infer_deployment.yml or .json, or an Ansible inventory",
+        "vars": "playbook of omni-infer, or its variables (repeatable)",
         "out": "file to write (default: configs/environments/<its name>.yaml)",
         "force": "replace a different file",
         "dry-run": HELP["dry-run"],
         "json": HELP["json"],
-    }
+    },
 )
-def import_config(c, file, out="", force=False, dry_run=False, json=False):
+def import_config(c, file, vars=None, out="", force=False, dry_run=False, json=False):
     """Turn a file that a user brings into an environment file of ours, with comments."""
     options = _given(locals())
     _script(c, "import_config.py", options.pop("file"), **options)
@@ -535,7 +539,7 @@ def make_tiny_model(c, out="build/models/tiny-qwen2", seed=0, dry_run=False, jso
 
 @task(help={"dry-run": HELP["dry-run"], "json": HELP["json"]})
 def install_proxy(c, dry_run=False, json=False):
-    """Install what the proxy needs: nginx with njs as root, else vllm-router."""
+    """Install what the proxy needs: nginx with Lua as root, else vllm-router."""
     _script(c, "install_proxy.py", **_given(locals()))
 
 
@@ -591,7 +595,6 @@ def download_weights(
         "json",
         method="native (default: on any machine) or msmodelslim (Ascend's own tool)",
         threads="that compute (default: weights.threads, else all cores)",
-        device="cpu or cuda (default: weights.device)",
         **WEIGHTS,
     ),
 )
@@ -601,7 +604,6 @@ def convert_weights(
     target="",
     method="",
     threads="",
-    device="",
     environment="",
     config=None,
     set=None,
@@ -681,16 +683,25 @@ def run_msmodelslim(
 
 @task()
 def test(c):
-    """Run all tests side by side: the fast ones, then the slow ones."""
-    test_fast(c)
-    words = ["-n", "2", "--dist", "loadgroup", "-m", "slow", "--durations", "40"]
-    _run(c, sys.executable, "-m", "pytest", *words)
+    """Run all tests side by side, fast ones first. As root, installs what they need."""
+    _test_needs(c)
+    _pytest(c, "-m", "not slow", "--budget", "fast_s")
+    _pytest(c, "-m", "slow", "--dist", "loadgroup", "--left-out-before", "--budget", "slow_s")
 
 
 @task()
 def test_fast(c):
-    """Run the fast tests only, side by side."""
-    _run(c, sys.executable, "-m", "pytest", "-n", "2", "-m", "not slow")
+    """Run the fast tests only, side by side. As root, installs what they need."""
+    _test_needs(c, "--fast")
+    _pytest(c, "-m", "not slow", "--budget", "fast_s")
+
+
+def _pytest(c: Context, *words: str) -> None:
+    _run(c, sys.executable, "-m", "pytest", "-n", "2", "--durations", "10", *words)
+
+
+def _test_needs(c: Context, *words: str) -> None:
+    _run(c, *_PATHS, sys.executable, str(ROOT / "tests" / "kit" / "install_needs.py"), *words)
 
 
 @task()
@@ -699,10 +710,27 @@ def lint(c):
     _run(c, "bash", str(ROOT / "scripts" / "lint_all.sh"))
 
 
+@task()
+def docs(c):
+    """Renew the manual's table of tasks, and make web pages of the manual."""
+    _script(c, "docs.py")
+
+
+@task(help={"upgrade": "the newest versions that pyproject.toml allows"})
+def lock_dependencies(c, upgrade=False):
+    """Renew the lock files: every Python package by version and check sum."""
+    _script(c, "lock_dependencies.py", upgrade=upgrade)
+
+
+@task(iterable=LISTS, help=_help(out="file (default: standard output)"))
+def write_sbom(c, environment="", config=None, set=None, out=""):
+    """Write the bill of materials (CycloneDX): packages, images and sources, with check sums."""
+    _script(c, "write_sbom.py", **_given(locals()))
+
+
 @task(help={"only": f"one of {', '.join(BENCHMARKS)} (default: all)"})
 def bench(c, only=""):
     """Measure what the toolkit itself costs, against baselines in the same run."""
     for name in [only] if only else BENCHMARKS:
         path = ROOT / "benchmarks" / f"bench_{name}.py"
-        places = f"{ROOT / 'scripts'}:{ROOT / 'tests'}"
-        _run(c, "env", f"PYTHONPATH={places}", sys.executable, str(path))
+        _run(c, *_PATHS, sys.executable, str(path))

@@ -7,8 +7,9 @@ import sys
 import tempfile
 from pathlib import Path
 
-from omnikit.log import table
 from timing import HEADER, ROOT, Figure, command_seconds
+
+from hostkit.base.log import table
 
 
 def environment_text(hosts: int) -> str:

@@ -13,8 +13,9 @@ import subprocess
 import sys
 import time
 
-from omnikit.log import table
 from timing import HEADER, ROOT, Figure, command_seconds
+
+from hostkit.base.log import table
 
 
 def main() -> int:

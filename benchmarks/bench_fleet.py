@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """What a deployment costs on fleets of several sizes, over real SSH, against bare SSH.
 
-Needs root: starts hosts of its own on this machine (tests/ssh_fleet.py), whose servers are
+Needs root: starts hosts of its own on this machine (tests/kit/ssh_fleet.py), whose servers are
 stand-ins that are ready at once, and ends them. In the same run and fixture: a first deployment, a
 second one, status; and as the limit the same archives over bare ssh: all hosts at the same time,
 one command each that starts the servers and waits for them, then one for the proxy; it asks for no
@@ -28,12 +28,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Callable, Iterator, Optional, Sequence
 
-from omnikit import cli, direct_ssh, log
-from omnikit.config import load
-from omnikit.deployment import ARCHIVE, control_folder
-from omnikit.topology import make_plan
 from ssh_fleet import STAND_INS, Fleet, ssh_fleet
 from timing import HEADER, ROOT, Figure
+
+from hostkit.base import cli, log
+from omnikit.config.config import load
+from omnikit.config.layers import control_folder
+from omnikit.fleet import direct_ssh
+from omnikit.prepare.deployment import ARCHIVE
+from omnikit.topology.topology import make_plan
 
 NAME = "bench-fleet"
 _SETTINGS = """\
@@ -44,7 +47,7 @@ topology: {{prefill: [{prefill}], decode: [{{hosts: [{decode}]}}], proxy: p0}}
 devices: '0'
 model: {{path: /data/model, served_name: tiny}}
 server: {{command: [python3, {stand_ins}/fleet_server.py]}}
-proxy: {{kind: nginx-njs, prefill_balance: least_conn, decode_balance: least_conn,
+proxy: {{kind: nginx-lua, prefill_balance: least_conn, decode_balance: least_conn,
   worker_processes: 1, worker_connections: 1024}}
 readiness: {{poll_interval_s: 0.1, deadline_s: 60}}
 stop: {{grace_s: 3}}
@@ -148,8 +151,8 @@ class Site:
                 if only is not None and host.name != only:
                     continue
                 roles = "prefill,decode" if only is None else "proxy"
-                there = f"{host.work_dir}/{ARCHIVE}"
-                shell = f"mkdir -p {host.work_dir} && cat >{there} && python3 {there}"
+                there = f"{host.work_dir}/archives/{ARCHIVE}"
+                shell = f"mkdir -p {host.work_dir}/archives && cat >{there} && python3 {there}"
                 archive = control_folder(config.environment) / host.name / ARCHIVE
                 with direct_ssh.link(host, config.settings) as link, archive.open("rb") as file:
                     argv = [*link.argv("x")[:-1], f"{shell} up --roles={roles} --wait"]
@@ -258,7 +261,7 @@ def body(options: argparse.Namespace) -> int:
 def main(argv: Optional[Sequence[str]] = None) -> int:
     """Measure and print tables."""
     made = cli.parser(
-        __doc__ or "", example="PYTHONPATH=scripts:tests python3 benchmarks/bench_fleet.py"
+        __doc__ or "", example="PYTHONPATH=scripts:tests/kit python3 benchmarks/bench_fleet.py"
     )
     made.add_argument("--hosts", default="4,8,16,24", metavar="N,…", help="sizes of the fleets")
     made.add_argument("--runs", type=int, default=3, metavar="N", help="of each size")

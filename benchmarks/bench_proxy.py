@@ -22,9 +22,11 @@ import time
 from pathlib import Path
 from typing import Any, Callable, Iterator, Optional, Sequence
 
-from omnikit import cli, log, proxy, proxy_install, run
-from omnikit.errors import ActionError
-from omnikit.health import request, wait_until
+from hostkit.base import cli, log, run
+from hostkit.base.errors import ActionError
+from hostkit.base.health import request, wait_until
+from omnikit import proxy
+from omnikit.proxy import install
 
 SERVER = Path(__file__).with_name("proxy_bench_server.py")
 START_DEADLINE_S, LOOK_S, TIMEOUT_S = 30, 0.02, 30
@@ -36,7 +38,7 @@ def options() -> argparse.ArgumentParser:
     made = cli.parser(
         __doc__ or "", example="PYTHONPATH=scripts python3 benchmarks/bench_proxy.py --json"
     )
-    made.add_argument("--kind", choices=sorted(proxy.KINDS), default="nginx-njs")
+    made.add_argument("--kind", choices=sorted(proxy.KINDS), default="nginx-lua")
     made.add_argument("--venv", type=Path, metavar="DIR", help="where vllm-router is")
     made.add_argument("--requests", type=int, default=1000, help="pairs (default: %(default)s)")
     made.add_argument(
@@ -74,9 +76,9 @@ def free_port() -> int:
 
 def spec(given: argparse.Namespace, folder: Path, ports: dict[str, int]) -> proxy.ProxySpec:
     """The proxy as the environment local has it, but on free ports and before our servers."""
-    from omnikit import config
+    from omnikit.config import config
 
-    found = proxy_install.find()
+    found = install.find()
     settings = {
         **config.load("local", environ={}).settings.proxy.model_dump(),
         "nginx": found.path if found else None,

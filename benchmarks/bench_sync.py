@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 """Measure the copy of a source tree to many hosts, against plain rsync to all of them at once.
 
-Needs root: starts hosts of its own (tests/ssh_fleet.py), each with an SSH server and a root file
-system, and ends them. In the same run, each of first copy, nothing changed and one file changed:
+Needs root: starts hosts of its own (ssh_fleet), each with an SSH server and a root file system, and
+ends them. In the same run, each of first copy, nothing changed and one file changed:
 plain rsync (-a --delete, over SSH connections that are kept open as well, all hosts in parallel),
-then sync_code, both into memory. PYTHONPATH must name scripts/ and tests/.
+then sync_code, both into memory. PYTHONPATH must name scripts/ and tests/kit/.
 """
 
 from __future__ import annotations
@@ -21,12 +21,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Iterator, Optional, Sequence
 
-from omnikit import cli, code_transfer, direct_ssh, log, run
-from omnikit.config import load
-from omnikit.plan_types import Plan
-from omnikit.topology import make_plan
 from ssh_fleet import Fleet, ssh_fleet
 from timing import ROOT
+
+from hostkit.base import cli, log, run
+from omnikit.config.config import load
+from omnikit.fleet import direct_ssh
+from omnikit.plan.types import Plan
+from omnikit.source import transfer
+from omnikit.topology.topology import make_plan
 
 PLAIN, OURS = "/data/plain", "/data/omniinfer"
 _SETTINGS = """\
@@ -56,7 +59,7 @@ def plain(plan: Plan, links: dict[str, direct_ssh.Link], source: Path) -> None:
     """Plain rsync to all hosts at once."""
     commands = []
     for host in plan.hosts:
-        words = ["rsync", "-a", "--delete", "-e", code_transfer.rsh(links[host.name].words)]
+        words = ["rsync", "-a", "--delete", "-e", transfer.rsh(links[host.name].words)]
         commands.append([*words, f"{source}/", f"root@{host.address}:{PLAIN}/"])
     codes = run.stream_all(commands, lambda number, line: log.say(line))
     assert not any(codes), f"rsync failed: {codes}"
@@ -146,7 +149,7 @@ def measure(hosts: int, files: int, mib: int) -> list[dict[str, object]]:
 def main(argv: Optional[Sequence[str]] = None) -> int:
     """Measure and print a table."""
     made = cli.parser(
-        __doc__ or "", example="PYTHONPATH=scripts:tests python3 benchmarks/bench_sync.py"
+        __doc__ or "", example="PYTHONPATH=scripts:tests/kit python3 benchmarks/bench_sync.py"
     )
     made.add_argument("--hosts", type=int, default=16, metavar="N")
     made.add_argument("--files", type=int, default=5000, metavar="N")

@@ -25,9 +25,10 @@ from pathlib import Path
 from typing import Any, Callable, Optional, Sequence
 
 import numpy as np
-from omnikit import cli, log
 from safetensors import serialize_file
 from timing import ROOT
+
+from hostkit.base import cli, log
 
 # A layer of DeepSeek-R1 with fewer experts, few words: nearly all of it is FP8, as there.
 CONFIG: dict[str, Any] = {
@@ -59,7 +60,7 @@ R1_BYTES = 689e9  # DeepSeek-R1's 163 files, as published
 
 def make(folder: Path, shards: int, experts: int, **config: Any) -> int:
     """A checkpoint with so many experts in about so many files; returns the bytes of FP8."""
-    from omnikit.weights import architecture
+    from omnikit.weights.checkpoint import architecture
 
     random = np.random.default_rng(0)
     folder.mkdir(parents=True)
@@ -170,7 +171,7 @@ def kernel_rates() -> dict[str, float]:
     """
     import hashlib
 
-    from omnikit.weights import kernels
+    from omnikit.weights.convert import kernels
 
     rows, columns = 2048, 7168  # 14.7 MB: more than a core's cache
     random = np.random.default_rng(0)

@@ -6,19 +6,21 @@ die() { # die WHAT TODO [EXIT_CODE]
   exit "${3:-1}"
 }
 
+PYTHONS=(python3.11 python3.13 python3.12) # 3.11 first: the CPU engine needs it
+
 fits() { # whether this Python can run the toolkit
-  "$1" -c 'import sys; sys.exit(not (3, 9) <= sys.version_info[:2] <= (3, 11))' 2>/dev/null
+  "$1" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null
 }
 
 toolkit_python() { # print the toolkit's Python: its virtual environment's, else the system's
   local scripts=$1 name
-  for name in "${OMNIKIT_PYTHON:-$scripts/../.venv/bin/python}" python3 python3.11 python3.10 python3.9; do
+  for name in "${OMNIKIT_PYTHON:-$scripts/../.venv/bin/python}" python3 "${PYTHONS[@]}"; do
     if fits "$name"; then
       printf '%s\n' "$name"
       return 0
     fi
   done
-  die "no Python 3.9 to 3.11 was found." "install one, then run: $scripts/setup_toolkit.sh" 2
+  die "no Python 3.11 to 3.13 was found." "install one, then run: $scripts/setup_toolkit.sh" 2
 }
 
 run_command() { # run_command SCRIPTS_DIR MODULE ARGUMENT...: hand over to omnikit.commands.MODULE

@@ -18,10 +18,10 @@ import json
 import math
 import sys
 from pathlib import Path
-from typing import Callable, Optional, Sequence
+from typing import Callable
 
-from omnikit import cli
-from omnikit.config_options import add_config_options, load_config
+from omnikit.front.options import add, add_config, load_config
+from omnikit.front.script import Script
 
 
 def whole(least: int) -> Callable[[str], int]:
@@ -57,10 +57,11 @@ def body(options: argparse.Namespace) -> int:
     """Check, measure, print."""
     from datetime import datetime
 
-    from omnikit import load_options, load_place, load_result, load_run, load_table, load_target
-    from omnikit.layers import shown_path
-    from omnikit.log import say
-    from omnikit.topology import make_plan
+    from hostkit.base.log import say
+    from omnikit.config.layers import shown_path
+    from omnikit.load import levels as load_options
+    from omnikit.load import measurement, results, table, targets
+    from omnikit.topology.topology import make_plan
 
     config = load_config(options)
     wanted = config.settings.benchmark
@@ -77,9 +78,9 @@ def body(options: argparse.Namespace) -> int:
         chat=options.chat,
     )
     load_options.refuse(wanted.generator, load)
-    others = [load_result.read(path) for path in options.compare]
+    others = [results.read(path) for path in options.compare]
     plan = make_plan(config)
-    target = load_target.find(
+    target = targets.find(
         config,
         plan,
         instance=options.instance,
@@ -87,40 +88,38 @@ def body(options: argparse.Namespace) -> int:
         model=options.model,
         tokenizer=options.tokenizer,
     )
-    with load_place.find(config, plan, target) as place:
+    with targets.find_place(config, plan, target) as place:
         if options.dry_run:
-            words = load_run.arguments(wanted.generator, target, load)
+            words = measurement.arguments(wanted.generator, target, load)
             made = {"url": target.url, "runs_on": place.name, "command": place.shown(words)}
             print(json.dumps(made, indent=1) if options.json else place.shown(words))
             return 0
-        load_target.check(config, target, load, ours=options.url is None)
-        load_place.check(place, target)
+        targets.check(config, target, load, ours=options.url is None)
+        targets.check_place(place, target)
         began = datetime.now()
-        into = load_run.folder(config, options.out, began)
-        result = load_run.measure(config, target, load, place, into, began)
+        into = measurement.folder(config, options.out, began)
+        result = measurement.measure(config, target, load, place, into, began)
     if options.json:
-        shown = {"folder": str(into), **load_result.without_raw(result)}
+        shown = {"folder": str(into), **results.without_raw(result)}
         print(json.dumps(shown, indent=1), flush=True)
     else:
         print(f"{target.name}: {target.model} at {target.url}, load from {place.name}")
         print(f"{load.input_tokens} tokens in, {load.output_tokens} out, seed {load.seed}\n")
-        text = load_table.as_text(result, others)
+        text = table.as_text(result, others)
         print(f"{text}\n\nall of it: {shown_path(into)}", flush=True)
-    load_run.finish(into, result, others)
-    if load_result.ok(result):
+    measurement.finish(into, result, others)
+    if results.ok(result):
         return 0
     why = f"no request was answered: {result['cause']}" if result["cause"] else "requests failed"
     why = str(result["cause"]) if result.get("generator_failed") else why
     say(f"error: {target.url}: {why}")
-    say(f"  What to do: {load_run.remedy(result, into)}")
+    say(f"  What to do: {measurement.remedy(result, into)}")
     return 1
 
 
-def main(argv: Optional[Sequence[str]] = None) -> int:
-    """Command line: see the module's docstring."""
-    example = "python scripts/benchmark_serving.py --concurrency 1,4,16 --input 512 --output 128"
-    made = cli.parser(__doc__ or "", example=example)
-    add_config_options(made)
+def arguments(made: argparse.ArgumentParser) -> None:
+    """Add what the command line takes."""
+    add_config(made)
     group = made.add_argument_group("who is asked")
     who = group.add_mutually_exclusive_group()
     who.add_argument("--instance", metavar="NAME", help="this server alone, for example d0")
@@ -151,11 +150,20 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
         help="an earlier result.json, or its folder, to be shown beside (repeatable)",
     )
     made.add_argument(
-        "--out", type=Path, metavar="DIR", help="where the folder is made (default: see README)"
+        "--out",
+        type=Path,
+        metavar="DIR",
+        help="where the folder is made (default: build/control/NAME/benchmarks)",
     )
-    made.add_argument("--dry-run", action="store_true", help="show the command, send nothing")
-    made.add_argument("--json", action="store_true", help="print the figures as JSON")
-    return cli.run_main(body, made, argv)
+    add(made, dry_run="show the command, send nothing", json="print the figures as JSON")
+
+
+main = Script(
+    __doc__,
+    body,
+    arguments,
+    example="python scripts/benchmark_serving.py --concurrency 1,4,16 --input 512 --output 128",
+)
 
 
 if __name__ == "__main__":

@@ -12,18 +12,17 @@ import dataclasses
 import json
 import sys
 from pathlib import Path
-from typing import Optional, Sequence
 
-from omnikit import cli
-from omnikit.config_options import add_config_options, load_config
-from omnikit.log import say
+from hostkit.base.log import say
+from omnikit.front.options import add, add_config, load_config
+from omnikit.front.script import Script
 
 
 def body(options: argparse.Namespace) -> int:
     """Build and say what came of it."""
-    from omnikit import image_build
-    from omnikit.errors import InputError
-    from omnikit.image_recipes import Asked
+    from hostkit.base.errors import InputError
+    from omnikit.images import build
+    from omnikit.images.recipes import Asked
 
     args = {}
     for given in options.build_arg:
@@ -32,7 +31,7 @@ def body(options: argparse.Namespace) -> int:
             raise InputError(f"{given!r} is not NAME=VALUE.", where="--build-arg")
         args[name] = value
     asked = Asked(options.name, options.tag, options.base, options.wheels, args)
-    found = image_build.build(load_config(options), asked, say, dry_run=options.dry_run)
+    found = build.build(load_config(options), asked, say, dry_run=options.dry_run)
     if options.json:
         print(json.dumps(dataclasses.asdict(found), indent=1))
     else:
@@ -40,9 +39,8 @@ def body(options: argparse.Namespace) -> int:
     return 0
 
 
-def main(argv: Optional[Sequence[str]] = None) -> int:
-    """Command line: see the module's docstring."""
-    made = cli.parser(__doc__ or "", example="scripts/build_image.py cpu-engine")
+def arguments(made: argparse.ArgumentParser) -> None:
+    """Add what the command line takes."""
     made.add_argument(
         "name",
         nargs="?",
@@ -66,10 +64,11 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
         metavar="NAME=VALUE",
         help="argument of the Dockerfile, for example APT_MIRROR=http://HOST/debian (repeatable)",
     )
-    add_config_options(made)
-    made.add_argument("--dry-run", action="store_true", help="print the commands, do nothing")
-    made.add_argument("--json", action="store_true", help="print the result as JSON")
-    return cli.run_main(body, made, argv)
+    add_config(made)
+    add(made, "json", dry_run="print the commands, do nothing")
+
+
+main = Script(__doc__, body, arguments, example="scripts/build_image.py cpu-engine")
 
 
 if __name__ == "__main__":

@@ -11,17 +11,16 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from typing import Optional, Sequence
 
-from omnikit import cli
-from omnikit.config_options import add_config_options, load_config
+from omnikit.front.options import add, add_config, load_config
+from omnikit.front.script import Script
 
 
 def body(options: argparse.Namespace) -> int:
     """Gather, build, keep."""
-    from omnikit import ranktables
-    from omnikit.log import say
-    from omnikit.topology import make_plan
+    from hostkit.base.log import say
+    from omnikit.prepare import ranktables
+    from omnikit.topology.topology import make_plan
 
     config = load_config(options)
     plan = make_plan(config)
@@ -29,7 +28,7 @@ def body(options: argparse.Namespace) -> int:
         say("this environment's servers read no rank tables: nothing to do")
         return 0
     if options.dry_run:
-        gathered = ranktables.gather(config)
+        gathered = ranktables.gather(config, plan)
         for host, files in ranktables.build(plan, gathered).items():
             for name, text in files.items():
                 print(f"--- {host}: {name}\n{text}", end="")
@@ -43,13 +42,17 @@ def body(options: argparse.Namespace) -> int:
     return 0
 
 
-def main(argv: Optional[Sequence[str]] = None) -> int:
-    """Command line: see the module's docstring."""
-    made = cli.parser(__doc__ or "", example="python scripts/build_ranktables.py -e 2p1d")
-    add_config_options(made)
-    made.add_argument("--dry-run", action="store_true", help="print the tables, keep nothing")
-    made.add_argument("--json", action="store_true", help="print what became of each file as JSON")
-    return cli.run_main(body, made, argv)
+def arguments(made: argparse.ArgumentParser) -> None:
+    """Add what the command line takes."""
+    add_config(made)
+    add(
+        made,
+        dry_run="print the tables, keep nothing",
+        json="print what became of each file as JSON",
+    )
+
+
+main = Script(__doc__, body, arguments, example="python scripts/build_ranktables.py -e 2p1d")
 
 
 if __name__ == "__main__":

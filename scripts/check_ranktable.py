@@ -12,18 +12,17 @@ import argparse
 import json
 import sys
 from pathlib import Path
-from typing import Optional, Sequence
 
-from omnikit import cli
-from omnikit.config_options import add_config_options, load_config
+from omnikit.front.options import add, add_config, load_config
+from omnikit.front.script import Script
 
 
 def body(options: argparse.Namespace) -> int:
     """Gather and compare."""
-    from omnikit import ranktables
-    from omnikit.errors import InputError
-    from omnikit.strict_yaml import read_text
-    from omnikit.topology import make_plan
+    from hostkit.base.errors import InputError
+    from omnikit.prepare import ranktables
+    from omnikit.topology.topology import make_plan
+    from omnikit.yaml.strict_yaml import read_text
 
     config = load_config(options)
     plan = make_plan(config)
@@ -40,7 +39,7 @@ def body(options: argparse.Namespace) -> int:
                 todo="invoke gen-ranktable, or name one: --table global_ranktable_merge.json",
             )
         source, text = "the kept rank table", ranktables.cluster_text(tables)
-    problems = ranktables.disagreements(plan, text, source, ranktables.gather(config))
+    problems = ranktables.disagreements(plan, text, source, ranktables.gather(config, plan))
     if options.json:
         print(json.dumps({"agree": not problems, "problems": problems}, indent=1))
     else:
@@ -48,15 +47,16 @@ def body(options: argparse.Namespace) -> int:
     return 1 if problems else 0
 
 
-def main(argv: Optional[Sequence[str]] = None) -> int:
-    """Command line: see the module's docstring."""
-    made = cli.parser(__doc__ or "", example="python scripts/check_ranktable.py -e 2p1d")
-    add_config_options(made)
+def arguments(made: argparse.ArgumentParser) -> None:
+    """Add what the command line takes."""
+    add_config(made)
     made.add_argument(
         "--table", type=Path, metavar="FILE", help="this cluster table instead of the kept one"
     )
-    made.add_argument("--json", action="store_true", help="print the result as JSON")
-    return cli.run_main(body, made, argv)
+    add(made, "json")
+
+
+main = Script(__doc__, body, arguments, example="python scripts/check_ranktable.py -e 2p1d")
 
 
 if __name__ == "__main__":

@@ -10,18 +10,17 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from contextlib import nullcontext
-from typing import Optional, Sequence
 
-from omnikit import cli
-from omnikit.config_options import add_config_options, load_config
+from omnikit.front.options import add, add_config, load_config
+from omnikit.front.script import Script
 
 
 def body(options: argparse.Namespace) -> int:
     """Ask, then clean every host and print a line for each."""
-    from omnikit import ask, host_records, jobs, who
-    from omnikit.deployment import control_folder
-    from omnikit.topology import make_plan
+    from hostkit.base import ask
+    from omnikit.fleet import jobs
+    from omnikit.runs import records, run
+    from omnikit.topology.topology import make_plan
 
     config = load_config(options)
     plan = make_plan(config)
@@ -30,10 +29,20 @@ def body(options: argparse.Namespace) -> int:
     if not options.dry_run:
         hosts = ", ".join(parameters)
         ask.confirm(f"{config.environment} would be stopped and removed on {hosts}.", options.yes)
-    lock, what = control_folder(config.environment) / "lock", f"clean-up of {config.environment}"
-    audited = nullcontext() if options.dry_run else who.audited(config.environment, what)
-    with host_records.locked(lock, what), audited:
+    what = f"clean-up of {config.environment}"
+    if options.dry_run:
         found = jobs.results(jobs.run(plan, config.settings, "clean", parameters))
+    else:
+        with run.changing(config, what):
+            seen, away = run.ask(plan.hosts, config.settings)
+            asked = [host for host in plan.hosts if host.name not in away]
+            there = [host for host in asked if seen[host.name]["ours"]]
+            with run.hold(config, what, seen, there, frees=True) as held:
+                for name, one in parameters.items():
+                    one["run"] = held.id if name in held.results else ""
+                    one["wait_s"] = 4 * config.settings.stop.grace_s
+                found = jobs.results(jobs.run(plan, config.settings, "clean", parameters))
+            records.nothing_unproved(config.environment)
     if options.json:
         print(json.dumps(found, indent=1))
         return 0
@@ -45,15 +54,14 @@ def body(options: argparse.Namespace) -> int:
     return 0
 
 
-def main(argv: Optional[Sequence[str]] = None) -> int:
-    """Command line: see the module's docstring."""
-    made = cli.parser(__doc__ or "", example="python scripts/clean_hosts.py -e 2p1d --dry-run")
-    add_config_options(made)
+def arguments(made: argparse.ArgumentParser) -> None:
+    """Add what the command line takes."""
+    add_config(made)
     made.add_argument("--logs", action="store_true", help="remove the logs as well")
-    made.add_argument("--yes", action="store_true", help="do not ask first")
-    made.add_argument("--dry-run", action="store_true", help="show what would be removed")
-    made.add_argument("--json", action="store_true", help="print the result as JSON")
-    return cli.run_main(body, made, argv)
+    add(made, "json", yes="do not ask first", dry_run="show what would be removed")
+
+
+main = Script(__doc__, body, arguments, example="python scripts/clean_hosts.py -e 2p1d --dry-run")
 
 
 if __name__ == "__main__":

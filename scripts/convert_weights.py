@@ -15,18 +15,21 @@ import os
 import sys
 import time
 from pathlib import Path
-from typing import Any, Optional, Sequence
+from typing import Any
 
-from omnikit import cli
-from omnikit.config_options import add_config_options, load_config
+from hostkit.base import cli
+from omnikit.front.options import add, add_config, load_config
+from omnikit.front.script import Script
 
 
 def body(options: argparse.Namespace) -> int:
     """Look, compare, convert, report."""
-    from omnikit.log import say
-    from omnikit.weights import convert_dry, convert_records, convert_run
-    from omnikit.weights.convert_faults import before_any_change
-    from omnikit.weights.meter import Meter, duration, size_text
+    from hostkit.base.log import say, size_text
+    from omnikit.weights.convert import dry as convert_dry
+    from omnikit.weights.convert import records as convert_records
+    from omnikit.weights.convert import run as convert_run
+    from omnikit.weights.convert.places import before_any_change
+    from omnikit.weights.meter import Meter, duration
 
     began = time.monotonic() - time.process_time()  # with what Python's own start took
     config = load_config(options)
@@ -44,10 +47,9 @@ def body(options: argparse.Namespace) -> int:
         return _report(options, {**result, "result": "unchanged"})
     conversion = rest.conversion
     result["target_bytes"] = conversion.size
-    device = _device(options.device or weights.device)
 
-    def load() -> tuple[Any, float]:
-        return _load(device, conversion.block, began)
+    def load() -> float:
+        return _load(conversion.block, began)
 
     if options.dry_run:
         return convert_dry.run(rest, result, load, threads, options.json)
@@ -57,33 +59,30 @@ def body(options: argparse.Namespace) -> int:
     say(f"{source}: {size_text(total)} in {files} files, {threads} threads")
     load()  # before the meter starts: its first rate would be far too low
     meter = Meter(sum(piece.source.size for new in conversion.shards for piece in new.pieces), say)
-    convert_run.run(conversion, target, threads, meter, _convert(device))
+    convert_run.run(conversion, target, threads, meter)
     say(f"converted in {duration(meter.seconds)}")
     return _report(options, {**result, "seconds": round(meter.seconds, 3), "result": "converted"})
 
 
 def _look(source: Path, target: Path) -> tuple[Any, int]:
     """What is still to be done, None: nothing; and the source's bytes."""
-    from omnikit.weights import (
-        checkpoint,
-        convert_actions,
-        convert_places,
-        convert_plan,
-        convert_records,
-    )
+    from omnikit.weights.checkpoint import headers, w8a8
+    from omnikit.weights.convert import dry as convert_dry
+    from omnikit.weights.convert import places as convert_places
+    from omnikit.weights.convert import records as convert_records
 
-    conversion = convert_plan.plan(checkpoint.read(source))
+    conversion = w8a8.plan(headers.read(source))
     convert_places.check_places(source, target)
     total = sum(conversion.checkpoint.sizes.values())
     if convert_records.finished(target, conversion):
         return None, total
-    return convert_actions.look(conversion, target), total
+    return convert_dry.look(conversion, target), total
 
 
 def _places(options: argparse.Namespace, settings: Any) -> tuple[Path, Path]:
     """Source and target."""
-    from omnikit.errors import InputError
-    from omnikit.weights import convert_places
+    from hostkit.base.errors import InputError
+    from omnikit.weights.convert import places as convert_places
 
     source = options.source if options.source is not None else settings.weights.source
     if source is None:
@@ -100,7 +99,7 @@ def _places(options: argparse.Namespace, settings: Any) -> tuple[Path, Path]:
 
 def _absolute(given: str, option: str) -> Path:
     """A folder as a whole path: "." has no name that another could be made of."""
-    from omnikit.errors import InputError
+    from hostkit.base.errors import InputError
 
     if not given:
         raise InputError("is empty.", where=option, todo=f"name a folder: {option} DIR")
@@ -117,44 +116,23 @@ def _absolute(given: str, option: str) -> Path:
 
 def _msmodelslim(options: argparse.Namespace, settings: Any, source: Path, target: Path) -> int:
     """Ascend's own tool, as run_msmodelslim.py runs it."""
-    from omnikit.log import say
-    from omnikit.weights import msmodelslim_report, msmodelslim_run, msmodelslim_tool
+    from hostkit.base.log import say
+    from omnikit.weights.msmodelslim import run as msmodelslim_run
+    from omnikit.weights.msmodelslim import tool as msmodelslim_tool
 
     tool = msmodelslim_tool.of_settings(settings)
     act = msmodelslim_run.describe if options.dry_run else msmodelslim_run.run_msmodelslim
-    return msmodelslim_report.shown(act(source, target, tool, say), source, target, options.json)
+    return msmodelslim_run.shown(act(source, target, tool, say), source, target, options.json)
 
 
-def _device(name: str) -> Any:
-    """What computes instead of the processor, None: it does. Raises InputError: it cannot."""
-    if name == "cpu":
-        return None
-    from omnikit.weights import convert_torch
-
-    return convert_torch.arithmetic(name)
-
-
-def _load(device: Any, block: Any, began: float) -> tuple[Any, float]:
-    """The arithmetic, ready; and the seconds since began, without those of a first run alone."""
-    if device is not None:
-        return device, time.monotonic() - began
+def _load(block: Any, began: float) -> float:
+    """Make the arithmetic ready; the seconds since began, without those of a first run alone."""
     # Late: numba takes time to import.
-    from omnikit.weights import kernels
+    from omnikit.weights.convert import kernels
 
     imported = time.monotonic() - began
     kept = kernels.warm(block)
-    return kernels, imported if kept else time.monotonic() - began
-
-
-def _convert(device: Any) -> Any:
-    """What converts rows."""
-    from omnikit.weights import convert_rows
-
-    if device is None:
-        return convert_rows.convert
-    from omnikit.weights import convert_torch
-
-    return convert_torch.converter(device)
+    return imported if kept else time.monotonic() - began
 
 
 def _report(options: argparse.Namespace, result: dict[str, Any]) -> int:
@@ -165,11 +143,9 @@ def _report(options: argparse.Namespace, result: dict[str, Any]) -> int:
     return 0
 
 
-def main(argv: Optional[Sequence[str]] = None) -> int:
-    """Command line: see the module's docstring."""
-    example = "python scripts/convert_weights.py --source DeepSeek-R1 --target DeepSeek-R1-W8A8"
-    made = cli.parser(__doc__ or "", example=example)
-    add_config_options(made)
+def arguments(made: argparse.ArgumentParser) -> None:
+    """Add what the command line takes."""
+    add_config(made)
     made.add_argument(
         "--source", metavar="DIR", help="original checkpoint (default: weights.source)"
     )
@@ -185,12 +161,7 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     made.add_argument(
         "--threads", type=_count, metavar="N", help="default: weights.threads, all cores"
     )
-    made.add_argument("--device", choices=("cpu", "cuda"), help="default: weights.device")
-    made.add_argument(
-        "--dry-run", action="store_true", help="sizes, actions and time, nothing more"
-    )
-    made.add_argument("--json", action="store_true", help="print the result as JSON")
-    return cli.run_main(body, made, argv)
+    add(made, "json", dry_run="sizes, actions and time, nothing more")
 
 
 def _count(text: str) -> int:
@@ -198,6 +169,14 @@ def _count(text: str) -> int:
     if count > 1024:
         raise argparse.ArgumentTypeError(f"{text} is more than 1024")
     return count
+
+
+main = Script(
+    __doc__,
+    body,
+    arguments,
+    example="python scripts/convert_weights.py --source DeepSeek-R1 --target DeepSeek-R1-W8A8",
+)
 
 
 if __name__ == "__main__":

@@ -11,20 +11,20 @@ from __future__ import annotations
 
 import argparse
 import sys
-from typing import Optional, Sequence
 
-from omnikit import cli
-from omnikit.config_options import add_config_options, load_config
+from omnikit.front.options import add, add_config, load_config
+from omnikit.front.script import Script
 
 
 def body(options: argparse.Namespace) -> int:
     """Deploy, or with --dry-run show what would be done."""
-    from omnikit import deploy, deploy_steps
+    from omnikit.deploy import deploy
+    from omnikit.deploy import steps as deploy_steps
 
     steps = deploy_steps.choose(options.tags, options.skip_tags)
     config = load_config(options)
     if options.dry_run:
-        from omnikit import plan_report
+        from omnikit.deploy import plan_report
 
         return plan_report.show(config, as_json=False, asked=True, steps=steps)
     wanted = deploy.Options(
@@ -33,21 +33,20 @@ def body(options: argparse.Namespace) -> int:
     return deploy.deploy(config, wanted)
 
 
-def main(argv: Optional[Sequence[str]] = None) -> int:
-    """Command line: see the module's docstring."""
-    made = cli.parser(
-        __doc__ or "", example="python scripts/deploy_environment.py --environment local"
-    )
-    add_config_options(made)
-    made.add_argument("--dry-run", action="store_true", help="show what would be done, do nothing")
+def arguments(made: argparse.ArgumentParser) -> None:
+    """Add what the command line takes."""
+    add_config(made)
+    add(made, "dry-run")
     made.add_argument("--tags", default="", metavar="STEP,…", help="only these steps")
     made.add_argument("--skip-tags", default="", metavar="STEP,…", help="all but these steps")
-    made.add_argument("--yes", action="store_true", help="replace what runs without asking")
+    add(made, yes="replace what runs without asking")
     made.add_argument("--keep", action="store_true", help="after a failed start, stop nothing")
-    made.add_argument(
-        "--json", action="store_true", help="print what happens as JSON lines, the result last"
-    )
-    return cli.run_main(body, made, argv)
+    add(made, json="print what happens as JSON lines, the result last")
+
+
+main = Script(
+    __doc__, body, arguments, example="python scripts/deploy_environment.py --environment local"
+)
 
 
 if __name__ == "__main__":

@@ -12,16 +12,15 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from typing import Optional, Sequence
 
-from omnikit import cli
-from omnikit.config_options import add_config_options, load_config
+from omnikit.front.options import add, add_config, load_config
+from omnikit.front.script import Script
 
 
 def body(options: argparse.Namespace) -> int:
     """Examine and print."""
-    from omnikit import doctor
-    from omnikit.doctor_rules import Limits
+    from omnikit.doctor import doctor
+    from omnikit.doctor.rules import Limits
 
     if options.log:
         return _read(options)
@@ -44,37 +43,39 @@ def _read(options: argparse.Namespace) -> int:
     """Known failures in one log file, or in standard input."""
     from pathlib import Path
 
-    from omnikit import doctor, doctor_findings
-    from omnikit.errors import InputError
+    from hostkit.base.errors import InputError
+    from hostkit.files import regular
+    from omnikit.doctor import doctor, rules
 
     try:
         if options.log == "-":
             text = sys.stdin.read()
         else:
-            text = Path(options.log).read_text(encoding="utf-8", errors="replace")
+            text = regular.text(Path(options.log), errors="replace", largest=sys.maxsize)
     except OSError as error:
         raise InputError(
             f"the log cannot be read: {error.strerror}.",
             where=options.log,
             todo="name a file, or - for standard input",
         ) from error
-    found = doctor_findings.merged(doctor.read_log(options.log, text))
+    found = rules.merged(doctor.read_log(options.log, text))
     if options.json:
         print(json.dumps([one.__dict__ for one in found], indent=1))
     elif found:
-        print(doctor_findings.as_text(options.log, found, [], {}))
+        print(rules.as_text(options.log, found, [], {}))
     else:
         print(f"{options.log}: no known failure")
     return 1 if found else 0
 
 
-def main(argv: Optional[Sequence[str]] = None) -> int:
-    """Command line: see the module's docstring."""
-    made = cli.parser(__doc__ or "", example="python scripts/diagnose_deployment.py -e 2p1d")
-    add_config_options(made)
+def arguments(made: argparse.ArgumentParser) -> None:
+    """Add what the command line takes."""
+    add_config(made)
     made.add_argument("--log", metavar="FILE", help="read this log (- for standard input) instead")
-    made.add_argument("--json", action="store_true", help="print the findings as JSON")
-    return cli.run_main(body, made, argv)
+    add(made, json="print the findings as JSON")
+
+
+main = Script(__doc__, body, arguments, example="python scripts/diagnose_deployment.py -e 2p1d")
 
 
 if __name__ == "__main__":

@@ -13,26 +13,26 @@ import argparse
 import json
 import sys
 from pathlib import Path
-from typing import Any, Optional, Sequence
+from typing import Any
 
-from omnikit import cli
-from omnikit.config_options import add_config_options, load_config
+from omnikit.front.options import add, add_config, load_config
+from omnikit.front.script import Script
 
 _OPTIONS = ("source", "repository", "revision", "checksums", "include", "exclude", "workers")
 
 
 def body(options: argparse.Namespace) -> int:
     """Ask the source, compare, fetch, report."""
-    from omnikit.config import read_secret
-    from omnikit.log import say
-    from omnikit.weights import download
+    from hostkit.base.log import say
+    from omnikit.config.config import read_secret
+    from omnikit.weights.download.job import Job, download
 
     config = load_config(options)
     given = config.settings.weights.download
     changed = {name: getattr(options, name) for name in _OPTIONS if getattr(options, name)}
     given = given.model_copy(update=changed)
     token = read_secret(given.token, "weights.download.token").strip() if given.token else None
-    job = download.Job(
+    job = Job(
         _target(options, config.settings),
         given,
         token,
@@ -40,7 +40,7 @@ def body(options: argparse.Namespace) -> int:
         replace=options.replace,
         dry_run=options.dry_run,
     )
-    result = download.download(job, say)
+    result = download(job, say)
     if options.json:
         print(json.dumps(result, indent=1))
     else:
@@ -49,8 +49,8 @@ def body(options: argparse.Namespace) -> int:
 
 
 def _target(options: argparse.Namespace, settings: Any) -> Path:
-    from omnikit.errors import InputError
-    from omnikit.weights.download_place import expanded
+    from hostkit.base.errors import InputError
+    from omnikit.weights.download.source import expanded
 
     named = options.target or settings.weights.source
     if named is None and settings.model.generate_seed is not None:
@@ -64,8 +64,8 @@ def _target(options: argparse.Namespace, settings: Any) -> Path:
 
 
 def _print(result: dict[str, Any]) -> None:
-    from omnikit.log import table
-    from omnikit.weights.meter import duration, size_text
+    from hostkit.base.log import size_text, table
+    from omnikit.weights.meter import duration
 
     if "needed_bytes" in result and result["dry_run"]:
         rows = [
@@ -95,14 +95,9 @@ def _print(result: dict[str, Any]) -> None:
     print(f"{result['target']}: {told}")
 
 
-def main(argv: Optional[Sequence[str]] = None) -> int:
-    """Command line: see the module's docstring."""
-    example = (
-        "python scripts/download_weights.py --source huggingface"
-        " --repository deepseek-ai/DeepSeek-R1 --target DeepSeek-R1"
-    )
-    made = cli.parser(__doc__ or "", example=example)
-    add_config_options(made)
+def arguments(made: argparse.ArgumentParser) -> None:
+    """Add what the command line takes."""
+    add_config(made)
     made.add_argument(
         "--source",
         metavar="SOURCE",
@@ -123,20 +118,27 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     made.add_argument("--checksums", metavar="FILE", help="as sha256sum writes it")
     made.add_argument("--workers", type=_workers, metavar="N", help="files at the same time")
     made.add_argument("--verify", action="store_true", help="read all files again")
-    made.add_argument(
-        "--replace", action="store_true", help="also files that no download of ours made"
+    add(
+        made,
+        "json",
+        replace="also files that no download of ours made",
+        dry_run="files, sizes and space, fetch nothing",
     )
-    made.add_argument(
-        "--dry-run", action="store_true", help="files, sizes and space, fetch nothing"
-    )
-    made.add_argument("--json", action="store_true", help="print the result as JSON")
-    return cli.run_main(body, made, argv)
 
 
 def _workers(text: str) -> int:
     if not (text.isdecimal() and 1 <= int(text) <= 64):
         raise argparse.ArgumentTypeError(f"found {text}, expected 1 to 64")
     return int(text)
+
+
+main = Script(
+    __doc__,
+    body,
+    arguments,
+    example="python scripts/download_weights.py --source huggingface"
+    " --repository deepseek-ai/DeepSeek-R1 --target DeepSeek-R1",
+)
 
 
 if __name__ == "__main__":

@@ -12,23 +12,24 @@ import argparse
 import json
 import sys
 from pathlib import Path
-from typing import Optional, Sequence
 
-from omnikit import cli
-from omnikit.config_options import add_config_options, chosen, load_config
+from omnikit.front.options import add, add_config, chosen, load_config
+from omnikit.front.script import Script
 
 
 def body(options: argparse.Namespace) -> int:
     """Render and write."""
-    from omnikit import ansible_export, local_setup, ranktables, redact
-    from omnikit.deployment import prepare
-    from omnikit.topology import make_plan
+    from omnikit.deploy import ansible_export
+    from omnikit.prepare import local_setup, ranktables
+    from omnikit.prepare.deployment import prepare
+    from omnikit.topology.topology import make_plan
+    from omnikit.yaml import redact
 
     config = load_config(options)
     plan = make_plan(config)
     found = local_setup.look(config, plan)
     tables = ranktables.remembered(plan.environment) if ranktables.needed(config, plan) else {}
-    deployment = prepare(config, found.inputs, found.proxy, tables)
+    deployment = prepare(config, found.inputs, found.proxy, tables, plan)
     out = options.out or Path("build") / "ansible" / plan.environment
     if options.dry_run:
         for name, data in ansible_export.files(deployment, out, chosen(options)).items():
@@ -46,14 +47,14 @@ def body(options: argparse.Namespace) -> int:
     return 0
 
 
-def main(argv: Optional[Sequence[str]] = None) -> int:
-    """Command line: see the module's docstring."""
-    made = cli.parser(__doc__ or "", example="python scripts/export_ansible.py -e 2p1d")
-    add_config_options(made)
+def arguments(made: argparse.ArgumentParser) -> None:
+    """Add what the command line takes."""
+    add_config(made)
     made.add_argument("--out", type=Path, metavar="DIR", help="default: build/ansible/<name>")
-    made.add_argument("--dry-run", action="store_true", help="print what would be written")
-    made.add_argument("--json", action="store_true", help="print what became of each file as JSON")
-    return cli.run_main(body, made, argv)
+    add(made, dry_run="print what would be written", json="print what became of each file as JSON")
+
+
+main = Script(__doc__, body, arguments, example="python scripts/export_ansible.py -e 2p1d")
 
 
 if __name__ == "__main__":

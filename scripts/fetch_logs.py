@@ -13,10 +13,11 @@ import json
 import re
 import sys
 from pathlib import Path
-from typing import Optional, Sequence
+from typing import Optional
 
-from omnikit import cli
-from omnikit.config_options import add_config_options, load_config
+from hostkit.base import cli
+from omnikit.front.options import add, add_config, load_config
+from omnikit.front.script import Script
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
@@ -31,23 +32,30 @@ def seconds(text: str) -> float:
 
 def body(options: argparse.Namespace) -> int:
     """Fetch and print the summary."""
-    from omnikit import log_fetch
-    from omnikit.layers import PROJECT, shown_path
+    from omnikit.config.layers import PROJECT, shown_path
+    from omnikit.logs import fetch
 
-    wanted = log_fetch.Wanted(
+    config = load_config(options)
+    given, limits = config.settings.paths.local_log_dir, config.settings.logs
+    wanted = fetch.Wanted(
         hosts=options.host,
         instances=options.instance,
         since=options.since or "",
         since_s=seconds(options.since) if options.since else None,
-        max_file_bytes=options.max_mib << 20 if options.max_mib else None,
-        out=options.out or PROJECT / "build" / "logs",
+        max_file_bytes=_bytes(options.max_mib or limits.fetch_file_mib, options.all),
+        max_bytes=_bytes(limits.fetch_mib, options.all),
+        out=options.out or (Path(given).expanduser() if given else PROJECT / "build" / "logs"),
     )
-    fetched = log_fetch.fetch(load_config(options), wanted)
+    fetched = fetch.fetch(config, wanted)
     if options.json:
         print(json.dumps({"folder": str(fetched.folder), **fetched.index}, indent=1))
     else:
         print(f"{fetched.text}\nall of it: {shown_path(fetched.folder)}")
     return 1 if fetched.failed else 0
+
+
+def _bytes(mib: int, everything: bool) -> Optional[int]:
+    return None if everything or not mib else mib << 20
 
 
 def since(text: str) -> str:
@@ -56,31 +64,30 @@ def since(text: str) -> str:
     return text
 
 
-def main(argv: Optional[Sequence[str]] = None) -> int:
-    """Command line: see the module's docstring."""
-    made = cli.parser(__doc__ or "", example="python scripts/fetch_logs.py -e 2p1d --since 2h")
-    add_config_options(made)
-    made.add_argument(
-        "--host", action="append", default=[], metavar="NAME", help="only this host (repeatable)"
-    )
-    made.add_argument(
-        "--instance",
-        action="append",
-        default=[],
-        metavar="NAME",
-        help="only this instance, for example p0 (repeatable)",
-    )
+def arguments(made: argparse.ArgumentParser) -> None:
+    """Add what the command line takes."""
+    add_config(made)
+    add(made, "host", "instance")
     made.add_argument(
         "--since", type=since, metavar="TIME", help="only of the last 30m, 2h, 1d (hosts' clocks)"
     )
     made.add_argument(
-        "--max-mib", type=cli.positive, metavar="N", help="of larger files only the last N MiB"
+        "--max-mib",
+        type=cli.positive,
+        metavar="N",
+        help="of larger files only the last N MiB (default: logs.fetch_file_mib)",
     )
+    made.add_argument("--all", action="store_true", help="all files whole, however large")
     made.add_argument(
-        "--out", type=Path, metavar="DIR", help="where the folder is made (default build/logs)"
+        "--out",
+        type=Path,
+        metavar="DIR",
+        help="where the folder is made (default: paths.local_log_dir, else build/logs)",
     )
-    made.add_argument("--json", action="store_true", help="print the index as JSON")
-    return cli.run_main(body, made, argv)
+    add(made, json="print the index as JSON")
+
+
+main = Script(__doc__, body, arguments, example="python scripts/fetch_logs.py -e 2p1d --since 2h")
 
 
 if __name__ == "__main__":

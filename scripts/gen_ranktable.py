@@ -20,7 +20,7 @@ import sys
 from pathlib import Path
 from typing import Optional, Sequence
 
-from omnikit import cli
+from hostkit.base import cli
 
 EXAMPLE = (
     "scripts/gen_ranktable.py --mode gen --prefill-server-list 0,1,2,3,4,5,6,7 "
@@ -73,14 +73,14 @@ def _seconds(text: str) -> float:
 def _body(options: argparse.Namespace) -> int:
     import json
 
-    from omnikit import ranktable_files
-    from omnikit.log import say
-    from omnikit.ranktable_modes import make
+    from hostkit.base.log import say
+    from hostkit.ranks import files as ranks_files
+    from hostkit.ranks.modes import make
 
     made = make(options)
     for note in made.notes:
         say(f"note: {note}.")
-    states = ranktable_files.save_all(options.save_dir, made.texts(), dry_run=options.dry_run)
+    states = ranks_files.save_all(options.save_dir, made.texts(), dry_run=options.dry_run)
     if options.json:
         files = [{"path": str(options.save_dir / name), "result": states[name]} for name in states]
         result = {"mode": options.mode, "dry_run": options.dry_run, "files": files, **made.facts}

@@ -12,28 +12,36 @@ import argparse
 import json
 import sys
 from pathlib import Path
-from typing import Any, Optional, Sequence
+from typing import Any
 
-from omnikit import cli
+from omnikit.front.options import add
+from omnikit.front.script import Script
 
 
 def body(options: argparse.Namespace) -> int:
     """Read, check by planning, write, report."""
-    from omnikit import config, foreign_format, foreign_write, layers
-    from omnikit.strict_yaml import read_text
-    from omnikit.topology import make_plan
+    from omnikit.config import config, layers
+    from omnikit.foreign import format, write
+    from omnikit.topology.topology import make_plan
+    from omnikit.yaml.strict_yaml import read_text
 
     source = Path(options.file).expanduser()
     shown = layers.shown_path(source)
     text = read_text(source, shown)
-    kind = foreign_format.expect(text, shown)
-    layout = foreign_format.read_layout(text, shown, layers.ENVIRONMENT)
-    tree = layout.tree()
-    make_plan(config.load(None, [str(source)], environ={}))
-    made = foreign_write.environment(tree, shown, kind)
+    kind = format.expect(text, shown)
+    layout = format.read_layout(text, shown, layers.ENVIRONMENT)
+    files = [source, *(Path(file).expanduser() for file in options.vars)]
+    for file in files[1:]:
+        shown_file = layers.shown_path(file)
+        more = format.read_variables(read_text(file, shown_file), shown_file, layers.ENVIRONMENT)
+        layout.settings.update(more.settings)
+        layout.notes += more.notes
+    loaded = config.load(None, [str(file) for file in files], environ={})
+    plan, tree = make_plan(loaded), layout.tree()
+    made = write.environment(tree, shown, kind)
     out = Path(options.out).expanduser() if options.out else _default(source)
     state = "not written" if options.dry_run else _write(out, made, options.force)
-    left = foreign_write.left_out(tree)
+    left = write.left_out(tree)
     report: dict[str, Any] = {
         "source": shown,
         "kind": kind,
@@ -46,7 +54,7 @@ def body(options: argparse.Namespace) -> int:
             {"hosts": one.hosts, "origin": str(one.origin), "file": one.file, "todo": one.command}
             for one in left
         ],
-        "without_effect": layout.notes,
+        "without_effect": [*loaded.notes, *plan.notes],
     }
     if options.json:
         print(json.dumps(report, indent=1, ensure_ascii=False))
@@ -57,18 +65,19 @@ def body(options: argparse.Namespace) -> int:
 
 
 def _default(source: Path) -> Path:
-    from omnikit.layers import PROJECT
+    from omnikit.config.layers import PROJECT
 
     return PROJECT / "configs" / "environments" / f"{source.stem}.yaml"
 
 
 def _write(out: Path, text: str, force: bool) -> str:
     """Write the file whole. Returns what was done. Raises InputError."""
-    from omnikit.errors import InputError
+    from hostkit.base.errors import InputError
+    from hostkit.files import regular
 
     beside = out.with_name(f".{out.name}.new")
     try:
-        old = out.read_text(encoding="utf-8") if out.exists() else None
+        old = regular.text(out) if out.exists() else None
         if old == text:
             return "unchanged"
         if old is not None and not force:
@@ -90,7 +99,7 @@ def _write(out: Path, text: str, force: bool) -> str:
 
 def _say(report: dict[str, Any]) -> None:
     """What a person wants to know, on standard error where standard output has the file."""
-    from omnikit.log import say
+    from hostkit.base.log import say
 
     say(
         f"{report['source']}: {report['kind']}; prefill instances: {report['prefill_instances']},"
@@ -107,21 +116,33 @@ def _say(report: dict[str, Any]) -> None:
         say(f"next: python scripts/show_plan.py --environment {report['file']}")
 
 
-def main(argv: Optional[Sequence[str]] = None) -> int:
-    """Command line: see the module's docstring."""
-    made = cli.parser(
-        __doc__ or "", example="python scripts/import_config.py omni_infer_deployment.yml --dry-run"
-    )
+def arguments(made: argparse.ArgumentParser) -> None:
+    """Add what the command line takes."""
     made.add_argument("file", metavar="FILE", help="omni_infer_deployment.yml or an inventory")
+    made.add_argument(
+        "--vars",
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="playbook of omni-infer, or its variables (NAME: value); repeatable",
+    )
     made.add_argument(
         "--out", metavar="FILE", help="default: configs/environments/<name of FILE>.yaml"
     )
     made.add_argument("--force", action="store_true", help="replace a different file at --out")
-    made.add_argument(
-        "--dry-run", action="store_true", help="print the environment file, write nothing"
+    add(
+        made,
+        dry_run="print the environment file, write nothing",
+        json="print what was done as JSON",
     )
-    made.add_argument("--json", action="store_true", help="print what was done as JSON")
-    return cli.run_main(body, made, argv)
+
+
+main = Script(
+    __doc__,
+    body,
+    arguments,
+    example="python scripts/import_config.py omni_infer_deployment.yml --dry-run",
+)
 
 
 if __name__ == "__main__":

@@ -11,19 +11,18 @@ import argparse
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Optional, Sequence
+from typing import TYPE_CHECKING
 
-from omnikit import cli
-from omnikit.config_options import add_config_options, load_config
-from omnikit.log import say
+from hostkit.base.log import say
+from omnikit.front.options import add, add_config, load_config
+from omnikit.front.script import Script
 
 if TYPE_CHECKING:
-    from omnikit.engine_install import Options
+    from omnikit.engine.install import Options
 
 
-def main(argv: Optional[Sequence[str]] = None) -> int:
-    """Parse and run."""
-    made = cli.parser(str(__doc__), example="scripts/install_engine.py --venv build/engine-cpu")
+def arguments(made: argparse.ArgumentParser) -> None:
+    """Add what the command line takes."""
     made.add_argument("--venv", type=Path, help="folder (setting engine.venv)")
     made.add_argument("--python", metavar="PY", help="interpreter (setting engine.python)")
     made.add_argument(
@@ -40,21 +39,19 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
         help="read no configuration, which needs no third-party package; needs --venv and"
         " --requirements (for images)",
     )
-    made.add_argument("--dry-run", action="store_true", help="print the commands, do nothing")
-    made.add_argument("--json", action="store_true", help="print the result as JSON")
-    add_config_options(made)
-    return cli.run_main(_body, made, argv)
+    add(made, "json", dry_run="print the commands, do nothing")
+    add_config(made)
 
 
 def _body(given: argparse.Namespace) -> int:
-    from omnikit import engine_install
+    from omnikit.engine import install
 
     places, options = _standalone(given) if given.standalone else _configured(given)
     commands: list[str] = []
     if given.dry_run:
-        found, commands = engine_install.describe(**places, options=options)
+        found, commands = install.describe(**places, options=options)
     else:
-        found = engine_install.install(**places, options=options, say=say)
+        found = install.install(**places, options=options, say=say)
     result = "unchanged" if found.state == "ready" else "installed"
     if given.dry_run and commands:
         result = "would be installed"
@@ -74,8 +71,8 @@ def _body(given: argparse.Namespace) -> int:
 
 def _standalone(given: argparse.Namespace) -> tuple[dict[str, Path], Options]:
     """Places and options out of the command line alone."""
-    from omnikit.engine_install import Options
-    from omnikit.errors import InputError
+    from hostkit.base.errors import InputError
+    from omnikit.engine.install import Options
 
     if not given.venv or not given.requirements:
         raise InputError("--standalone needs --venv and --requirements.")
@@ -87,9 +84,9 @@ def _standalone(given: argparse.Namespace) -> tuple[dict[str, Path], Options]:
 
 def _configured(given: argparse.Namespace) -> tuple[dict[str, Path], Options]:
     """Places and options out of the configuration; what the command line says goes first."""
-    from omnikit.engine_install import Options
-    from omnikit.errors import InputError
-    from omnikit.topology import resolve_path
+    from hostkit.base.errors import InputError
+    from omnikit.engine.install import Options
+    from omnikit.topology.topology import resolve_path
 
     engine = load_config(given).settings.engine
     places = {}
@@ -105,6 +102,15 @@ def _configured(given: argparse.Namespace) -> tuple[dict[str, Path], Options]:
         torch_index=given.torch_index or engine.torch_index,
         disk_mib=engine.install_disk_mib,
     )
+
+
+main = Script(
+    __doc__,
+    _body,
+    arguments,
+    example="scripts/install_engine.py --venv build/engine-cpu",
+    bare=lambda given: given.standalone,
+)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Find the software of the PD proxy on this machine, or install it; says which kind runs and why.
 
-Runs on the host of the proxy. As root on Debian and Ubuntu it installs nginx and its njs module
+Runs on the host of the proxy. As root on Debian and Ubuntu it installs nginx and its Lua module
 from the system's packages, without starting or enabling the distribution's own nginx service.
 Where that is not to be had it installs vllm-router into a virtual environment of its own (--venv).
 A second run changes nothing.
@@ -14,37 +14,31 @@ import dataclasses
 import json
 import sys
 from pathlib import Path
-from typing import Optional, Sequence
 
-from omnikit import cli, log, proxy_install
+from hostkit.base import log
+from omnikit.fleet import apt
+from omnikit.front.options import add
+from omnikit.front.script import Script, always_bare
+from omnikit.proxy import install
 
-APT_LOCK_TIMEOUT_S = 120
 
-
-def options() -> argparse.ArgumentParser:
-    """The command line."""
-    made = cli.parser(
-        __doc__ or "", example="python3 scripts/install_proxy.py --venv build/vllm-router"
-    )
-    made.add_argument(
-        "--kind", choices=proxy_install.KINDS, default="auto", help="default: %(default)s"
-    )
+def arguments(made: argparse.ArgumentParser) -> None:
+    """Add what the command line takes."""
+    made.add_argument("--kind", choices=install.KINDS, default="auto", help="default: %(default)s")
     made.add_argument("--venv", type=Path, metavar="DIR", help="where vllm-router is or goes")
     made.add_argument(
         "--lock-timeout",
         type=int,
-        default=APT_LOCK_TIMEOUT_S,
+        default=apt.LOCK_TIMEOUT_S,
         metavar="SECONDS",
         help="how long to wait for another apt-get to end (default: %(default)s)",
     )
-    made.add_argument("--dry-run", action="store_true", help="say what would be done, do nothing")
-    made.add_argument("--json", action="store_true", help="the result as one JSON object")
-    return made
+    add(made, "dry-run", json="the result as one JSON object")
 
 
 def body(given: argparse.Namespace) -> int:
     """Look, install if need be, report."""
-    outcome = proxy_install.install(
+    outcome = install.install(
         given.kind,
         given.venv.absolute() if given.venv else None,
         dry_run=given.dry_run,
@@ -59,8 +53,13 @@ def body(given: argparse.Namespace) -> int:
     return 0
 
 
-def main(argv: Optional[Sequence[str]] = None) -> int:
-    return cli.run_main(body, options(), argv)
+main = Script(
+    __doc__,
+    body,
+    arguments,
+    example="python3 scripts/install_proxy.py --venv build/vllm-router",
+    bare=always_bare,
+)
 
 
 if __name__ == "__main__":

@@ -9,22 +9,23 @@ others are ended and the exit status is 1. Running it again while the first runs
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from pathlib import Path
 from typing import Optional, Sequence
 
-from omnikit import cli
-from omnikit.errors import InputError
+from hostkit.base import cli
+from hostkit.base.errors import InputError
 
 
 def body(options: argparse.Namespace) -> int:
     """Check what is asked for, then hand over to the supervisor."""
-    from omnikit import host_records, supervisor
-    from omnikit.run import show
+    from hostkit.base import records
+    from hostkit.base.run import show
+    from hostkit.files import regular
+    from hostkit.nodes import proxy_run, supervisor
 
     try:
-        host = json.loads(options.host_file.read_text())
+        host = regular.parsed(options.host_file)
     except (OSError, ValueError) as error:
         raise InputError(
             f"cannot read the host file: {error}.",
@@ -35,12 +36,14 @@ def body(options: argparse.Namespace) -> int:
     if node is None:
         names = ", ".join(entry["name"] for entry in host["nodes"])
         raise InputError(f"there is no node {options.node!r}, found: {names}.", where="--node")
+    if "programs" in node:
+        node = proxy_run.with_program(node)
     if options.dry_run:
         for server in node["servers"]:
             print(show(server["argv"]))
         return 0
-    record = host_records.read_record(Path(host["work_dir"]) / "state", options.node)
-    if record and host_records.alive(record["supervisor"]):
+    record = records.read_record(Path(host["work_dir"]) / "state", options.node)
+    if record and records.alive(record["supervisor"]):
         raise InputError(
             f"{options.node} runs already, supervised by pid {record['supervisor']['pid']}.",
             where="--node",

@@ -40,9 +40,11 @@ main() {
   check 'ruff format' "$bin/ruff" format --check --diff .
   check 'ruff check' "$bin/ruff" check .
   check 'mypy' "$bin/mypy"
-  check 'shellcheck' "$bin/shellcheck" "${shell_files[@]}"
+  PYTHONPATH=scripts check 'import-linter' "$bin/lint-imports"
+  check 'shellcheck' shellcheck "${shell_files[@]}"
   check 'hadolint' "$bin/hadolint" --config docker/.hadolint.yaml docker/*/Dockerfile
-  check 'yamllint' "$bin/yamllint" --strict configs scripts/fleet .yamllint.yaml
+  check 'yamllint' "$bin/yamllint" --strict configs docs mkdocs.yml scripts/fleet \
+    .yamllint.yaml
   if [ -x "$bin/ansible-lint" ]; then
     check 'ansible-lint' "$bin/ansible-lint" --offline --profile production \
       scripts/fleet/*.yml

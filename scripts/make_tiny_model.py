@@ -12,21 +12,18 @@ import argparse
 import json
 import sys
 from pathlib import Path
-from typing import Optional, Sequence
 
-from omnikit import cli
-from omnikit.log import say
+from hostkit.base.log import say
+from omnikit.front.options import add
+from omnikit.front.script import Script, always_bare
 
 
-def main(argv: Optional[Sequence[str]] = None) -> int:
-    """Parse and run."""
-    made = cli.parser(str(__doc__), example="scripts/make_tiny_model.py --out build/models/tiny")
+def arguments(made: argparse.ArgumentParser) -> None:
+    """Add what the command line takes."""
     made.add_argument("--out", required=True, type=Path, help="folder of the model")
     made.add_argument("--seed", type=_seed, default=0, help="of the random weights (default 0)")
     made.add_argument("--force", action="store_true", help="rewrite, also in a foreign folder")
-    made.add_argument("--dry-run", action="store_true", help="say what would be done")
-    made.add_argument("--json", action="store_true", help="print the result as JSON")
-    return cli.run_main(_body, made, argv)
+    add(made, "json", dry_run="say what would be done")
 
 
 def _seed(text: str) -> int:
@@ -37,7 +34,7 @@ def _seed(text: str) -> int:
 
 
 def _body(options: argparse.Namespace) -> int:
-    from omnikit import tiny_model
+    from omnikit.engine import tiny_model
 
     if options.dry_run:
         found = tiny_model.look(options.out, options.seed, force=options.force)
@@ -59,6 +56,16 @@ _RESULTS = {
     "foreign": "rewritten",
     "unchanged": "unchanged",
 }
+
+
+main = Script(
+    __doc__,
+    _body,
+    arguments,
+    example="scripts/make_tiny_model.py --out build/models/tiny",
+    bare=always_bare,
+)
+
 
 if __name__ == "__main__":
     sys.exit(main())

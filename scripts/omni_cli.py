@@ -11,42 +11,42 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
-from typing import Optional, Sequence
 
-from omnikit import cli
-from omnikit.errors import InputError
+from hostkit.base.errors import InputError
+from omnikit.front.script import Script
 
-DEFAULT_FILE = "omni_infer_deployment.yml"
+# The newer omni_cli of v0.4.1 has the same in JSON.
+DEFAULT_FILES = ("omni_infer_deployment.yml", "omni_infer_deployment.json")
 
 
 def body(options: argparse.Namespace) -> int:
     """One of the three verbs."""
-    from omnikit import config as configuration
+    from omnikit.config import config as config_config
 
-    file = Path(options.file)
+    there = [name for name in DEFAULT_FILES if Path(name).is_file()]
+    file = Path(options.file or [*there, *DEFAULT_FILES][0])
     if not file.is_file():
         raise InputError("there is no such file.", where=str(file), todo="name it, or cd to it")
-    config = configuration.load(str(file.absolute()), (), options.set)
+    config = config_config.load(str(file.absolute()), (), options.set)
     if options.verb == "serve":
-        from omnikit import deploy
+        from omnikit.deploy import deploy
 
         return deploy.deploy(config, deploy.Options(yes=options.yes))
     if options.verb == "status":
-        from omnikit import status
+        from omnikit.deploy import status
 
         found = status.collect(config)
         print(status.as_text(found))
         return 0 if found["ok"] else 1
-    from omnikit import stop
+    from omnikit.deploy import stop
 
     done = stop.stop(config, set())
     print("\n".join(f"{name}: {what}" for name, what in done.items()) or "nothing to stop")
     return 0
 
 
-def main(argv: Optional[Sequence[str]] = None) -> int:
-    """Command line: see the module's docstring."""
-    made = cli.parser(__doc__ or "", example=f"omni_cli serve {DEFAULT_FILE}")
+def arguments(made: argparse.ArgumentParser) -> None:
+    """Add what the command line takes."""
     made.prog = "omni_cli"
     verbs = made.add_subparsers(dest="verb", required=True, metavar="serve|status|stop")
     for name, text in (
@@ -56,18 +56,19 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     ):
         verb = verbs.add_parser(name, help=text, description=text, allow_abbrev=False)
         if name == "serve":
-            verb.add_argument("file", metavar="FILE", help="omni_infer_deployment.yml")
+            verb.add_argument("file", metavar="FILE", help=" or ".join(DEFAULT_FILES))
             verb.add_argument("--yes", action="store_true", help="replace what runs without asking")
         else:
             verb.add_argument(
                 "--config",
                 dest="file",
-                default=DEFAULT_FILE,
                 metavar="FILE",
-                help=f"default: {DEFAULT_FILE}",
+                help=f"default: {' or '.join(DEFAULT_FILES)}",
             )
         verb.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="setting")
-    return cli.run_main(body, made, argv)
+
+
+main = Script(__doc__, body, arguments, example=f"omni_cli serve {DEFAULT_FILES[0]}")
 
 
 if __name__ == "__main__":

@@ -12,36 +12,40 @@ import argparse
 import json
 import sys
 from pathlib import Path
-from typing import Optional, Sequence
 
-from omnikit import cli
+from omnikit.front.options import add
+from omnikit.front.script import Script, always_bare
 
 
-def main(argv: Optional[Sequence[str]] = None) -> int:
-    """Command line: see the module's docstring."""
-    made = cli.parser(
-        str(__doc__), example="scripts/prepare_checkpoint.py --dir /data/models/DeepSeek-R1"
-    )
+def arguments(made: argparse.ArgumentParser) -> None:
+    """Add what the command line takes."""
     made.add_argument("--dir", required=True, type=Path, help="folder of the checkpoint")
     made.add_argument("--revert", action="store_true", help="put the originals back")
-    made.add_argument("--dry-run", action="store_true", help="show the differences, do nothing")
-    made.add_argument("--json", action="store_true", help="print the result as JSON")
-    return cli.run_main(_body, made, argv)
+    add(made, "json", dry_run="show the differences, do nothing")
 
 
 def _body(options: argparse.Namespace) -> int:
-    from omnikit.weights import checkpoint_edits, edited_files
+    from omnikit.weights.msmodelslim import edited_files, edits
 
-    edits = checkpoint_edits.before()
+    wanted = edits.before()
     planned = edited_files.plan_revert if options.revert else edited_files.plan
-    changes = planned(options.dir, edits)
+    changes = planned(options.dir, wanted)
     if not options.dry_run:
         edited_files.apply(changes)
     if options.json:
-        print(json.dumps(checkpoint_edits.data(options.dir, changes, would=options.dry_run)))
+        print(json.dumps(edited_files.data(options.dir, changes, would=options.dry_run)))
     else:
-        print(checkpoint_edits.told(changes, would=options.dry_run))
+        print(edited_files.told(changes, would=options.dry_run))
     return 0
+
+
+main = Script(
+    __doc__,
+    _body,
+    arguments,
+    example="scripts/prepare_checkpoint.py --dir /data/models/DeepSeek-R1",
+    bare=always_bare,
+)
 
 
 if __name__ == "__main__":

@@ -17,38 +17,29 @@ import argparse
 import json
 import sys
 from pathlib import Path
-from typing import Any, Optional, Sequence
+from typing import Any
 
-from omnikit import cli
-from omnikit.config_options import add_config_options, load_config
-
-
-def positive(text: str) -> int:
-    """A whole number above 0."""
-    if not text.isascii() or not text.isdigit() or int(text) == 0:
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number above 0")
-    return int(text)
+from hostkit.base import cli
+from omnikit.front.options import add, add_config, load_config
+from omnikit.front.script import Script
 
 
 def body(options: argparse.Namespace) -> int:
     """Check, record, print."""
-    from omnikit import profile_choice, profile_run, profile_summary
-    from omnikit.layers import shown_path
-    from omnikit.log import say
+    from hostkit.base.log import say
+    from omnikit.config.layers import shown_path
+    from omnikit.profile import recording
+    from omnikit.profile import summary as profile_summary
 
-    wanted = profile_choice.Options(
+    wanted = recording.Options(
         options.role, options.instance, options.steps, options.token_threshold
     )
     now = load_config(options)
-    on, nodes = profile_choice.profiled(
-        options.environment, options.config, options.set, now, wanted
-    )
-    work = profile_run.Work(now, on, nodes)
+    on, nodes = recording.profiled(options.environment, options.config, options.set, now, wanted)
+    work = recording.Work(now, on, nodes)
     if options.dry_run:
-        would = profile_run.dry_run(work, options.out)
-        print(
-            json.dumps(would, indent=1) if options.json else "\n".join(profile_run.as_lines(would))
-        )
+        would = recording.dry_run(work, options.out)
+        print(json.dumps(would, indent=1) if options.json else "\n".join(recording.as_lines(would)))
         return 0
 
     def show(folder: Path, summary: dict[str, Any]) -> None:
@@ -58,47 +49,52 @@ def body(options: argparse.Namespace) -> int:
             text = profile_summary.as_text(summary)
             print(f"{text}\n\nall of it: {shown_path(folder)}", flush=True)
 
-    summary = profile_run.profile(work, options.out, options.yes, show)
+    summary = recording.profile(work, options.out, options.yes, show)
     if summary["faults"]:
         say(f"error: {len(summary['faults'])} faults; the profile is not complete")
         say("  What to do: read them above; more requests: --set profiling.requests=N")
     return 1 if summary["faults"] else 0
 
 
-def main(argv: Optional[Sequence[str]] = None) -> int:
-    """Command line: see the module's docstring."""
-    example = "python scripts/profile_servers.py -e 2p1d --role prefill --instance p0 --steps 10"
-    made = cli.parser(__doc__ or "", example=example)
-    add_config_options(made)
+def arguments(made: argparse.ArgumentParser) -> None:
+    """Add what the command line takes."""
+    add_config(made)
     made.add_argument(
         "--role",
         choices=("prefill", "decode", "colocated", "all"),
         default="all",
         help="only instances of this role (default: all)",
     )
+    add(made, "instance")
     made.add_argument(
-        "--instance",
-        action="append",
-        default=[],
-        metavar="NAME",
-        help="only this one, for example p0 (repeatable)",
-    )
-    made.add_argument(
-        "--steps", type=positive, metavar="N", help="engine steps (default: profiling.steps)"
+        "--steps", type=cli.positive, metavar="N", help="engine steps (default: profiling.steps)"
     )
     made.add_argument(
         "--token-threshold",
-        type=positive,
+        type=cli.positive,
         metavar="N",
         help="omni-infer: begin with a step of so many tokens (default: profiling.token_threshold)",
     )
     made.add_argument(
-        "--out", type=Path, metavar="DIR", help="where the folder is made (default: see README)"
+        "--out",
+        type=Path,
+        metavar="DIR",
+        help="where the folder is made (default: build/control/NAME/profiles)",
     )
-    made.add_argument("--yes", action="store_true", help="do not ask before servers are restarted")
-    made.add_argument("--dry-run", action="store_true", help="show what would be done, do nothing")
-    made.add_argument("--json", action="store_true", help="print the summary as JSON")
-    return cli.run_main(body, made, argv)
+    add(
+        made,
+        "dry-run",
+        yes="do not ask before servers are restarted",
+        json="print the summary as JSON",
+    )
+
+
+main = Script(
+    __doc__,
+    body,
+    arguments,
+    example="python scripts/profile_servers.py -e 2p1d --role prefill --instance p0 --steps 10",
+)
 
 
 if __name__ == "__main__":

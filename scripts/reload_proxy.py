@@ -11,15 +11,14 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from typing import Optional, Sequence
 
-from omnikit import cli
-from omnikit.config_options import add_config_options, load_config
+from omnikit.front.options import add, add_config, load_config
+from omnikit.front.script import Script
 
 
 def body(options: argparse.Namespace) -> int:
     """Reload and print what became of the proxy."""
-    from omnikit import roll
+    from omnikit.deploy import roll
 
     done = roll.reload_proxy(load_config(options))
     if options.json:
@@ -29,12 +28,13 @@ def body(options: argparse.Namespace) -> int:
     return 0
 
 
-def main(argv: Optional[Sequence[str]] = None) -> int:
-    """Command line: see the module's docstring."""
-    made = cli.parser(__doc__ or "", example="python scripts/reload_proxy.py -e 2p1d")
-    add_config_options(made)
-    made.add_argument("--json", action="store_true", help="print what became of it as JSON")
-    return cli.run_main(body, made, argv)
+def arguments(made: argparse.ArgumentParser) -> None:
+    """Add what the command line takes."""
+    add_config(made)
+    add(made, json="print what became of it as JSON")
+
+
+main = Script(__doc__, body, arguments, example="python scripts/reload_proxy.py -e 2p1d")
 
 
 if __name__ == "__main__":

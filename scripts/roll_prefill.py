@@ -10,16 +10,15 @@ from __future__ import annotations
 
 import argparse
 import sys
-from typing import Optional, Sequence
 
-from omnikit import cli
-from omnikit.config_options import add_config_options, load_config
+from omnikit.front.options import add, add_config, load_config
+from omnikit.front.script import Script
 
 
 def body(options: argparse.Namespace) -> int:
     """Roll, or with --dry-run say what would be done."""
-    from omnikit import roll
-    from omnikit.deploy import Options
+    from omnikit.deploy import roll
+    from omnikit.deploy.deploy import Options
 
     config = load_config(options)
     if options.dry_run:
@@ -28,22 +27,15 @@ def body(options: argparse.Namespace) -> int:
     return roll.roll(config, options.instance, Options(as_json=options.json))
 
 
-def main(argv: Optional[Sequence[str]] = None) -> int:
-    """Command line: see the module's docstring."""
-    made = cli.parser(__doc__ or "", example="python scripts/roll_prefill.py -e 2p1d --instance p0")
-    add_config_options(made)
-    made.add_argument(
-        "--instance",
-        action="append",
-        default=[],
-        metavar="NAME",
-        help="only this one, for example p0 (may be repeated)",
-    )
-    made.add_argument("--dry-run", action="store_true", help="show what would be done, do nothing")
-    made.add_argument(
-        "--json", action="store_true", help="print what happens as JSON lines, the result last"
-    )
-    return cli.run_main(body, made, argv)
+def arguments(made: argparse.ArgumentParser) -> None:
+    """Add what the command line takes."""
+    add_config(made)
+    add(made, "instance", "dry-run", json="print what happens as JSON lines, the result last")
+
+
+main = Script(
+    __doc__, body, arguments, example="python scripts/roll_prefill.py -e 2p1d --instance p0"
+)
 
 
 if __name__ == "__main__":

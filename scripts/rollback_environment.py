@@ -10,15 +10,15 @@ from __future__ import annotations
 
 import argparse
 import sys
-from typing import Optional, Sequence
 
-from omnikit import cli
-from omnikit.config_options import add_config_options, load_config
+from omnikit.front.options import add, add_config, load_config
+from omnikit.front.script import Script
 
 
 def body(options: argparse.Namespace) -> int:
     """Go back, or with --dry-run say what to."""
-    from omnikit import deploy, releases
+    from omnikit.deploy import deploy
+    from omnikit.runs import releases
 
     config = load_config(options)
     if options.dry_run:
@@ -29,20 +29,22 @@ def body(options: argparse.Namespace) -> int:
     return deploy.rollback(config, options.to, wanted)
 
 
-def main(argv: Optional[Sequence[str]] = None) -> int:
-    """Command line: see the module's docstring."""
-    made = cli.parser(
-        __doc__ or "", example="python scripts/rollback_environment.py -e 2p1d --to 7"
-    )
-    add_config_options(made)
+def arguments(made: argparse.ArgumentParser) -> None:
+    """Add what the command line takes."""
+    add_config(made)
     made.add_argument("--to", type=int, metavar="NUMBER", help="a release of invoke releases")
-    made.add_argument("--yes", action="store_true", help="replace what runs without asking")
+    add(made, yes="replace what runs without asking")
     made.add_argument("--keep", action="store_true", help="after a failed start, stop nothing")
-    made.add_argument("--dry-run", action="store_true", help="show the release, do nothing")
-    made.add_argument(
-        "--json", action="store_true", help="print what happens as JSON lines, the result last"
+    add(
+        made,
+        dry_run="show the release, do nothing",
+        json="print what happens as JSON lines, the result last",
     )
-    return cli.run_main(body, made, argv)
+
+
+main = Script(
+    __doc__, body, arguments, example="python scripts/rollback_environment.py -e 2p1d --to 7"
+)
 
 
 if __name__ == "__main__":

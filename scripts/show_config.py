@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import argparse
 import sys
-from typing import Optional, Sequence
 
-from omnikit import cli
-from omnikit.config_options import add_config_options, load_config
+from omnikit.front.options import add, add_config, load_config
+from omnikit.front.script import Script
 
 
 def body(options: argparse.Namespace) -> int:
@@ -21,15 +20,15 @@ def body(options: argparse.Namespace) -> int:
         return _schema(options.schema)
     config = load_config(options)
 
-    from omnikit import config_report
+    from omnikit.config import report
 
-    found = config_report.leaves(config, changed=options.changed)
+    found = report.leaves(config, changed=options.changed)
     if options.json:
-        text = config_report.as_json(found, origins=options.origin)
+        text = report.as_json(found, origins=options.origin)
     elif options.origin:
-        text = config_report.with_origins(found)
+        text = report.with_origins(found)
     else:
-        text = config_report.as_yaml(config_report.nested(found))
+        text = report.as_yaml(report.nested(found))
     sys.stdout.write(text)
     return 0
 
@@ -38,8 +37,8 @@ def _schema(target: str) -> int:
     import json
     from pathlib import Path
 
-    from omnikit import json_schema
-    from omnikit.errors import InputError
+    from hostkit.base.errors import InputError
+    from omnikit.config import json_schema
 
     text = json.dumps(json_schema.input_schema(), indent=1, ensure_ascii=False) + "\n"
     if target == "-":
@@ -58,12 +57,9 @@ def _schema(target: str) -> int:
     return 0
 
 
-def main(argv: Optional[Sequence[str]] = None) -> int:
-    """Command line: see the module's docstring."""
-    made = cli.parser(
-        __doc__ or "", example="python scripts/show_config.py --environment 2p1d --origin --changed"
-    )
-    add_config_options(made)
+def arguments(made: argparse.ArgumentParser) -> None:
+    """Add what the command line takes."""
+    add_config(made)
     made.add_argument("--origin", action="store_true", help="show where each value came from")
     made.add_argument(
         "--changed", action="store_true", help="only what differs from configs/defaults.yaml"
@@ -75,8 +71,15 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
         metavar="FILE",
         help="write the JSON Schema of settings files instead (to standard output without FILE)",
     )
-    made.add_argument("--json", action="store_true", help="print the settings as JSON")
-    return cli.run_main(body, made, argv)
+    add(made, json="print the settings as JSON")
+
+
+main = Script(
+    __doc__,
+    body,
+    arguments,
+    example="python scripts/show_config.py --environment 2p1d --origin --changed",
+)
 
 
 if __name__ == "__main__":

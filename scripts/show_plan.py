@@ -9,15 +9,14 @@ from __future__ import annotations
 
 import argparse
 import sys
-from typing import Optional, Sequence
 
-from omnikit import cli
-from omnikit.config_options import add_config_options, load_config
+from omnikit.front.options import add, add_config, load_config
+from omnikit.front.script import Script
 
 
 def body(options: argparse.Namespace) -> int:
     """Plan and print."""
-    from omnikit import plan_report
+    from omnikit.deploy import plan_report
 
     return plan_report.show(
         load_config(options),
@@ -28,15 +27,16 @@ def body(options: argparse.Namespace) -> int:
     )
 
 
-def main(argv: Optional[Sequence[str]] = None) -> int:
-    """Command line: see the module's docstring."""
-    made = cli.parser(__doc__ or "", example="python scripts/show_plan.py --environment 2p1d")
-    add_config_options(made)
+def arguments(made: argparse.ArgumentParser) -> None:
+    """Add what the command line takes."""
+    add_config(made)
     made.add_argument("--commands", action="store_true", help="print every command in full")
     made.add_argument("--files", action="store_true", help="print every rendered file in full")
     made.add_argument("--live", action="store_true", help="ask every host now, over SSH too")
-    made.add_argument("--json", action="store_true", help="print the plan as JSON")
-    return cli.run_main(body, made, argv)
+    add(made, json="print the plan as JSON")
+
+
+main = Script(__doc__, body, arguments, example="python scripts/show_plan.py --environment 2p1d")
 
 
 if __name__ == "__main__":

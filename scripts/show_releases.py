@@ -9,15 +9,14 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from typing import Optional, Sequence
 
-from omnikit import cli
-from omnikit.config_options import add_config_options, load_config
+from omnikit.front.options import add, add_config, load_config
+from omnikit.front.script import Script
 
 
 def body(options: argparse.Namespace) -> int:
     """Print the table, or everything as JSON."""
-    from omnikit import releases
+    from omnikit.runs import releases
 
     environment = load_config(options).environment
     known = releases.all_of(environment)
@@ -30,12 +29,13 @@ def body(options: argparse.Namespace) -> int:
     return 0
 
 
-def main(argv: Optional[Sequence[str]] = None) -> int:
-    """Command line: see the module's docstring."""
-    made = cli.parser(__doc__ or "", example="python scripts/show_releases.py -e 2p1d")
-    add_config_options(made)
-    made.add_argument("--json", action="store_true", help="print everything as JSON")
-    return cli.run_main(body, made, argv)
+def arguments(made: argparse.ArgumentParser) -> None:
+    """Add what the command line takes."""
+    add_config(made)
+    add(made, json="print everything as JSON")
+
+
+main = Script(__doc__, body, arguments, example="python scripts/show_releases.py -e 2p1d")
 
 
 if __name__ == "__main__":

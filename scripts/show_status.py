@@ -12,20 +12,18 @@ import argparse
 import json
 import sys
 import time
-from typing import TYPE_CHECKING, Optional, Sequence
+from typing import TYPE_CHECKING
 
-from omnikit import cli
-from omnikit.config_options import add_config_options, load_config
+from omnikit.front.options import add, add_config, load_config
+from omnikit.front.script import Script
 
 if TYPE_CHECKING:
-    from omnikit.config import Config
-
-_CLEAR = "\x1b[H\x1b[2J"  # of a terminal: cursor home, then clear
+    from omnikit.config.config import Config
 
 
 def body(options: argparse.Namespace) -> int:
     """Observe and print."""
-    from omnikit import status
+    from omnikit.deploy import status
 
     config = load_config(options)
     if options.watch:
@@ -37,25 +35,27 @@ def body(options: argparse.Namespace) -> int:
 
 def _watch(config: Config) -> int:
     """Print the state again and again until Ctrl-C."""
-    from omnikit import health, status
+    from hostkit.base import health, log
+    from omnikit.deploy import status
 
-    terminal = sys.stdout.isatty()
     while True:
         shown = status.as_text(status.collect(config))
         at = time.strftime("%H:%M:%S")
-        print(f"{_CLEAR if terminal else ''}{at}\n{shown}", flush=True)
+        log.clear_screen()
+        print(f"{at}\n{shown}", flush=True)
         health.wait_until(
             lambda: False, config.settings.fleet.watch_s, config.settings.fleet.watch_s
         )
 
 
-def main(argv: Optional[Sequence[str]] = None) -> int:
-    """Command line: see the module's docstring."""
-    made = cli.parser(__doc__ or "", example="python scripts/show_status.py --environment local")
-    add_config_options(made)
+def arguments(made: argparse.ArgumentParser) -> None:
+    """Add what the command line takes."""
+    add_config(made)
     made.add_argument("--watch", action="store_true", help="again and again, until Ctrl-C")
-    made.add_argument("--json", action="store_true", help="print everything as JSON")
-    return cli.run_main(body, made, argv)
+    add(made, json="print everything as JSON")
+
+
+main = Script(__doc__, body, arguments, example="python scripts/show_status.py --environment local")
 
 
 if __name__ == "__main__":

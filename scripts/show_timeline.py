@@ -10,41 +10,42 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from typing import Optional, Sequence
 
-from omnikit import cli
-from omnikit.config_options import add_config_options, load_config
+from hostkit.base import cli
+from omnikit.front.options import add, add_config, load_config
+from omnikit.front.script import Script
 
 
 def body(options: argparse.Namespace) -> int:
     """Read and print."""
-    from omnikit import out_file, timeline_records, timeline_report, timeline_trace
+    from hostkit.files import out_file
+    from omnikit.timeline import records, summary
+    from omnikit.timeline import trace as timeline_trace
 
     trace = None if options.trace is None else out_file.regular(options.trace, "--trace")
     environment = load_config(options).environment
     if options.list:
-        known, damaged = timeline_records.all_of(environment)
+        known, damaged = records.all_of(environment)
         for problem in damaged:
             print(f"left out: {problem}", file=sys.stderr)
         if options.json:
-            print(json.dumps([timeline_report.as_data(one) for one in known], indent=1))
+            print(json.dumps([summary.as_data(one) for one in known], indent=1))
         else:
-            print(timeline_report.listing(known) if known else "nothing was deployed yet")
+            print(summary.listing(known) if known else "nothing was deployed yet")
         return 0
-    record = timeline_records.find(environment, options.record)
+    record = records.find(environment, options.record)
     if trace:
         timeline_trace.write_to(record, trace)
     if options.json:
-        print(json.dumps(timeline_report.as_data(record), indent=1))
+        print(json.dumps(summary.as_data(record), indent=1))
     else:
-        print(timeline_report.as_text(record, environment, options.top))
+        print(summary.as_text(record, environment, options.top))
     return 0
 
 
-def main(argv: Optional[Sequence[str]] = None) -> int:
-    """Command line: see the module's docstring."""
-    made = cli.parser(__doc__ or "", example="python scripts/show_timeline.py -e 2p1d --top 5")
-    add_config_options(made)
+def arguments(made: argparse.ArgumentParser) -> None:
+    """Add what the command line takes."""
+    add_config(made)
     made.add_argument("--record", metavar="NAME", help="this one of --list, or a .jsonl file")
     made.add_argument("--list", action="store_true", help="show which records there are")
     made.add_argument(
@@ -55,8 +56,10 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
         help="steps and hosts shown (default 10)",
     )
     made.add_argument("--trace", metavar="FILE", help="write its trace for Perfetto")
-    made.add_argument("--json", action="store_true", help="print everything as JSON")
-    return cli.run_main(body, made, argv)
+    add(made, json="print everything as JSON")
+
+
+main = Script(__doc__, body, arguments, example="python scripts/show_timeline.py -e 2p1d --top 5")
 
 
 if __name__ == "__main__":

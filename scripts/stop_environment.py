@@ -10,15 +10,14 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from typing import Optional, Sequence
 
-from omnikit import cli
-from omnikit.config_options import add_config_options, load_config
+from omnikit.front.options import add, add_config, load_config
+from omnikit.front.script import Script
 
 
 def body(options: argparse.Namespace) -> int:
     """Stop and report."""
-    from omnikit import stop
+    from omnikit.deploy import stop
 
     config = load_config(options)
     only = set(options.instance or [])
@@ -33,18 +32,15 @@ def body(options: argparse.Namespace) -> int:
     return 0
 
 
-def main(argv: Optional[Sequence[str]] = None) -> int:
-    """Command line: see the module's docstring."""
-    made = cli.parser(
-        __doc__ or "", example="python scripts/stop_environment.py --environment local"
-    )
-    add_config_options(made)
-    made.add_argument(
-        "--instance", action="append", metavar="NAME", help="only this one (may be repeated)"
-    )
-    made.add_argument("--dry-run", action="store_true", help="show what would be stopped")
-    made.add_argument("--json", action="store_true", help="print the result as JSON")
-    return cli.run_main(body, made, argv)
+def arguments(made: argparse.ArgumentParser) -> None:
+    """Add what the command line takes."""
+    add_config(made)
+    add(made, "instance", "json", dry_run="show what would be stopped")
+
+
+main = Script(
+    __doc__, body, arguments, example="python scripts/stop_environment.py --environment local"
+)
 
 
 if __name__ == "__main__":

@@ -12,25 +12,25 @@ import argparse
 import json
 import sys
 from contextlib import nullcontext
-from typing import Optional, Sequence
 
-from omnikit import cli
-from omnikit.config_options import add_config_options, load_config
+from omnikit.front.options import add, add_config, load_config
+from omnikit.front.script import Script
 
 
 def body(options: argparse.Namespace) -> int:
     """Ask every host, print a line for each."""
-    from omnikit import host_lock, jobs, who
-    from omnikit.topology import make_plan
+    from hostkit.base import lock as base_lock
+    from omnikit.fleet import identity, jobs
+    from omnikit.topology.topology import make_plan
 
     config = load_config(options)
     plan = make_plan(config)
     parameters = {
-        host.name: {"work_dir": host.work_dir, "owner": who.am_i(), "dry_run": options.dry_run}
+        host.name: {"work_dir": host.work_dir, "owner": identity.am_i(), "dry_run": options.dry_run}
         for host in plan.hosts
     }
     what = f"unlock of {config.environment}"
-    audited = nullcontext() if options.dry_run else who.audited(config.environment, what)
+    audited = nullcontext() if options.dry_run else identity.audited(config.environment, what)
     with audited:
         found = jobs.results(jobs.run(plan, config.settings, "unlock", parameters))
     if options.json:
@@ -40,18 +40,18 @@ def body(options: argparse.Namespace) -> int:
         lock = result["lock"]
         said = "no lock" if lock is None else "broken: " if result["changed"] else "held by "
         if lock is not None:
-            said += f"{lock['owner']}, {lock['what']}, since {host_lock.age(lock)}"
+            said += f"{lock['owner']}, {lock['what']}, since {base_lock.age(lock)}"
         print(f"{host}: {said}")
     return 0
 
 
-def main(argv: Optional[Sequence[str]] = None) -> int:
-    """Command line: see the module's docstring."""
-    made = cli.parser(__doc__ or "", example="python scripts/unlock_hosts.py -e 2p1d --dry-run")
-    add_config_options(made)
-    made.add_argument("--dry-run", action="store_true", help="show the locks, break none")
-    made.add_argument("--json", action="store_true", help="print the result as JSON")
-    return cli.run_main(body, made, argv)
+def arguments(made: argparse.ArgumentParser) -> None:
+    """Add what the command line takes."""
+    add_config(made)
+    add(made, "json", dry_run="show the locks, break none")
+
+
+main = Script(__doc__, body, arguments, example="python scripts/unlock_hosts.py -e 2p1d --dry-run")
 
 
 if __name__ == "__main__":

@@ -16,17 +16,19 @@ import os
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any, Callable, Optional, Sequence
+from typing import Any, Callable, Optional
 
-from omnikit import cli
-from omnikit.config_options import add_config_options, load_config
-from omnikit.errors import ActionError, InputError, ToolkitError
+from hostkit.base import cli
+from hostkit.base.errors import ActionError, InputError, ToolkitError
+from omnikit.front.options import add, add_config, load_config
+from omnikit.front.script import Script
 
 
 def body(options: argparse.Namespace) -> int:
     """Look first whether all can be had, verify, report."""
-    from omnikit.log import say
-    from omnikit.weights import verify, verify_report
+    from hostkit.base.log import say
+    from omnikit.weights.verify import report as verify_report
+    from omnikit.weights.verify import verification
 
     config = load_config(options)
     weights = config.settings.weights
@@ -39,14 +41,14 @@ def body(options: argparse.Namespace) -> int:
         verify_report.prepare(out)
     reader = None
     if options.loadable:
-        from omnikit.weights import loadable
+        from omnikit.weights.loadable import check as loadable
 
         reader = loadable.reader(options.python or _engine_python(config.settings))
-    result = verify.verify(target, source, sample, threads, say)
+    result = verification.verify(target, source, sample, threads, say)
     failure = _load(result, target, reader, threads, say) if reader else None
     if out:
         verify_report.write(out, result)
-    said = verify_report.as_text(result, source is not None)
+    said = verify_report.as_text(result, source is not None, _tried(result.get("loadable")))
     print(verify_report.as_json(result) if options.json else said)
     if failure:
         raise failure
@@ -74,10 +76,11 @@ def _load(
     """Try it, and add what came of it to the result; what went wrong is for later, for the
     verification's own findings are to be shown first.
     """
-    from omnikit.weights import checkpoint, loadable
+    from omnikit.weights.checkpoint import headers
+    from omnikit.weights.loadable import check as loadable
 
     try:
-        config = checkpoint.read_json(target / "config.json")
+        config = headers.read_json(target / "config.json")
         result["loadable"] = loadable.check(config, reader, threads, say)
         result["ok"] = result["ok"] and result["loadable"]["ok"]
         return None
@@ -94,21 +97,28 @@ def _load(
     return failure
 
 
+def _tried(told: Optional[dict[str, Any]]) -> list[str]:
+    """What came of it, for a person."""
+    from omnikit.weights.loadable import check as loadable
+
+    if told is None:
+        return []
+    return [f"problem: {told['error']}"] if "error" in told else loadable.as_lines(told)
+
+
 def _engine_python(settings: Any) -> str:
     """Of the engine on this machine; where it has no environment of its own, as in containers, the
     python3 on PATH.
     """
-    from omnikit.topology import resolve_path
+    from omnikit.topology.topology import resolve_path
 
     venv = settings.engine.venv
     return f"{resolve_path(venv, True)}/bin/python" if venv else "python3"
 
 
-def main(argv: Optional[Sequence[str]] = None) -> int:
-    """Command line: see the module's docstring."""
-    example = "python scripts/verify_weights.py --source DeepSeek-R1 --target DeepSeek-R1-W8A8"
-    made = cli.parser(__doc__ or "", example=example)
-    add_config_options(made)
+def arguments(made: argparse.ArgumentParser) -> None:
+    """Add what the command line takes."""
+    add_config(made)
     made.add_argument(
         "--source", metavar="DIR", help="what it was made of (default: weights.source)"
     )
@@ -125,8 +135,15 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
         "--python", metavar="FILE", help="what --loadable uses (default: the engine's)"
     )
     made.add_argument("--out", metavar="DIR", help="gets weights.json and weights.svg")
-    made.add_argument("--json", action="store_true", help="print the result as JSON")
-    return cli.run_main(body, made, argv)
+    add(made, "json")
+
+
+main = Script(
+    __doc__,
+    body,
+    arguments,
+    example="python scripts/verify_weights.py --source DeepSeek-R1 --target DeepSeek-R1-W8A8",
+)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ import argparse
 import sys
 from typing import Any, Optional, Sequence
 
-from omnikit import cli
+from hostkit.base import cli
 
 
 def shortage(nodes: Sequence[Any], resources: Any, wanted: argparse.Namespace) -> Optional[str]:
@@ -44,9 +44,9 @@ def answers(address: str) -> bool:
 
 def body(options: argparse.Namespace) -> int:
     """Look until the cluster is complete."""
-    from omnikit.errors import ActionError, InputError
-    from omnikit.health import wait_until
-    from omnikit.log import say
+    from hostkit.base.errors import ActionError, InputError
+    from hostkit.base.health import wait_until
+    from hostkit.base.log import say
 
     try:
         import ray

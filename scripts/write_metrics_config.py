@@ -2,7 +2,7 @@
 """Write what Prometheus and Grafana need to watch an environment: targets, alerts, a dashboard.
 
 Runs on the control host; asks nobody and starts nothing. Every API server's /metrics is read, with
-labels for environment, role, instance and host, and the proxy's where it has them (nginx-njs). A
+labels for environment, role, instance and host, and the proxy's where it has them (nginx-lua). A
 README beside the files says how to use them. A second run changes nothing.
 """
 
@@ -13,10 +13,9 @@ import json
 import re
 import sys
 from pathlib import Path
-from typing import Optional, Sequence
 
-from omnikit import cli
-from omnikit.config_options import add_config_options, chosen, load_config
+from omnikit.front.options import add, add_config, chosen, load_config
+from omnikit.front.script import Script
 
 _ADDRESS = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):([0-9]{1,5})")
 
@@ -31,12 +30,11 @@ def address(text: str) -> str:
 
 def body(options: argparse.Namespace) -> int:
     """Write and print."""
-    from omnikit import monitor_files
-    from omnikit.deployment import control_folder
-    from omnikit.errors import ActionError, InputError
-    from omnikit.layers import shown_path
-    from omnikit.log import table
-    from omnikit.topology import make_plan
+    from hostkit.base.errors import ActionError, InputError
+    from hostkit.base.log import table
+    from omnikit.config.layers import control_folder, shown_path
+    from omnikit.monitor import files
+    from omnikit.topology.topology import make_plan
 
     config = load_config(options)
     plan = make_plan(config)
@@ -50,9 +48,9 @@ def body(options: argparse.Namespace) -> int:
     again = chosen(options) or [f"--environment={config.environment}"]
     again += [f"--exporter={options.exporter}"] if options.exporter else []
     again += [f"--out={folder}"] if options.out else []
-    made = monitor_files.files(config, plan, folder, options.exporter, again)
+    made = files.files(config, plan, folder, options.exporter, again)
     try:
-        done = monitor_files.write(folder, made, dry_run=options.dry_run)
+        done = files.write(folder, made, dry_run=options.dry_run)
     except OSError as error:
         raise ActionError(
             f"the files cannot be written: {error.strerror}.",
@@ -63,15 +61,14 @@ def body(options: argparse.Namespace) -> int:
         print(json.dumps({"folder": str(folder), "files": done}, indent=1))
         return 0
     print(table([[name, what] for name, what in done.items()], ["file", ""]))
-    readme = shown_path(folder / monitor_files.README)
+    readme = shown_path(folder / files.README)
     print(f"in {shown_path(folder)}; how to use them: {readme}")
     return 0
 
 
-def main(argv: Optional[Sequence[str]] = None) -> int:
-    """Command line: see the module's docstring."""
-    made = cli.parser(__doc__ or "", example="python scripts/write_metrics_config.py -e 2p1d")
-    add_config_options(made)
+def arguments(made: argparse.ArgumentParser) -> None:
+    """Add what the command line takes."""
+    add_config(made)
     made.add_argument(
         "--exporter",
         type=address,
@@ -81,9 +78,10 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     made.add_argument(
         "--out", type=Path, metavar="DIR", help="folder (default build/control/NAME/monitoring)"
     )
-    made.add_argument("--dry-run", action="store_true", help="say what would be written")
-    made.add_argument("--json", action="store_true", help="print the result as JSON")
-    return cli.run_main(body, made, argv)
+    add(made, "json", dry_run="say what would be written")
+
+
+main = Script(__doc__, body, arguments, example="python scripts/write_metrics_config.py -e 2p1d")
 
 
 if __name__ == "__main__":

@@ -11,23 +11,22 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from typing import Optional, Sequence
 
-from omnikit import cli
-from omnikit.config_options import add_config_options, load_config
+from omnikit.front.options import add, add_config, load_config
+from omnikit.front.script import Script
 
 
 def body(options: argparse.Namespace) -> int:
     """Gather, write, and say where it is."""
-    from omnikit import out_file
-    from omnikit.layers import PROJECT, shown_path
+    from hostkit.files import out_file
+    from omnikit.config.layers import PROJECT, shown_path
 
     config = load_config(options)
     usual = PROJECT / "build" / "reports" / f"{config.environment}.html"
     # Before any host is asked: a mistake here would come out minutes later.
     out = out_file.regular(str(usual) if options.out is None else options.out, "--out")
     if options.dry_run:
-        from omnikit.topology import make_plan
+        from omnikit.topology.topology import make_plan
 
         hosts = ", ".join(host.name for host in make_plan(config).hosts)
         print(f"would ask {hosts} for the state of the servers, if deployed from here")
@@ -36,17 +35,19 @@ def body(options: argparse.Namespace) -> int:
         print("would print the data" if options.json else f"would write {shown_path(out)}")
         return 0
 
-    from omnikit import report_data, report_notes, report_page
-    from omnikit.report_words import words
+    from omnikit.report import data as report_data
+    from omnikit.report import page
+    from omnikit.report import words as report_notes
+    from omnikit.report.words import Words
 
     data = report_data.collect(config, options.check)
-    notes = [report_notes.said(note, words("en")) for note in data["notes"]]
+    notes = [report_notes.said(note, Words("en")) for note in data["notes"]]
     if options.json:
         print(json.dumps({**data, "notes": notes}, indent=1))
         if options.out is None:
             return 0
-    text = report_page.page(data, options.language)
-    report_page.write(out, text)
+    text = page.page(data, options.language)
+    page.write(out, text)
     for note in notes:
         print(f"note: {note}", file=sys.stderr)
     if not options.json:
@@ -55,20 +56,18 @@ def body(options: argparse.Namespace) -> int:
     return 0
 
 
-def main(argv: Optional[Sequence[str]] = None) -> int:
-    """Command line: see the module's docstring."""
-    made = cli.parser(
-        __doc__ or "", example="python scripts/write_report.py -e 2p1d --out 2p1d.html"
-    )
-    add_config_options(made)
+def arguments(made: argparse.ArgumentParser) -> None:
+    """Add what the command line takes."""
+    add_config(made)
     made.add_argument("--out", metavar="FILE", help="the file (default build/reports/NAME.html)")
     made.add_argument("--check", action="store_true", help="check all hosts now, as check-env does")
     made.add_argument("--language", choices=["en", "zh"], default="en", help="of headings (en)")
-    made.add_argument("--dry-run", action="store_true", help="show what would be done, do nothing")
-    made.add_argument(
-        "--json", action="store_true", help="print the data as JSON; a file only with --out"
-    )
-    return cli.run_main(body, made, argv)
+    add(made, "dry-run", json="print the data as JSON; a file only with --out")
+
+
+main = Script(
+    __doc__, body, arguments, example="python scripts/write_report.py -e 2p1d --out 2p1d.html"
+)
 
 
 if __name__ == "__main__":

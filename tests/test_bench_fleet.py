@@ -10,8 +10,9 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
-from omnikit import config as configuration
-from omnikit.topology import make_plan
+
+from omnikit.config import config
+from omnikit.topology.topology import make_plan
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -42,7 +43,7 @@ def test_each_layout_is_an_environment_that_can_be_planned(
     )
     path = tmp_path / "bench-fleet.yaml"
     path.write_text(bench.settings(f"hosts:\n{rows}", *names))
-    plan = make_plan(configuration.load(str(path)))
+    plan = make_plan(config.load(str(path)))
     roles = [node.role for node in plan.nodes]
     assert (roles.count("prefill"), roles.count("decode")) == (prefill, decode)
     told = bench.stand_in_variables([*names[0], *names[1]])

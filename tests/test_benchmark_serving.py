@@ -16,6 +16,8 @@ from proxy_backend import Backend
 from python_image import make_python_image
 from ssh_hosts import kept_connections, make_key, ssh_host
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[1]
 ADDRESS = "198.51.100.91"
 
@@ -50,7 +52,6 @@ def engine(tmp_path: Path) -> str:
     return f"engine.venv={python.parents[1]}"
 
 
-@pytest.mark.slow
 def test_a_result_is_shown_kept_drawn_and_compared(
     server: str, engine: str, tmp_path: Path
 ) -> None:
@@ -72,7 +73,6 @@ def test_a_result_is_shown_kept_drawn_and_compared(
     assert "raw" not in figures["runs"][0]
 
 
-@pytest.mark.slow
 def test_failed_requests_exit_1_with_the_evidence(server: str, engine: str, tmp_path: Path) -> None:
     text = json.dumps({"data": [{"id": "half"}]})
     backend = Backend("decode", behave=lambda handler, _: handler.answer(200, text))
@@ -104,7 +104,6 @@ def test_nothing_served_is_said_with_the_state() -> None:
     assert done.stdout == ""
 
 
-@pytest.mark.slow
 def test_where_the_engine_is_not_here_the_load_comes_from_a_host_over_ssh(
     server: str, engine: str, tmp_path: Path
 ) -> None:
@@ -132,7 +131,6 @@ def test_where_the_engine_is_not_here_the_load_comes_from_a_host_over_ssh(
     assert [run["completed"] for run in kept["runs"]] == [4, 4]
 
 
-@pytest.mark.slow
 def test_where_servers_run_in_containers_the_load_comes_from_one_of_them(
     server: str, docker_host: DockerHost, tmp_path: Path
 ) -> None:

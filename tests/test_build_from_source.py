@@ -5,6 +5,8 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 
+import pytest
+
 SCRIPT = Path(__file__).resolve().parents[1] / "scripts" / "build_from_source.sh"
 
 
@@ -22,6 +24,7 @@ def test_help_names_the_script_and_its_options(tmp_path: Path) -> None:
     assert "exit codes" in done.stdout
 
 
+@pytest.mark.slow
 def test_it_works_from_any_directory_and_a_mistake_has_no_traceback(tmp_path: Path) -> None:
     done = started(tmp_path, "--dir", "code", "--dry-run", "--only", "build")
     assert done.returncode == 0 and f"cd {tmp_path}/code && bash build/build.sh" in done.stdout

@@ -9,14 +9,13 @@ import build_image
 import pytest
 from docker_host import BASE_IMAGE, DockerHost
 from image_cases import forget, use
-from omnikit import image_build, layers
+
+from omnikit.images import build
 
 
 @pytest.fixture(autouse=True)
 def apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Neither a developer's site files nor contexts."""
-    monkeypatch.setattr(layers, "local_files", list)
-    monkeypatch.setattr(image_build, "WORK", tmp_path / "work")
+    monkeypatch.setattr(build, "WORK", tmp_path / "work")
 
 
 @pytest.mark.parametrize("given", ["APT_MIRROR", "=x", "a-b=c"])
@@ -34,6 +33,7 @@ def test_a_name_that_nobody_knows_is_misuse(
     assert "choose control, cpu-engine, omni-infer" in capsys.readouterr().err
 
 
+@pytest.mark.needs("docker")
 def test_a_stopped_engine_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

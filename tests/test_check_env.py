@@ -13,8 +13,9 @@ from typing import Any, Iterator
 
 import check_env
 import pytest
-from omnikit.host_ports import is_taken
 from ssh_hosts import SshHost, address_on_loopback, kept_connections, make_key, ssh_host
+
+from hostkit.nodes.taken_ports import is_taken
 
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPT = ROOT / "scripts" / "check_env.py"
@@ -80,6 +81,7 @@ def test_help_and_mistakes(capsys: Any) -> None:
     assert caught.value.code == 2
 
 
+@pytest.mark.needs("ip")
 def test_this_machine_is_ready(tmp_path: Path, capsys: Any) -> None:
     code, data = ran(capsys, *local(tmp_path))
     assert failing(data, "here") == [] and code == 0
@@ -91,6 +93,7 @@ def test_this_machine_is_ready(tmp_path: Path, capsys: Any) -> None:
     assert [o["id"] for o in data["hosts"]["here"]["checks"] if o["id"].startswith(others)] == []
 
 
+@pytest.mark.needs("ip")
 def test_people_get_a_table_and_each_fault_with_its_remedy(tmp_path: Path, capsys: Any) -> None:
     words = local(tmp_path, "--set", "checks.open_files=1000000000")
     assert check_env.main(words) == 0
@@ -106,6 +109,7 @@ def test_people_get_a_table_and_each_fault_with_its_remedy(tmp_path: Path, capsy
     assert "\nok  Linux\n  on: here\n" in capsys.readouterr().out
 
 
+@pytest.mark.needs("ip")
 def test_a_port_that_somebody_holds_is_named_with_the_holder(tmp_path: Path, capsys: Any) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
@@ -115,6 +119,7 @@ def test_a_port_that_somebody_holds_is_named_with_the_holder(tmp_path: Path, cap
     assert f"{port} (the proxy) is taken by pid {os.getpid()}" in found
 
 
+@pytest.mark.needs("docker")
 def test_a_docker_engine_that_does_not_run_is_named(
     tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -144,6 +149,7 @@ def test_a_host_with_healthy_devices(npu: list[str], capsys: Any) -> None:
     assert data["passed"] is False  # this machine has no driver
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("state", "name", "found"),
     [

@@ -1,6 +1,6 @@
 """1P1D and its proxy in real containers of two real SSH hosts, each with its own Docker engine.
 
-Servers are stand-ins (tests/fleet_server.py); the image, which the hosts cannot pull, is shipped to
+Servers are stand-ins (fleet_server.py); the image, which the hosts cannot pull, is shipped to
 them. The tests share one deployment and build on each other, in order.
 """
 
@@ -16,9 +16,11 @@ from typing import Any, Iterator, Mapping
 import pytest
 from docker_host import DockerHost
 from fleet_docker import docker_on
-from omnikit.health import request
 from server_image import SERVER, SERVER_IMAGE, save_server_image
 from ssh_fleet import Fleet, ssh_fleet
+
+from hostkit.base.health import request
+from omnikit.config.layers import control_folder
 
 ROOT = Path(__file__).resolve().parents[1]
 NAMES = ["a", "b"]
@@ -49,14 +51,14 @@ class Site:
             "image: {free_mib: 500, attempts: 1}\n"
             f"server: {{command: [python3, {SERVER}]}}\n"
             "engine: {memory_per_server_mib: 30}\n"
-            "proxy: {kind: nginx-njs}\n"
+            "proxy: {kind: nginx-lua}\n"
             "readiness: {poll_interval_s: 0.1, deadline_s: 60}\n"
             "stop: {grace_s: 3}\n"
         )
         for host in fleet.hosts.values():
             host.path("/data/model").mkdir(parents=True)
             host.path("/data/model/config.json").write_text("{}")
-        self.control = ROOT / "build" / "control" / "contained"
+        self.control = control_folder("contained")
         self.settings: list[str] = []  # what the tests have changed so far
 
     def run(self, name: str, *words: str, code: int = 0) -> subprocess.CompletedProcess[str]:

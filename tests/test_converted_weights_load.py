@@ -13,8 +13,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from omnikit.weights import checkpoint, loadable
-from omnikit.weights import small_deepseek as small
+
+from omnikit.weights.checkpoint import headers
+from omnikit.weights.loadable import check as loadable
+from omnikit.weights.loadable import small_deepseek as small
 
 ROOT = Path(__file__).resolve().parents[1]
 pytestmark = pytest.mark.slow
@@ -60,9 +62,7 @@ def test_one_wrong_scale_is_seen(tmp_path: Path, engine_python: Path) -> None:
     dense = small.make(rows=loadable.ROWS, first_k_dense_replace=99)
     words = [f"--source={dense.write(tmp_path / 'fp8')}", f"--target={tmp_path / 'wrong'}"]
     assert script("convert_weights.py", *words).returncode == 0
-    tensor = checkpoint.read(tmp_path / "wrong").tensors[
-        "model.layers.1.mlp.down_proj.weight_scale"
-    ]
+    tensor = headers.read(tmp_path / "wrong").tensors["model.layers.1.mlp.down_proj.weight_scale"]
     with (tmp_path / "wrong" / tensor.file).open("r+b") as file:
         file.seek(tensor.start)
         scales = np.frombuffer(file.read(tensor.size), np.float32)

@@ -21,13 +21,17 @@ from typing import Any, Iterator
 import pytest
 import vllm_parser
 from load_cases import a_load
-from omnikit import config as config_module
-from omnikit import host_records, load_run, load_target, monitor_dashboard, smoke_test
-from omnikit.health import metric, request, wait_until
-from omnikit.load_place import DRIVER, ENV, Place
-from omnikit.load_result import ok
-from omnikit.topology import make_plan
 from prometheus_server import prometheus
+
+from hostkit.base import records
+from hostkit.base.health import metric, request, wait_until
+from omnikit.config import config as config_config
+from omnikit.deploy import smoke_test
+from omnikit.load import measurement, targets
+from omnikit.load.results import ok
+from omnikit.load.targets import DRIVER, ENV, Place
+from omnikit.monitor import dashboard
+from omnikit.topology.topology import make_plan
 
 ROOT = Path(__file__).resolve().parents[1]
 PD = "tests/environments/pd.yaml"
@@ -38,7 +42,7 @@ PROMPTS = [
     "x" * 300,
 ]
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.needs("nginx", "lua")]
 
 
 def script(name: str, *words: str, timeout: float = 900) -> subprocess.CompletedProcess[str]:
@@ -125,7 +129,7 @@ class TestDisaggregated:
         assert "it answered: '" in done.stdout
 
     def test_the_printed_curl_line_works_when_pasted(self) -> None:
-        config = config_module.load(PD)
+        config = config_config.load(PD)
         line = smoke_test.curl_line(make_plan(config), config.settings)
         done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, timeout=120)
         assert json.loads(done.stdout)["choices"][0]["text"]
@@ -203,6 +207,7 @@ class TestDisaggregated:
             "KV hand-over": True,
             "chat completion": True,
             "streamed completion": True,
+            "several prompts": True,
         }
 
     def test_logs_show_lines_of_the_chosen_instance(self) -> None:
@@ -213,7 +218,7 @@ class TestDisaggregated:
     def test_kv_is_handed_over_and_text_equals_a_colocated_server(self) -> None:
         done = script("deploy_environment.py", "-e", SINGLE)
         assert done.returncode == 0, done.stderr
-        config = config_module.load(PD)
+        config = config_config.load(PD)
         plan = make_plan(config)
         texts = []
         for prompt in PROMPTS:
@@ -230,7 +235,7 @@ class TestDisaggregated:
 
     def test_a_forgotten_hand_over_is_noticed(self) -> None:
         """The same check fails for a request that decode computes itself: it can fail."""
-        config = config_module.load(PD)
+        config = config_config.load(PD)
         plan = make_plan(config)
         before = smoke_test.kv_counters(plan, config.settings)
         answer = complete("http://127.0.0.1:19100", PROMPTS[0])
@@ -263,12 +268,12 @@ class TestDisaggregated:
 
     def test_a_load_comes_from_the_generator_of_vllm_0_9_sent_as_text(self, loads: Path) -> None:
         """omni-infer's release, and the way to a host or container that has no such file."""
-        config = config_module.load(PD, (), ["benchmark.generator=vllm-0.9"])
-        target = load_target.find(config, make_plan(config))
+        config = config_config.load(PD, (), ["benchmark.generator=vllm-0.9"])
+        target = targets.find(config, make_plan(config))
         place = Place("vLLM 0.9", (str(vllm_parser.install()), "-"), ENV, DRIVER)
         began = datetime.now()
-        into = load_run.folder(config, loads / "old", began)
-        result = load_run.measure(config, target, a_load(input_tokens=32), place, into, began)
+        into = measurement.folder(config, loads / "old", began)
+        result = measurement.measure(config, target, a_load(input_tokens=32), place, into, began)
         assert ok(result), result["runs"]
         assert [run["output_tokens"] for run in result["runs"]] == [24, 24]
 
@@ -291,7 +296,7 @@ class TestDisaggregated:
             assert reading.health() == dict.fromkeys(("p0", "p1", "d0", "c0"), "up")
             board = json.loads((tmp_path / "dashboard.json").read_text())
             empty = []
-            for asked in monitor_dashboard.queries(board):
+            for asked in dashboard.queries(board):
                 plain = asked.replace("$role", ".*").replace("$instance", ".*")
                 if not reading.values(plain.replace("$__rate_interval", "5m")):
                     empty.append(asked)
@@ -342,7 +347,7 @@ class TestDisaggregated:
         }
 
     def test_stop_leaves_nothing_behind(self) -> None:
-        temp_dir = make_plan(config_module.load(PD)).hosts[0].temp_dir
+        temp_dir = make_plan(config_config.load(PD)).hosts[0].temp_dir
         done = script("stop_environment.py", "-e", PD, "--json")
         assert json.loads(done.stdout) == dict.fromkeys(("c0", "d0", "p0", "p1"), "stopped")
         assert leftovers(ROOT / "build/test-pd") == []
@@ -372,7 +377,7 @@ class TestDisaggregated:
             assert done.returncode == 0, done.stderr
             assert deploying.wait(60) != 0
         assert leftovers(ROOT / "build/test-pd") == []
-        assert host_records.recorded_nodes(ROOT / "build/test-pd/state") == []
+        assert records.recorded_nodes(ROOT / "build/test-pd/state") == []
 
 
 @pytest.mark.usefixtures("stopped_after")

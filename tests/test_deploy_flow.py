@@ -13,15 +13,17 @@ from pathlib import Path
 from typing import Any, Iterator
 
 import pytest
-from omnikit.health import request
+
+from hostkit.base.health import request
+from omnikit.config.layers import control_folder
 
 ROOT = Path(__file__).resolve().parents[1]
 ENVIRONMENT = "tests/environments/breadth.yaml"
 WORK = ROOT / "build" / "test-breadth"
-CONTROL = ROOT / "build" / "control" / "breadth"
-SERVERS = f"server.command=[python3, {ROOT}/tests/fleet_server.py]"
+CONTROL = control_folder("breadth")
+SERVERS = f"server.command=[python3, {ROOT}/tests/kit/fleet_server.py]"
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.needs("nginx", "lua")]
 
 
 def script(name: str, *words: str) -> subprocess.CompletedProcess[str]:
@@ -196,10 +198,33 @@ def test_what_an_older_toolkit_started_is_stopped() -> None:
     deploy("--yes")
 
 
+@pytest.mark.parametrize("value", ["2", "2"], ids=["a change", "nothing to change"])
+def test_a_deployment_is_planned_once(value: str) -> None:
+    """Its plan is handed on: with a thousand hosts it takes seconds to make."""
+    count = (
+        "import sys; sys.path.insert(0, 'scripts'); import deploy_environment\n"
+        "from omnikit.topology import topology as module\n"
+        "real, made = module._Planner.plan, []\n"
+        "module._Planner.plan = lambda self: (made.append(1), real(self))[1]\n"
+        "code = deploy_environment.main(sys.argv[1:])\n"
+        "print(f'planned {len(made)} times'); sys.exit(code)"
+    )
+    words = ("-e", ENVIRONMENT, "--set", SERVERS, "--set", f"roles.prefill.server.env.A={value}")
+    done = subprocess.run(
+        [sys.executable, "-c", count, *words, "--yes"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "planned 1 times"
+
+
 def test_clean_up_leaves_the_logs_alone() -> None:
     done = script("clean_hosts.py")
     assert done.returncode == 2 and "--yes" in done.stderr
     done = script("clean_hosts.py", "--yes")
     assert done.returncode == 0, done.stderr
     assert "p0 stopped" in done.stdout
-    assert [path.name for path in WORK.iterdir()] == ["logs"]
+    assert sorted(path.name for path in WORK.iterdir()) == ["audit.jsonl", "logs"]

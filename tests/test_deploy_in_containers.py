@@ -15,8 +15,10 @@ from typing import Any, Iterator
 
 import pytest
 from base_image import cpu_engine_image
+from certificates import Authority
 from docker_host import DockerHost
-from omnikit.health import request
+
+from hostkit.base.health import request
 
 ROOT = Path(__file__).resolve().parents[1]
 ENVIRONMENT = "tests/environments/containers.yaml"
@@ -28,10 +30,16 @@ pytestmark = pytest.mark.slow
 class Deployment:
     """The environment's commands, against the tests' engine."""
 
-    def __init__(self, host: DockerHost, image: str) -> None:
+    def __init__(self, host: DockerHost, image: str, folder: Path) -> None:
         self.host = host
         # The image is there: how it is built is tested with it (test_docker_images.py).
-        self.settings = ["--set", f"container.image={image}", "--set", "container.build=null"]
+        given = [f"container.image={image}", "container.build=null"]
+        # Closed: nobody without a key gets in, neither at the proxy nor at a server.
+        for name, text in {"api_keys": f"me: {'k' * 40}\n", "internal_key": "i" * 40}.items():
+            (folder / name).write_text(text)
+            given.append(f"proxy.{name}={{file: {folder}/{name}}}")
+        given += [f"proxy.tls.{k}={v}" for k, v in Authority(folder).make().items()]
+        self.settings = [word for one in given for word in ("--set", one)]
 
     def run(self, name: str, *words: str) -> subprocess.CompletedProcess[str]:
         runner = ["bash"] if name.endswith(".sh") else [sys.executable]
@@ -62,8 +70,11 @@ class Deployment:
 
 
 @pytest.fixture(scope="module")
-def deployed(docker_host: DockerHost) -> Iterator[Deployment]:
-    deployment = Deployment(docker_host, cpu_engine_image(docker_host))
+def deployed(
+    docker_host: DockerHost, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Deployment]:
+    folder = tmp_path_factory.mktemp("keys")
+    deployment = Deployment(docker_host, cpu_engine_image(docker_host), folder)
     try:
         yield deployment
     finally:
@@ -137,10 +148,10 @@ def test_stop_leaves_no_process_and_keeps_the_containers(deployed: Deployment) -
 
 
 def test_a_deploy_without_the_daemon_says_how_to_start_it(
-    deployed: Deployment, monkeypatch: pytest.MonkeyPatch
+    deployed: Deployment, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     absent = DockerHost(Path("/no/such/folder"))
-    done = Deployment(absent, "some/image:1").run("deploy_environment.py")
+    done = Deployment(absent, "some/image:1", tmp_path).run("deploy_environment.py")
     assert done.returncode == 2
     assert "the Docker daemon is not running" in done.stderr
     assert "systemctl start docker" in done.stderr

@@ -17,10 +17,12 @@ from typing import Any, Iterator
 import pytest
 from ssh_fleet import STAND_INS, Fleet, ssh_fleet
 
+from omnikit.config.layers import control_folder
+
 ROOT = Path(__file__).resolve().parents[1]
 NAMES = ["p0", "p1", "d0", "d1"]
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.needs("nginx", "lua")]
 
 
 class Site:
@@ -36,9 +38,10 @@ class Site:
             "topology:\n  prefill: [{hosts: [p0]}, {hosts: [p1]}]\n"
             "  decode: [{hosts: [d0, d1]}]\n  proxy: p0\n"
             "devices: '0-3'\n"
-            "model: {path: /data/model, served_name: tiny}\n"
+            "model: {path: /data/model, served_name: tiny, placement: false}\n"
+            "roles: {disaggregated: {server: {workdir: null}}}\n"  # no source on these hosts
             f"server: {{command: [python3, {STAND_INS}/fleet_server.py]}}\n"
-            "proxy: {kind: nginx-njs, prefill_balance: least_conn, decode_balance: least_conn,"
+            "proxy: {kind: nginx-lua, prefill_balance: least_conn, decode_balance: least_conn,"
             " worker_processes: 1, worker_connections: 1024}\n"
             "readiness: {poll_interval_s: 0.1, deadline_s: 60}\n"
             "stop: {grace_s: 3}\n"
@@ -47,7 +50,7 @@ class Site:
         for host in fleet.hosts.values():
             host.path("/data/model").mkdir(parents=True, exist_ok=True)
             host.path("/data/model/config.json").write_text("{}")
-        self.control = ROOT / "build" / "control" / "overssh"
+        self.control = control_folder("overssh")
 
     def argv(self, name: str, *words: str) -> list[str]:
         runner = ["bash"] if name.endswith(".sh") else [sys.executable]
@@ -213,7 +216,7 @@ def test_a_rebooted_host_is_brought_back_alone(site: Site) -> None:
 
 
 def test_logs_come_from_their_hosts(site: Site) -> None:
-    done = site.run("show_logs.py", "--lines", "5", "--instance", "d1.0", "--instance", "p0")
+    done = site.run("show_logs.py", "--lines", "200", "--instance", "d1.0", "--instance", "p0")
     assert done.returncode == 0, done.stderr
     assert "d1.0 | the stand-in serves tiny\n" in done.stdout
 

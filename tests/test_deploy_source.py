@@ -1,6 +1,6 @@
 """The steps sync_code and pip_install of whole deployments: copied, installed, restarted at need.
 
-The servers are stand-ins (tests/fleet_server.py); source, copy, pip and its Python are real. The
+The servers are stand-ins (fleet_server.py); source, copy, pip and its Python are real. The
 tests share one deployment and build on each other, in order.
 """
 
@@ -17,9 +17,11 @@ from typing import Any, Iterator
 import pytest
 import source_cases
 
+from hostkit.source.git import VLLM
+
 ROOT = Path(__file__).resolve().parents[1]
 NAME = "with-source"
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.needs("nginx", "lua", "rsync")]
 
 
 @dataclass
@@ -67,10 +69,10 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     folder = tmp_path_factory.mktemp("source")
     venv = folder / "venv"
     subprocess.run([sys.executable, "-m", "venv", venv], check=True)
-    made = Site(folder, source_cases.make_tree(folder / "src"), venv / "bin" / "python")
+    made = Site(folder, source_cases.make_patchable(folder / "src"), venv / "bin" / "python")
     text = (ROOT / "tests" / "environments" / "breadth.yaml").read_text()
     text = text.replace("build/test-breadth", f"{folder}/hosts/work")
-    text = text.replace("tests/fleet_server.py", f"{ROOT}/tests/fleet_server.py")
+    text = text.replace("tests/kit/fleet_server.py", f"{ROOT}/tests/kit/fleet_server.py")
     text = text.replace(
         "paths: {", f"paths: {{code_dir: {made.copy}, local_code_dir: {made.source}, "
     )
@@ -78,7 +80,10 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         "{api_base: 30300, master_base: 30500, proxy: 30700, kv_side_channel: 30800, zmq: 31000}"
     )
     text = re.sub("^ports: .*", f"ports: {ports}", text, flags=re.MULTILINE)
-    text += f"source: {{python: {made.python}, editable_args: [--no-deps, --no-build-isolation]}}\n"
+    text += (
+        f"source: {{python: {made.python}, editable_args: [--no-deps, --no-build-isolation],"
+        f" patches: {source_cases.PATCH_SCRIPT}}}\n"
+    )
     (folder / f"{NAME}.yaml").write_text(text)
     try:
         yield made
@@ -92,7 +97,8 @@ def test_a_first_deployment_copies_installs_and_starts(site: Site) -> None:
     assert set(result["changed"]) == {"p0", "p1", "d0", "c0"}
     assert "created" in result["source"]["local"]
     [said] = result["packages"].values()
-    assert said == "vllm 0.9.0 installed, omni_infer 0.4.1 installed"
+    assert said == "vllm 0.9.0 installed, omni_infer 0.4.1 installed, vllm has its 3 patches"
+    assert "rank = local_rank + offset" in (site.copy / VLLM / "vllm" / "core.py").read_text()
     code = "import vllm, omni; print(vllm.__file__, omni.__file__)"
     used = subprocess.check_output([site.python, "-c", code], cwd="/", text=True)
     copy = site.copy
@@ -120,7 +126,7 @@ def test_a_changed_file_is_copied_alone_and_restarts_its_users(site: Site) -> No
     assert set(result["changed"].values()) == {"restart"} and "c0" not in result["changed"]
     assert result["source"]["local"].startswith("0 created, 1 updated, 0 deleted")
     [said] = result["packages"].values()
-    assert said == "vllm 0.9.0 unchanged, omni_infer 0.4.1 unchanged"
+    assert said == "vllm 0.9.0 unchanged, omni_infer 0.4.1 unchanged, vllm has its 3 patches"
     after = site.pids()
     assert after["c0"] == before["c0"] and not {after[n] for n in after} <= set(before.values())
 
@@ -138,7 +144,21 @@ def test_what_describes_one_package_reinstalls_that_one(site: Site) -> None:
     project.write_text(project.read_text() + "# another line\n")
     result = site.deploy("--yes")
     [said] = result["packages"].values()
-    assert said == "vllm 0.9.0 installed, omni_infer 0.4.1 unchanged"
+    assert said == "vllm 0.9.0 installed, omni_infer 0.4.1 unchanged, vllm has its 3 patches"
+    site.run("deploy_environment.py", "--tags", "sync_code")
+    said = site.run("sync_code.py").stderr
+    assert "vllm has its 3 patches; 1 files with changes of your own" in said
+
+
+def test_an_unpatched_copy_is_refused_by_name(site: Site) -> None:
+    core = site.copy / VLLM / "vllm" / "core.py"
+    good, before = core.read_text(), site.pids()
+    core.write_text(good.replace("rank = local_rank + offset\n", ""))
+    failed = site.run("deploy_environment.py", "--tags", "pip_install", code=2).stderr
+    assert f"{site.copy / VLLM}: this vLLM lacks 2 of 3 patches of omni-infer" in failed
+    assert "scale_out.patch, on_top.patch" in failed and "invoke sync-code" in failed
+    assert site.pids() == before
+    core.write_text(good)
 
 
 def test_the_steps_one_by_one(site: Site) -> None:

@@ -15,12 +15,14 @@ from download_case import INDEX, checkpoint, content, environ, result, run, shar
 from folder_server import FolderServer
 from image_cases import mount_small_disk
 from needs import needs
-from omnikit.health import wait_until
-from omnikit.weights.download_types import staging
 from weights_server import COMMIT, LARGE, REPOSITORY, WeightsServer, sha256
+
+from hostkit.base.health import wait_until
+from omnikit.weights.download.types import staging
 
 pytestmark = pytest.mark.slow
 FIRST = "model-00001-of-000003.safetensors"
+READ = {"config.json", INDEX, "SHA256SUMS", "SHA256SUMS.txt", "sha256sum.txt", "sha256sums.txt"}
 
 
 @pytest.fixture
@@ -58,7 +60,9 @@ def test_a_second_run_changes_nothing_and_fetches_nothing(
     times = {path: path.stat().st_mtime_ns for path in target.iterdir() if path.is_file()}
     server.asked.clear()
     again = result(target, *words)
-    assert again["result"] == "unchanged" and not server.fetched()
+    assert again["result"] == "unchanged"
+    # What names the files of a plain address is read, small as it is.
+    assert set(server.fetched()) <= (READ if kind == "url" else set())
     assert times == {path: path.stat().st_mtime_ns for path in times}
     assert done["revision"] == {"huggingface": COMMIT, "modelscope": "master", "url": ""}[kind]
 
@@ -135,10 +139,10 @@ def test_a_list_that_cannot_be_had_is_asked_for_again(
 def test_parts_that_the_source_has_no_more_are_cleared(server: WeightsServer, target: Path) -> None:
     server.files["extra.safetensors"] = server.files[FIRST]
     server.faults["extra.safetensors"] = ["404"]
-    run(target, *source(server, "url"), code=1)
+    run(target, *source(server, "huggingface"), code=1)
     old = staging(target) / "gone.safetensors.incomplete"
     old.write_bytes(b"part")
-    run(target, *source(server, "url"))
+    run(target, *source(server, "huggingface"))
     assert {path.name for path in staging(target).iterdir()} == {"lock", "record.json"}
 
 
@@ -279,7 +283,7 @@ def test_a_name_that_is_wrong_is_told_at_once(
     wrong = [one.replace(REPOSITORY, "no/such").replace("/files", "/none") for one in given]
     told = run(target, *wrong, code=1).stderr
     assert "attempt" not in told and not target.exists()
-    assert ("HTTP 404" in told) or ("shows no list of files" in told)
+    assert ("HTTP 404" in told) or ("has no checksums (SHA256SUMS)" in told)
     assert "What to do:" in told
 
 
@@ -338,13 +342,14 @@ def test_a_gated_repository_is_explained(server: WeightsServer, target: Path) ->
 
 def test_patterns_choose_and_say_what_they_leave_out(server: WeightsServer, target: Path) -> None:
     server.files["pytorch_model.bin"] = bytes(LARGE)
-    done = run(target, *source(server, "url"), f"--exclude={FIRST}", "--exclude=*.bin")
+    given = source(server, "modelscope")
+    done = run(target, *given, f"--exclude={FIRST}", "--exclude=*.bin")
     assert "left out by include and exclude: 2 files" in done.stdout
     assert set(content(target)) == set(checkpoint()) - {FIRST}
     other = target.with_name("other")
-    run(other, *source(server, "url"), "--include=*.json")
+    run(other, *given, "--include=*.json")
     assert {Path(name).suffix for name in content(other)} == {".json"}
-    told = run(other, *source(server, "url"), "--include=*.nothing", code=2).stderr
+    told = run(other, *given, "--include=*.nothing", code=2).stderr
     assert "the patterns choose none of its 8 files" in told
 
 
@@ -369,9 +374,11 @@ def test_a_shard_that_the_source_has_not_is_told_before_any_is_fetched(
         (folder / name).write_bytes(data)
     given = [f"--source={folder}"] if kind == "folder" else source(server, kind)
     missing = f"is no whole checkpoint: {FIRST} is missing, the index names it"
+    if kind == "url":
+        missing = f"does not give 1 of its files: {FIRST} (HTTP 404, the index names it)"
     assert missing in run(target, *given, "--dry-run", code=1).stderr and not target.exists()
     assert missing in run(target, *given, code=1).stderr
-    assert content(target) == {} and set(server.fetched()) <= {INDEX}
+    assert content(target) == {} and set(server.fetched()) <= {INDEX, *READ}
     assert missing in run(target, *given, "--dry-run", code=1).stderr  # by the one that is here
     run(target, *given, f"--exclude={FIRST}")
     assert content(target) == {name: checkpoint()[name] for name in server.files}
@@ -390,6 +397,8 @@ def test_a_source_without_a_checkpoint_is_no_success(
     server: WeightsServer, target: Path, kind: str
 ) -> None:
     server.files = {"README.md": b"a model", "LICENSE": b"x"}
+    if kind == "url":
+        server.files["SHA256SUMS"] = f"{sha256(b'a model')}  README.md\n".encode()
     for more in ([], ["--dry-run"]):
         told = run(target, *source(server, kind), *more, code=1).stderr
         assert "is no whole checkpoint: it lacks config.json; it has " in told
@@ -398,23 +407,24 @@ def test_a_source_without_a_checkpoint_is_no_success(
     assert content(target) == {"README.md": b"a model"}
 
 
-def test_a_link_to_nothing_in_the_servers_folder_is_told(target: Path, tmp_path: Path) -> None:
+def test_a_link_to_nothing_in_the_sources_folder_is_told(target: Path, tmp_path: Path) -> None:
     folder = tmp_path / "web"
     folder.mkdir()
     for name, data in checkpoint().items():
         (folder / name).write_bytes(data)
     (folder / "tokenizer.model").symlink_to("../gone")
+    told = run(target, f"--source={folder}", code=1).stderr
+    assert "does not give 1 of its files: tokenizer.model (a link that leads to no file" in told
+    run(tmp_path / "b", f"--source={folder}", "--exclude=tokenizer.model")
+    assert content(tmp_path / "b") == checkpoint()
+    (folder / "SHA256SUMS").write_text(f"{sha256(b'x')}  tokenizer.model\n")
     web = FolderServer(folder)
     try:
-        for source in (web.url, folder):
-            told = run(target, f"--source={source}", code=1).stderr
-            assert "does not give 1 of its files: tokenizer.model (" in told
-            assert ("HTTP 404" if source == web.url else "a link that leads to no file") in told
-            assert not target.exists()
-            run(tmp_path / "b", f"--source={source}", "--exclude=tokenizer.model", "--replace")
+        told = run(target, f"--source={web.url}", code=1).stderr
+        assert "the checksums name: tokenizer.model (HTTP 404)" in told
+        assert not target.exists()
     finally:
         web.close()
-    assert content(tmp_path / "b") == checkpoint()
 
 
 @pytest.mark.parametrize("status", [403, 405])
@@ -434,8 +444,9 @@ def test_a_server_that_refuses_head_gives_all_files(
     assert content(target) == checkpoint()
 
 
-def test_without_a_list_it_is_said_what_was_looked_for(server: WeightsServer, target: Path) -> None:
-    server.shows_list = False
+def test_without_checksums_it_is_said_what_was_looked_for(
+    server: WeightsServer, target: Path
+) -> None:
     config = json.loads(server.files["config.json"])
     config["auto_map"] = {
         "AutoConfig": "configuration_deepseek.DeepseekV3Config",
@@ -445,7 +456,8 @@ def test_without_a_list_it_is_said_what_was_looked_for(server: WeightsServer, ta
     server.files["modeling_deepseek.py"] = b"code"
     for more in (["--dry-run"], []):
         told = run(target, *source(server, "url"), *more).stderr
-        assert "this server shows no list of files; only the usual names and those of the" in told
+        assert "only the usual names and those of the index were looked for" in told
+        assert "sha256sum * > SHA256SUMS" in told
     assert content(target) == server.files
 
 
@@ -509,20 +521,20 @@ def test_a_full_disk_is_told_before_and_in_the_middle(
     server: WeightsServer, tmp_path: Path
 ) -> None:
     disk = tmp_path / "disk"
-    needs("mount")
+    needs("mount", root=True)
     mount_small_disk(disk, 4)
     try:
         told = run(disk / "model", *source(server, "url"), code=2).stderr
         assert "needs 6.6 MiB more and 1.0 GiB that stay free, 4.0 MiB are free" in told
         assert content(disk) == {}
-        server.files = {name: checkpoint()[name] for name in shards()}
+        server.files = {name: checkpoint()[name] for name in [*shards(), INDEX]}
         server.lengths = False  # so that nobody can know before
         more = ["--set=weights.download.free_mib=0", "--include=*.safetensors"]
         told = run(disk / "model", *source(server, "url"), *more, code=1).stderr
         assert "the disk is full; what was fetched is kept" in told
         subprocess.run(["mount", "-o", "remount,size=20m", str(disk)], check=True)
         run(disk / "model", *source(server, "url"), *more)
-        assert content(disk / "model") == server.files
+        assert content(disk / "model") == {name: checkpoint()[name] for name in shards()}
     finally:
         subprocess.run(["umount", str(disk)], check=True)
 

@@ -17,7 +17,7 @@ from ssh_fleet import Fleet, FleetHost, ssh_fleet
 
 ROOT = Path(__file__).resolve().parents[1]
 NAMES = ["p0", "p1", "d0"]
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.needs("nginx", "lua")]
 
 
 def bind(host: FleetHost, folder: Path) -> None:
@@ -42,7 +42,7 @@ class Site:
             f"engine: {{venv: {engine}, requirements: null}}\n"
             "model: {path: /data/model}\n"
             "paths: {work_dir: /data/omnikit}\n"
-            "proxy: {kind: nginx-njs}\n"
+            "proxy: {kind: nginx-lua}\n"
         )
         for host in fleet.hosts.values():
             bind(host, engine)
@@ -72,7 +72,6 @@ def site(tmp_path_factory: pytest.TempPathFactory, engine_python: Path) -> Itera
             yield site
         finally:
             site.run("stop_environment.py")
-            shutil.rmtree(ROOT / "build" / "control" / "engines", ignore_errors=True)
 
 
 def test_a_host_without_the_engine_is_named_with_what_installs_it(site: Site) -> None:

@@ -11,7 +11,10 @@ from pathlib import Path
 
 import pytest
 import yaml
-from omnikit import host_records
+
+from hostkit.base import records
+
+pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -28,7 +31,7 @@ def test_the_inventory_has_the_documented_groups_and_variables(tmp_path: Path) -
     groups = yaml.safe_load((tmp_path / "omni_infer_inventory.yml").read_text())["all"]["children"]
     assert list(groups["P"]["hosts"]) == ["p0", "p1"]
     assert list(groups["D"]["hosts"]) == ["d0", "d1"]
-    assert list(groups["C"]["hosts"]) == ["p0"]
+    assert groups["C"]["hosts"]["c0"]["node_port"] == 7000
     d1 = groups["D"]["hosts"]["d1"]
     assert d1["ansible_host"] == "192.0.2.14" and d1["ansible_user"] == "root"
     assert d1["host_ip"] == "192.0.2.13" and d1["node_rank"] == 1 and d1["api_port"] == 9101
@@ -75,13 +78,13 @@ def playbook(folder: Path, *words: str) -> tuple[int, str]:
     return done.returncode, done.stdout + done.stderr
 
 
-@pytest.mark.slow
+@pytest.mark.needs("nginx", "lua")
 def test_the_playbook_deploys_changes_nothing_twice_and_stops(tmp_path: Path) -> None:
     """With stand-in servers, for speed; plain ansible-playbook and its own recap."""
-    stand_in = f"server.command=[{sys.executable}, {ROOT}/tests/stand_in_server.py]"
+    stand_in = f"server.command=[{sys.executable}, {ROOT}/tests/kit/stand_in_server.py]"
     work = tmp_path / "work"
     settings = ["--set", stand_in, "--set", f"paths.work_dir={work}"]
-    settings += ["--set", "proxy.kind=nginx-njs"]
+    settings += ["--set", "proxy.kind=nginx-lua"]
     model = tmp_path / "model"
     made = subprocess.run(
         [sys.executable, "scripts/make_tiny_model.py", "--out", str(model)],
@@ -95,10 +98,10 @@ def test_the_playbook_deploys_changes_nothing_twice_and_stops(tmp_path: Path) ->
     try:
         code, said = playbook(tmp_path / "out")
         assert code == 0, said
-        assert re.search(r"local\s+: ok=\d+\s+changed=[1-9]", said), said
+        assert re.search(r"p0\s+: ok=\d+\s+changed=[1-9]", said), said
         code, said = playbook(tmp_path / "out")
         assert code == 0 and "changed=0" in said, said
     finally:
         code, said = playbook(tmp_path / "out", "--tags", "stop_server")
     assert code == 0, said
-    assert host_records.recorded_nodes(work / "state") == []
+    assert records.recorded_nodes(work / "state") == []

@@ -9,6 +9,8 @@ from pathlib import Path
 import fetch_logs
 import pytest
 
+pytestmark = pytest.mark.slow
+
 ENVIRONMENT = """
 profile: {engine: cpu, model: tiny-qwen2}
 paths: {work_dir: WORK}

@@ -12,9 +12,12 @@ from typing import Any
 
 import gen_ranktable
 import pytest
-from omnikit import ranktable
-from omnikit.ranktable_check import check_global
 from ranktable_cases import FACTS, device_ips
+
+from hostkit.ranks import ranktable
+from hostkit.ranks.check import check_global
+
+pytestmark = pytest.mark.slow
 
 TESTS = Path(__file__).parent
 SCRIPT = TESTS.parent / "scripts" / "gen_ranktable.py"
@@ -234,8 +237,9 @@ def local_file(folder: Path, number: int) -> str:
 def test_two_p_one_d_by_hand_equals_the_whole_environment_in_one_pass(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    from omnikit import ranktable_plan
     from ranktable_cases import two_p_one_d, two_p_one_d_ips
+
+    from omnikit.prepare import ranktables
 
     four_hosts(tmp_path, monkeypatch)
     files = [local_file(tmp_path, number) for number in range(4)]
@@ -245,8 +249,8 @@ def test_two_p_one_d_by_hand_equals_the_whole_environment_in_one_pass(
     host = str(out / "local_ranktable_10.0.0.10_host.json")
     decode = str(out / "local_ranktable_merge.json")
     assert gen(tmp_path, *words, decode, "--api-server-list", host) == 0
-    in_one_pass = ranktable_plan.files(
-        ranktable_plan.build(two_p_one_d(), two_p_one_d_ips()), "global"
+    in_one_pass = ranktables.planned_files(
+        ranktables.planned(two_p_one_d(), two_p_one_d_ips()), "global"
     )
     assert (out / "global_ranktable_merge.json").read_text() == in_one_pass["d1"][
         "global/global_ranktable_merge.json"

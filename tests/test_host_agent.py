@@ -10,24 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from host_cases import a_host, a_node, clean
-from omnikit import bundle
+from host_cases import a_host, a_node, clean, pythons
+
+from omnikit.fleet import bundle
 
 # Real processes, seconds together.
 pytestmark = pytest.mark.slow
-
-
-def pythons() -> list[str]:
-    """The supported Pythons that this machine has; a version manager's empty shims do not count."""
-    found = []
-    for version in ("3.9", "3.10", "3.11"):
-        places = [shutil.which(f"python{version}") or ""]
-        places += map(str, Path.home().glob(f".pyenv/versions/{version}.*/bin/python3"))
-        for place in filter(None, places):
-            if subprocess.run([place, "-c", "pass"], capture_output=True).returncode == 0:
-                found.append(place)
-                break
-    return found
 
 
 def ship(folder: Path, host: dict[str, Any]) -> Path:

@@ -5,29 +5,34 @@ import signal
 
 import install_proxy
 import pytest
-from omnikit import proxy, proxy_install, run
-from omnikit.health import request, wait_until
 from proxy_backend import Backend, free_port
 from proxy_settings import SETTINGS
 
+from hostkit.base import run
+from hostkit.base.health import request, wait_until
+from omnikit import proxy
+from omnikit.proxy import install
 
+
+@pytest.mark.needs("nginx", "lua")
 def test_a_second_run_says_unchanged(capsys):
     assert install_proxy.main([]) == 0
     said = capsys.readouterr()
     assert said.out.startswith(
-        "unchanged: proxy kind nginx-njs (nginx with njs is here), program /"
+        "unchanged: proxy kind nginx-lua (nginx with Lua is here), program /"
     )
     assert said.err == ""
 
 
+@pytest.mark.needs("nginx", "lua")
 def test_json_is_for_programs(capsys):
     assert install_proxy.main(["--json", "--dry-run"]) == 0
-    found = proxy_install.find()
+    found = install.find()
     assert found is not None
     assert json.loads(capsys.readouterr().out) == {
-        "kind": "nginx-njs",
+        "kind": "nginx-lua",
         "action": "unchanged",
-        "why": "nginx with njs is here",
+        "why": "nginx with Lua is here",
         "nginx": found.path,
         "modules_dir": found.modules_dir,
         "router": None,

@@ -4,22 +4,28 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+import ssl
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Iterator
 
+import launch_proxy
 import pytest
-from omnikit import proxy_install
-from omnikit.health import request
+from certificates import Authority
 from proxy_backend import Backend, free_port
 
+from hostkit.base.health import request
+from omnikit.proxy import install
+
 # Real processes, seconds together.
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.needs("nginx", "lua")]
 
 SCRIPT = Path(__file__).parents[1] / "scripts" / "launch_proxy.py"
 LISTS = ("--prefill-servers-list", "192.0.2.1:9000", "--decode-servers-list", "192.0.2.2:9100")
-NJS = ("--kind", "nginx-njs")
+NJS = ("--kind", "nginx-lua")
 
 
 class Launcher:
@@ -80,6 +86,42 @@ def test_one_life_of_a_proxy(launch: Launcher, servers: list[Backend]) -> None:
     assert request(url, timeout_s=5).status == 0
 
 
+def test_keys_and_tls_as_options_and_a_renewed_certificate(
+    launch: Launcher, servers: list[Backend], tmp_path: Path
+) -> None:
+    port, authority, key = free_port(), Authority(tmp_path), "k" * 40
+    tls = authority.make()
+    (tmp_path / "keys").write_text(f"me: {key}\n")
+    options = [*NJS, "--listen-port", port, "--prefill-servers-list", address(servers[0])]
+    options += ["--decode-servers-list", address(servers[1])]
+    options += ["--set", f"proxy.api_keys={{file: {tmp_path}/keys}}"]
+    for name in ("certificate", "key", "ca"):
+        options += ["--set", f"proxy.tls.{name}={tls[name]}"]
+    shown = launch(*options, "--dry-run")
+    assert shown.returncode == 0, shown.stderr
+    assert key not in shown.stdout and "PRIVATE KEY" not in shown.stdout
+    started = launch.json(*options)
+    assert started["action"] == "started"
+    assert launch.json("--status")["state"] == "running"
+    context = ssl.create_default_context(cafile=tls["ca"])
+    url, body = f"https://127.0.0.1:{port}/v1/completions", {"prompt": "p"}
+    may = {"Authorization": f"Bearer {key}"}
+    assert request(url, body=body, timeout_s=9, tls=context).status == 401
+    assert request(url, body=body, timeout_s=9, tls=context, headers=may).status == 200
+    before = ssl.get_server_certificate(("127.0.0.1", port))
+    authority.make()
+    assert launch.json(*options) == {**started, "action": "reloaded"}
+    assert ssl.get_server_certificate(("127.0.0.1", port)) != before
+    assert request(url, body=body, timeout_s=9, tls=context, headers=may).status == 200
+    assert launch.json(*options) == {**started, "action": "unchanged"}
+    private = [path for path in launch.run_dir.rglob("*") if path.is_file()]
+    assert {"tls.key", "pd_keys.lua"} <= {path.name for path in private}
+    for path in private:
+        secret = path.name in ("tls.key", "pd_keys.lua")
+        assert key not in path.read_text(errors="replace"), path
+        assert not secret or path.stat().st_mode & 0o077 == 0, path
+
+
 def test_a_stop_leaves_another_nginx_alone(
     launch: Launcher, servers: list[Backend], tmp_path: Path
 ) -> None:
@@ -113,7 +155,7 @@ def test_a_dry_run_prints_the_file_and_changes_nothing(launch: Launcher) -> None
 
 def without_modules(text: str) -> str:
     """omni-infer's file less what only its modules know: they exist in its image alone."""
-    own = ("load_module", "set_request_id", "prefill /", "pd_score_balance")
+    own = ("load_module", "set_request_id", "stream_ops", "prefill /", "pd_score_balance")
     return "\n".join(x for x in text.splitlines() if not x.strip().startswith(own)) + "\n"
 
 
@@ -121,17 +163,25 @@ def test_omni_infers_file_runs_on_a_host_without_packages(
     launch: Launcher, servers: list[Backend], tmp_path: Path
 ) -> None:
     """All but the modules' own: other paths go to prefill, generation (here) straight to decode."""
-    found = proxy_install.find()
+    found = install.find()
     assert found is not None
     port = free_port()
     lists = ["--prefill-servers-list", address(servers[0])]
     lists += ["--decode-servers-list", address(servers[1])]
-    printed = launch(*lists, "--listen-port", port, "--dry-run", "--log-file", tmp_path / "e.log")
+    lists += ["--metrics-servers-list", address(servers[2])]
+    # The same words as for omni-infer's launcher, in their short forms.
+    more = ["-p", port, "-c", 1, "-s", 1000, "-l", tmp_path / "e.log", "-d"]
+    printed = launch(*lists, *more, "--client-body-buffer-size", "1k", "--stream-ops", "set_opt")
+    assert printed.returncode == 0, printed.stderr
+    assert "            stream_ops set_opt;" in printed.stdout
+    assert "client_body_buffer_size 1k;" in printed.stdout
     file = tmp_path / "nginx.conf"
     file.write_text(without_modules(printed.stdout))
     # -S: no packages, as on a host.
     given = ("--config-file", file, "--nginx", found.path)
-    assert launch.json(*given, python=("-S",))["action"] == "started"
+    first = launch(*given, python=("-S",))
+    assert first.stdout.startswith("started"), first.stderr
+    assert "cores up to 1000, this host has" in first.stderr  # a note: nginx leaves it unbound
     assert launch.json(*given, python=("-S",))["action"] == "unchanged"
     assert launch.json("--reload", python=("-S",))["action"] == "reloaded"
     url = f"http://127.0.0.1:{port}"
@@ -139,16 +189,66 @@ def test_omni_infers_file_runs_on_a_host_without_packages(
     assert request(f"{url}/v1/models", timeout_s=5).status == 200
     assert request(f"{url}/v1/chat/completions", body={"n": 1}, timeout_s=5).status == 200
     assert request(f"{url}/prefill_internal/v1/models", timeout_s=5).status == 404
-    assert [len(one.seen) for one in servers] == [1, 1, 0]
+    assert request(f"{url}/metrics", timeout_s=5).status == 200
+    assert [len(one.seen) for one in servers] == [1, 1, 1]
     assert launch.json("--stop", python=("-S",))["action"] == "stopped"
 
 
-def test_missing_modules_are_wrong_input_in_nginxs_own_words(launch: Launcher) -> None:
-    found = proxy_install.find()
+@pytest.mark.parametrize("closed", [False, True])
+def test_a_request_larger_than_the_buffer_goes_through_a_file(
+    closed: bool, servers: list[Backend]
+) -> None:
+    """nginx's workers are not root: they must be able to enter the folder."""
+    found = install.find()
+    assert found is not None
+    fails = closed and os.geteuid() == 0
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o700 if closed else 0o711)
+        launch = Launcher(Path(folder) / "run")
+        port = free_port()
+        lists = ["--prefill-servers-list", "", "--decode-servers-list", address(servers[1])]
+        more = ["-p", port, "--client-body-buffer-size", "1k", "--nginx", found.path]
+        more += ["--decode-lb-sdk", "least_conn", "-l", Path(folder) / "e.log"]
+        try:
+            done = launch(*lists, *more)
+            assert done.returncode == 0, done.stderr
+            assert (f"cannot enter {folder}" in done.stderr) == fails
+            body = {"prompt": "long " * 10_000}
+            answer = request(f"http://127.0.0.1:{port}/v1/completions", body=body, timeout_s=5)
+            assert answer.status == (500 if fails else 200)
+        finally:
+            launch("--stop", "--grace", 0)
+
+
+def test_missing_modules_are_wrong_input(launch: Launcher) -> None:
+    found = install.find()
     assert found is not None
     done = launch(*LISTS, "--nginx", found.path, "--listen-port", free_port())
     assert done.returncode == 2
     assert "ngx_http_set_request_id_module.so" in done.stderr
+    assert "proxy.modules_dir" in done.stderr
+    assert not launch.run_dir.exists() or not list(launch.run_dir.glob("nginx*"))
+
+
+@pytest.mark.parametrize("option", [name for names in launch_proxy.NOT_TAKEN for name in names])
+@pytest.mark.parametrize("value", [(), ("7000",)])
+def test_an_option_that_is_not_taken_says_why(
+    option: str, value: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert launch_proxy.main([*LISTS, option, *value]) == 2
+    said = capsys.readouterr().err
+    assert "it is not taken: " in said and "What to do: " in said
+
+
+def test_an_empty_variable_of_a_script_asks_for_nothing(launch: Launcher) -> None:
+    done = launch(*LISTS, "--dry-run", "--bootstrap-port", "", "--engine-type", "vllm")
+    assert done.returncode == 0, done.stderr
+
+
+def test_there_is_nothing_to_roll_back(launch: Launcher) -> None:
+    done = launch("-S", "-R")
+    assert done.returncode == 0 and "nothing to roll back" in done.stderr
+    assert done.stdout == "unchanged\n"
 
 
 @pytest.mark.parametrize(
@@ -164,6 +264,14 @@ def test_missing_modules_are_wrong_input_in_nginxs_own_words(launch: Launcher) -
         (("--stop", "--reload"), "not allowed with"),
         ((*NJS, *LISTS, "--listen-port", "1", "--nginx", "/no/such/nginx"), "/no/such/nginx"),
         (("--reload", *NJS, *LISTS), "no running proxy"),
+        ((*LISTS, "--engine-type", "sglang"), "found 'sglang', expected vllm"),
+        ((*LISTS, "--rollback"), "add --stop"),
+        ((*LISTS, "--stream-ops", "often"), "proxy.stream_ops"),
+        ((*LISTS, "--client-body-buffer-size", "1 MB"), "proxy.client_body_buffer_size"),
+        ((*LISTS, "--decode-max-num-seqs", "0"), "max-num-seqs of decode servers"),
+        ((*LISTS, "--metrics-servers-list", "a"), "--metrics-servers-list"),
+        ((*NJS, *LISTS, "--metrics-servers-list", "a:1"), "answers /metrics itself"),
+        (("--config-file", "/no/such", "--stream-ops", "off"), "--stream-ops"),
     ],
 )
 def test_misuse_is_named_with_status_2(launch: Launcher, words: tuple, says: str) -> None:
@@ -172,7 +280,9 @@ def test_misuse_is_named_with_status_2(launch: Launcher, words: tuple, says: str
     assert says in done.stderr
 
 
-def test_without_packages_it_says_what_to_do(launch: Launcher) -> None:
-    done = launch(*LISTS, python=("-S",))
+def test_without_packages_it_says_what_to_do(tmp_path: Path) -> None:
+    shutil.copytree(SCRIPT.parent, tmp_path / "scripts")  # without an environment beside it
+    argv = [sys.executable, "-S", str(tmp_path / "scripts" / SCRIPT.name), *LISTS]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=60)
     assert done.returncode == 2
-    assert "--config-file" in done.stderr and "Traceback" not in done.stderr
+    assert f"make -C {tmp_path}" in done.stderr and "Traceback" not in done.stderr

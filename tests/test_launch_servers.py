@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 from host_cases import a_host, a_node, clean, processes, reaches, record_of
-from omnikit.health import wait_until
-from omnikit.host_records import read_record
+
+from hostkit.base.health import wait_until
+from hostkit.base.records import read_record
 
 # Real processes, seconds together.
 pytestmark = pytest.mark.slow

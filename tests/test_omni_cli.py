@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import yaml
 from host_cases import free_port
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -28,6 +30,14 @@ def test_the_file_is_looked_for_where_one_stands(tmp_path: Path) -> None:
     done = omni_cli("status", cwd=tmp_path)
     assert done.returncode == 2
     assert "omni_infer_deployment.yml" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_the_newer_file_in_json_is_found_too(tmp_path: Path) -> None:
+    text = json.dumps(yaml.safe_load(FOREIGN.read_text(encoding="utf-8")))
+    (tmp_path / "omni_infer_deployment.json").write_text(text)
+    done = omni_cli("status", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "no host was asked" in done.stdout
 
 
 def test_status_of_what_was_never_served_fails(tmp_path: Path) -> None:
@@ -54,7 +64,7 @@ def test_serve_status_and_stop_tell_the_truth(tmp_path: Path) -> None:
         "profile: {engine: cpu, model: tiny-qwen2}\n"
         f"paths: {{work_dir: {tmp_path}/work}}\n"
         "engine: {venv: null, requirements: null}\n"
-        f"server: {{command: [{sys.executable}, {ROOT}/tests/stand_in_server.py]}}\n"
+        f"server: {{command: [{sys.executable}, {ROOT}/tests/kit/stand_in_server.py]}}\n"
         "hosts: {local: {address: 127.0.0.1, connection: local}}\n"
         f"topology: {{colocated: [{{hosts: [local], api_port: {free_port()}}}]}}\n"
         "ports: {ephemeral_low: 65536}\n"  # the test's free port is anywhere

@@ -10,18 +10,24 @@ import pytest
 import report_cases
 from browser import Browser, browser
 from needs import needs
-from omnikit import config, report_data, report_page
+
+from omnikit.config import config
+from omnikit.report import data
+from omnikit.report import page as report_page
 
 pytestmark = pytest.mark.slow
 
-# Texts of the shown drawings: which stick out of their drawing, and pairs that overlap.
+# Of the drawings: texts that stick out, or lie over each other, or are cut without a tooltip.
 _TEXTS = """(() => {
   const bad = [];
-  for (const svg of document.querySelectorAll('svg')) {
-    if (!svg.getClientRects().length) continue;
-    const all = svg.getBoundingClientRect();
-    const boxes = [...svg.querySelectorAll('text')].map(t => [t, t.getBoundingClientRect()]);
+  for (const drawing of document.querySelectorAll('.drawing')) {
+    const all = drawing.getBoundingClientRect();
+    const texts = [...drawing.querySelectorAll('*')].filter(e => e.getClientRects().length
+      && [...e.childNodes].some(n => n.nodeType === 3 && n.textContent.trim()));
+    const boxes = texts.map(t => [t, t.getBoundingClientRect()]);
     for (const [t, b] of boxes) {
+      if (t.scrollWidth > t.clientWidth + 1 && t.clientWidth && !t.title)
+        bad.push('cut: ' + t.textContent);
       if (b.left < all.left - 1 || b.right > all.right + 1 || b.bottom > all.bottom + 1)
         bad.push('outside: ' + t.textContent);
       for (const [u, c] of boxes)
@@ -32,14 +38,18 @@ _TEXTS = """(() => {
   }
   return bad;
 })()"""
-_CARDS = """(() => [...document.querySelectorAll('svg .card')].filter(card => {
-  const c = card.getBoundingClientRect();
-  return [...card.parentNode.querySelectorAll('text')].some(t => {
-    const b = t.getBoundingClientRect();
-    return b.left > c.left && b.left < c.right && b.top > c.top && b.top < c.bottom
-      && (b.right > c.right || b.bottom > c.bottom);
-  });
-}).length)()"""
+# Cards that leave their frame or lie over each other, and parts that leave their card.
+_CARDS = """(() => {
+  const apart = (a, b) => a.right <= b.left || b.right <= a.left || a.bottom <= b.top
+    || b.bottom <= a.top;
+  const inside = (a, b) => a.left >= b.left && a.right <= b.right && a.top >= b.top
+    && a.bottom <= b.bottom;
+  const box = e => e.getBoundingClientRect();
+  const cards = [...document.querySelectorAll('.card')];
+  return cards.filter(card => !inside(box(card), box(card.parentNode))
+    || cards.some(other => other !== card && !apart(box(card), box(other)))
+    || [...card.querySelectorAll('*')].some(e => !inside(box(e), box(card)))).length;
+})()"""
 _OPEN = "table:not(details table)"
 _CUT = """[...document.querySelectorAll('.scroll')].filter(s => s.scrollWidth > s.clientWidth + 1)
   .map(s => s.querySelector('caption').textContent)"""
@@ -76,7 +86,7 @@ def page(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mon
         report_cases.serving(monkeypatch, mixed=True)
     path = tmp_path / "report.html"
     language = "zh" if request.param == "2p1d" else "en"
-    report_page.write(path, report_page.page(report_data.collect(loaded, False), language))
+    report_page.write(path, report_page.page(data.collect(loaded, False), language))
     return path
 
 
@@ -114,9 +124,7 @@ def test_a_fleet_is_no_endless_page_on_a_phone(
     report_cases.serving(monkeypatch)
     loaded = config.load("18p1d", environ={})
     report_cases.fill(loaded, tmp_path)
-    report_page.write(
-        path := tmp_path / "r.html", report_page.page(report_data.collect(loaded, False))
-    )
+    report_page.write(path := tmp_path / "r.html", report_page.page(data.collect(loaded, False)))
     shown.open(path, 360)
     section = "document.querySelector('#state').parentNode.offsetHeight"
     assert shown.value(section) < 7000
@@ -145,7 +153,8 @@ def test_an_error_keeps_its_lines_and_only_wide_tables_take_the_focus(
 def test_text_is_large_enough_to_read_on_a_phone(shown: Browser, page: Path) -> None:
     shown.open(page, 360)
     heights = shown.value(
-        "[...document.querySelectorAll('.for-narrow svg text')]"
+        "[...document.querySelectorAll('.drawing :is(strong, .line, .fact, .arrow, .main span)')]"
+        ".filter(t => t.textContent)"
         ".map(t => t.getBoundingClientRect().height)"
     )
     assert min(heights) >= 10
@@ -167,10 +176,12 @@ def test_tables_are_tables_for_a_screen_reader_on_a_phone_too(shown: Browser, pa
     assert len(named) >= 2 and all(named)
 
 
-def test_it_prints_on_light_paper_with_the_large_drawings(shown: Browser, page: Path) -> None:
+def test_it_prints_on_light_paper(shown: Browser, page: Path) -> None:
     shown.open(page, 1000, dark=True, media="print")
     assert shown.value("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
-    assert shown.value("document.querySelector('.for-wide').getClientRects().length") == 1
+    assert shown.value("getComputedStyle(document.body).color") == "rgb(27, 32, 38)"
+    ticks = "[...document.querySelectorAll('.tick')].every(t => t.getClientRects().length)"
+    assert shown.value(ticks)  # as on a desktop
     assert shown.value("document.querySelector('nav').getClientRects().length") == 0
     made = shown.pdf()
     pages = max(int(count) for count in re.findall(rb"/Count (\d+)", made))

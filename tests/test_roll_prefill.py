@@ -1,6 +1,6 @@
 """Prefill servers restarted one after the other under load, and a proxy that is reloaded.
 
-Servers are stand-ins (tests/fleet_server.py), nginx and the load are real. The tests share one
+Servers are stand-ins (tests/kit/fleet_server.py), nginx and the load are real. The tests share one
 deployment and build on each other, in order.
 """
 
@@ -27,7 +27,7 @@ PORT = 32010
 PORTS = (
     f"{{api_base: 31300, master_base: 31500, proxy: {PORT}, kv_side_channel: 31700, zmq: 31900}}"
 )
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.needs("nginx", "lua")]
 
 
 @dataclass
@@ -143,7 +143,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     folder = tmp_path_factory.mktemp("roll")
     text = (ROOT / "tests" / "environments" / "breadth.yaml").read_text()
     text = text.replace("build/test-breadth", f"{folder}/work")
-    text = text.replace("tests/fleet_server.py", f"{ROOT}/tests/fleet_server.py")
+    text = text.replace("tests/kit/fleet_server.py", f"{ROOT}/tests/kit/fleet_server.py")
     text = re.sub("^ports: .*", f"ports: {PORTS}", text, flags=re.MULTILINE)
     text = text.replace("server:\n", "server:\n  env: {STAND_IN_REQUEST_S: 0.3}\n")
     (folder / "roll.yaml").write_text(text)

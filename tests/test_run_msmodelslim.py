@@ -14,10 +14,13 @@ import pytest
 import run_msmodelslim
 from checkpoint_case import LAYERS
 from needs import needs
-from omnikit import host_records
-from omnikit.health import wait_until
 from safetensors import deserialize
 from slim_case import KERNELS, Machine
+
+from hostkit.base import records
+from hostkit.base.health import wait_until
+
+pytestmark = pytest.mark.slow
 
 SCRIPT = Path(__file__).resolve().parents[1] / "scripts" / "run_msmodelslim.py"
 
@@ -213,7 +216,7 @@ def lives(pid: str) -> bool:
 @pytest.mark.parametrize("free_kib", [0, 8, 400])
 def test_a_full_disk_is_said_and_gone_on_with(free_kib: int, machine: Machine) -> None:
     """It meets the lock, the state, the log or the tool, by how much is left."""
-    needs("unshare", "mount")
+    needs("unshare", "mount", root=True)
     disk = machine.root / "disk"
     disk.mkdir()
     words = machine.options("--set=weights.msmodelslim.free_ratio=0")
@@ -243,7 +246,7 @@ def test_interrupted_and_gone_on_with(machine: Machine) -> None:
     assert f"process {child.pid} of" in second.stderr and "is converting" in second.stderr
     child.send_signal(signal.SIGINT)
     assert "interrupted" in child.communicate(timeout=60)[1] and child.returncode == 130
-    assert not host_records.lock_holder(machine.side / "lock")
+    assert not records.lock_holder(machine.side / "lock")
     done = subprocess.run(words, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "into an empty folder" in done.stderr
@@ -300,7 +303,7 @@ def test_other_inputs_start_anew_before_it_is_finished_and_are_refused_after(
 
 def test_a_source_that_is_mounted_read_only_is_refused_before_anything(machine: Machine) -> None:
     """As weights often are; root may write anywhere else."""
-    needs("unshare", "mount")
+    needs("unshare", "mount", root=True)
     mount = 'mount --bind "$1" "$1" && mount -o remount,ro,bind "$1" && shift && exec "$@"'
     words = ["unshare", "-m", "bash", "-c", mount, "bash", str(machine.source.parent)]
     words += [sys.executable, str(SCRIPT), *machine.options()]

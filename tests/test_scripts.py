@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -25,6 +26,7 @@ def test_help_has_an_example_and_the_exit_codes(path: Path) -> None:
     assert "exit codes: 0 done" in done.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", PYTHON_SCRIPTS, ids=lambda p: p.name)
 def test_an_unknown_option_is_misuse(path: Path) -> None:
     done = run(sys.executable, path, "--no-such-option")
@@ -32,6 +34,7 @@ def test_an_unknown_option_is_misuse(path: Path) -> None:
     assert "usage" in done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", SHELL_SCRIPTS, ids=lambda p: p.name)
 def test_shell_scripts_explain_themselves(path: Path) -> None:
     if path.name.startswith("_"):
@@ -50,6 +53,7 @@ def test_scripts_are_executable_and_name_their_interpreter(path: Path) -> None:
     assert path.read_text().startswith(("#!/usr/bin/env bash", "#!/usr/bin/env python3"))
 
 
+@pytest.mark.slow
 def test_a_script_works_through_a_link_from_any_folder(tmp_path: Path) -> None:
     link = tmp_path / "plan"
     link.symlink_to(ROOT / "scripts" / "show_plan.py")
@@ -65,6 +69,7 @@ def test_no_script_is_named_like_a_module_of_the_library() -> None:
     assert not {path.stem for path in PYTHON_SCRIPTS} & library
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("word", ["deploy", "plan", "status", "stop", "restart", "logs", "config"])
 def test_make_target_and_task_exist(word: str) -> None:
     makefile = (ROOT / "Makefile").read_text()
@@ -81,7 +86,7 @@ def test_an_error_is_text_and_keeps_its_exit_code_through_invoke() -> None:
 
 
 def test_a_reader_that_goes_away_is_no_traceback() -> None:
-    line = f"{sys.executable} -m invoke config --changed --origin | head -n 1"
+    line = f"{shlex.quote(sys.executable)} -m invoke config --changed --origin | head -n 1"
     done = run("bash", "-c", line)
     assert done.stdout.count("\n") == 1
     assert "Traceback" not in done.stderr

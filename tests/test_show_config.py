@@ -36,10 +36,13 @@ def test_changed_and_origin_go_together(capsys: pytest.CaptureFixture[str]) -> N
 def test_secrets_of_the_environment_are_not_printed(
     form: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    given = ["--set", "server.env.vllm_api_key=LEAK", "--set", "server.args.hf-token=LEAK"]
+    given = ["--set", "server.command=[serve, --api-key, LEAK]"]
     assert show_config.main([*given, *form]) == 0
     said = capsys.readouterr().out
-    assert "LEAK" not in said and said.count("[redacted]") == 2
+    assert "LEAK" not in said and said.count("[redacted]") == 1
+    assert show_config.main(["--set", "server.env.vllm_api_key=LEAK", *form]) == 2
+    said = "".join(capsys.readouterr())
+    assert "LEAK" not in said and "vllm_api_key: {file: PATH}" in said
 
 
 def test_json(capsys: pytest.CaptureFixture[str]) -> None:

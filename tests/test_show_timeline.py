@@ -8,27 +8,28 @@ from pathlib import Path
 
 import pytest
 import show_timeline
-from omnikit import timeline_records
 from timeline_cases import write
+
+from omnikit.timeline import records
 
 
 @pytest.fixture(autouse=True)
 def apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Records in a folder of the test's own."""
-    monkeypatch.setattr(timeline_records, "control_folder", lambda name: tmp_path / name)
+    monkeypatch.setattr(records, "control_folder", lambda name: tmp_path / name)
 
 
 def test_the_newest_record_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
-    write(timeline_records.folder("local"), "20261101T000000Z", error="old")
-    write(timeline_records.folder("local"), "20261102T000000Z")
+    write(records.folder("local"), "20261101T000000Z", error="old")
+    write(records.folder("local"), "20261102T000000Z")
     assert show_timeline.main(["-e", "local"]) == 0
     said = capsys.readouterr().out
     assert "deploy of local" in said and "ended well" in said and "critical path" in said
 
 
 def test_json_the_list_and_a_trace(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    write(timeline_records.folder("local"), "20261101T000000Z")
-    (timeline_records.folder("local") / "20261102T000000Z.jsonl").write_text("")
+    write(records.folder("local"), "20261101T000000Z")
+    (records.folder("local") / "20261102T000000Z.jsonl").write_text("")
     words = ["-e", "local", "--record", "20261101"]
     trace = tmp_path / "t.json"
     assert show_timeline.main([*words, "--json", "--trace", str(trace)]) == 0
@@ -54,8 +55,8 @@ def test_mistakes_are_named(capsys: pytest.CaptureFixture[str]) -> None:
 def test_a_damaged_record_does_not_hide_an_older_one_unless_it_is_asked_for(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    write(timeline_records.folder("local"), "20261101T000000Z")
-    damaged = timeline_records.folder("local") / "20261102T000000Z.jsonl"
+    write(records.folder("local"), "20261101T000000Z")
+    damaged = records.folder("local") / "20261102T000000Z.jsonl"
     damaged.write_text('{"kind": "command", "time": "x"}\n')
     assert show_timeline.main(["-e", "local"]) == 0
     said = capsys.readouterr()
@@ -68,7 +69,7 @@ def test_a_damaged_record_does_not_hide_an_older_one_unless_it_is_asked_for(
 def test_a_trace_goes_into_a_file_or_nowhere(
     text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    write(timeline_records.folder("local"))
+    write(records.folder("local"))
     monkeypatch.chdir(tmp_path)
     (tmp_path / "link").symlink_to("/dev/null")
     os.mkfifo(tmp_path / "pipe")
@@ -84,7 +85,7 @@ def test_a_trace_goes_into_a_file_or_nowhere(
 def test_a_trace_replaces_the_file_behind_a_link(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write(timeline_records.folder("local"))
+    write(records.folder("local"))
     monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / "old.json").write_text("old")
     (tmp_path / "latest.json").symlink_to("old.json")

@@ -14,9 +14,11 @@ from typing import Iterator
 import pytest
 import wait_for_ray
 from host_cases import free_port
-from omnikit import config, render
-from omnikit.health import wait_until
-from omnikit.topology import make_plan
+
+from hostkit.base.health import wait_until
+from omnikit.config import config
+from omnikit.fleet import render
+from omnikit.topology.topology import make_plan
 
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPT = ROOT / "scripts" / "wait_for_ray.py"
@@ -87,7 +89,10 @@ def ray_python() -> Path:
     if not stamp.exists():
         shutil.rmtree(RAY_ENVIRONMENT, ignore_errors=True)
         subprocess.run([sys.executable, "-m", "venv", str(RAY_ENVIRONMENT)], check=True)
-        subprocess.run([str(python), "-m", "pip", "install", "-q", "ray==2.49.2"], check=True)
+        pip = [str(python), "-m", "pip", "install", "-q", "--require-hashes", "--only-binary=:all:"]
+        subprocess.run(
+            [*pip, "-r", str(Path(__file__).with_name("ray-requirements.txt"))], check=True
+        )
         stamp.touch()
     return python
 

@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 import vllm_parser
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -68,7 +70,6 @@ def test_a_folder_that_cannot_be_written_is_said(tmp_path: Path) -> None:
     assert "the files cannot be written" in done.stderr and "--out DIR" in done.stderr
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("environment", "release"), [("2p1d", "0.9.0"), ("local", "0.32.0")])
 def test_every_metric_exists_in_the_environments_vllm(
     environment: str, release: str, engine_python: Path, tmp_path: Path

@@ -15,24 +15,25 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any, Optional, Sequence
 
-from omnikit import cli
-from omnikit.config_options import add_config_options, load_config
+from hostkit.base import cli
+from omnikit.front.options import add_config, load_config
 
 if TYPE_CHECKING:
-    from omnikit.config import Config
-    from omnikit.plan_types import Plan
+    from omnikit.config.config import Config
+    from omnikit.plan.types import Plan
 
 _STEPS = ("fetch", "build", "install", "check")
 
 
 def body(options: argparse.Namespace) -> int:
     """Do the steps in order; the first that fails is the last."""
-    from omnikit import jobs, source_build
+    from omnikit.fleet import jobs
+    from omnikit.source import build
 
     config = load_config(options)
     plan, hosts = _where(options, config)
-    steps = [step for step in source_build.STEPS if not options.only or step in options.only]
-    given = source_build.parameters(
+    steps = [step for step in build.STEPS if not options.only or step in options.only]
+    given = build.parameters(
         config, plan, hosts, steps, folder=options.dir, container=options.in_container
     )
     if options.dry_run:
@@ -41,17 +42,17 @@ def body(options: argparse.Namespace) -> int:
     report: dict[str, Any] = {}
     try:
         for step in steps:
-            done = source_build.do(config, plan, step, given)
+            done = build.do(config, plan, step, given)
             report[step] = {
                 "hosts": {host: d.result for host, d in done.items() if d.result is not None},
                 "errors": {host: str(d.error) for host, d in done.items() if d.error is not None},
             }
-            text = source_build.report(step, done)
+            text = build.report(step, done)
             if text and not options.json:
                 print(text, flush=True)
             jobs.results(done)
             if step == "check":
-                source_build.check_found(done)
+                build.check_found(done)
     finally:
         if options.json:
             print(json.dumps(report, indent=1))
@@ -60,22 +61,23 @@ def body(options: argparse.Namespace) -> int:
 
 def _where(options: argparse.Namespace, config: Config) -> tuple[Optional[Plan], list[str]]:
     """The plan, None when only this machine is meant, and the hosts' names."""
-    from omnikit import image_pull, source_build, topology
+    from omnikit.images import pull
+    from omnikit.source import build
+    from omnikit.topology import topology
 
     environment = options.environment or os.environ.get("OMNIKIT_ENVIRONMENT")
     if not (environment or options.config or options.host):
-        return None, [source_build.HERE]
+        return None, [build.HERE]
     plan = topology.make_plan(config)
-    return plan, image_pull.chosen(plan, options.host)
+    return plan, pull.chosen(plan, options.host)
 
 
 def _show(steps: Sequence[str], given: dict[str, dict[str, Any]], as_json: bool) -> None:
-    from omnikit import source_build
-    from omnikit.log import say
+    from hostkit.base.log import say
+    from omnikit.source import build
 
     lines = {
-        host: {step: source_build.commands(step, one) for step in steps}
-        for host, one in given.items()
+        host: {step: build.commands(step, one) for step in steps} for host, one in given.items()
     }
     if as_json:
         print(json.dumps({"commands": lines}, indent=1))
@@ -92,7 +94,7 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     """Command line: see the module's docstring."""
     made = cli.parser(__doc__ or "", example="scripts/build_from_source.sh --dir ~/omniinfer")
     made.prog = "build_from_source.sh"
-    add_config_options(made)
+    add_config(made)
     made.add_argument(
         "--only",
         action="append",

@@ -12,13 +12,14 @@ import json
 import sys
 from typing import Optional, Sequence
 
-from omnikit import cli
-from omnikit.config_options import add_config_options, load_config
+from hostkit.base import cli
+from omnikit.front.options import add_config, load_config
 
 
 def body(options: argparse.Namespace) -> int:
     """End by name, or what is planned."""
-    from omnikit import containers, host_jobs
+    from hostkit.agent import jobs
+    from omnikit.images import containers
 
     job = "remove-container" if options.remove else "stop-container"
     if options.name:
@@ -31,7 +32,7 @@ def body(options: argparse.Namespace) -> int:
             return 0
         # By its name any container of ours may be ended, whichever environment it belongs to.
         parameters = {"spec": {**spec, "owner": None}, "replace": options.replace}
-        found = [host_jobs.find(job)(parameters)]
+        found = [jobs.find(job)(parameters)]
     elif options.dry_run:
         for host, own in containers.specs(config, options.host).items():
             print("\n".join(f"{host}: {job} {name}" for name in own))
@@ -50,7 +51,7 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     way = made.add_mutually_exclusive_group(required=True)
     way.add_argument("--stop", action="store_true", help="keep it (set by stop_container.sh)")
     way.add_argument("--remove", action="store_true", help="(set by remove_container.sh)")
-    add_config_options(made)
+    add_config(made)
     made.add_argument("--host", action="append", default=[], help="only this host (repeatable)")
     made.add_argument("--replace", action="store_true", help="also another's container")
     made.add_argument("--dry-run", action="store_true", help="show what would be ended")

@@ -16,22 +16,22 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable, Mapping, Optional, Sequence
 
-from omnikit import cli
-from omnikit.config_options import add_config_options, load_config
-from omnikit.errors import InputError, ToolkitError
-from omnikit.log import say
+from hostkit.base import cli
+from hostkit.base.errors import InputError, ToolkitError
+from hostkit.base.log import say
+from omnikit.front.options import add_config, load_config
 
 if TYPE_CHECKING:
-    from omnikit.config import Config
-    from omnikit.jobs import Done
-    from omnikit.plan_types import Plan
+    from omnikit.config.config import Config
+    from omnikit.fleet.jobs import Done
+    from omnikit.plan.types import Plan
 
     Dones = Mapping[str, Done]
 
 
 def body(options: argparse.Namespace) -> int:
     """Pull, export or load, and report."""
-    from omnikit import jobs
+    from omnikit.fleet import jobs
 
     if options.export and (options.from_archive or options.host):
         raise InputError("--export works on this machine alone: not with --host, --from-archive.")
@@ -46,61 +46,69 @@ def body(options: argparse.Namespace) -> int:
 
 
 def _where(options: argparse.Namespace, config: Config) -> tuple[Optional[Plan], list[str]]:
-    """The plan, None when only this machine is meant, and the hosts' names."""
-    from omnikit import image_pull, topology
+    """The plan, None when only this machine is meant, and the names of those that do it."""
+    from omnikit.images import pull
+    from omnikit.topology import topology
 
     environment = options.environment or os.environ.get("OMNIKIT_ENVIRONMENT")
+    if options.export:  # here, but for its hosts
+        plan = topology.make_plan(config) if environment or options.config else None
+        return plan, [pull.HERE]
     by_hand = bool(options.image or options.from_archive)
-    if options.export or (by_hand and not (environment or options.config or options.host)):
-        return None, [image_pull.HERE]
+    if by_hand and not (environment or options.config or options.host):
+        return None, [pull.HERE]
     plan = topology.make_plan(config)
-    return plan, image_pull.chosen(plan, options.host)
+    return plan, pull.chosen(plan, options.host)
 
 
 def _pull(
     options: argparse.Namespace, config: Config, plan: Optional[Plan], hosts: Sequence[str]
 ) -> Optional[Dones]:
-    from omnikit import host_image, image_pull
+    from hostkit.containers import images
+    from omnikit.images import pull
 
-    image = image_pull.wanted(config, options.image)
+    image = pull.wanted(config, options.image)
     if options.dry_run:
-        lines = image_pull.commands(config, image, options.export)
+        own = plan if options.export else None
+        lines = pull.commands(config, image, options.export, own)
         _show_commands(hosts, lines, options.json)
         return None
     if options.export:
-        return _here(lambda: image_pull.export(config, image, options.export))
+        return _here(lambda: pull.export(config, image, options.export, plan))
     if plan is None:
-        return _here(lambda: host_image.pull(image_pull.parameters(config, image)))
-    return image_pull.pull(config, plan, hosts, image)
+        return _here(lambda: images.pull(pull.here(config, image)))
+    return pull.pull(config, plan, hosts, image)
 
 
 def _load(
     options: argparse.Namespace, config: Config, plan: Optional[Plan], hosts: Sequence[str]
 ) -> Optional[Dones]:
-    from omnikit import host_image, image_ship
+    from hostkit.containers import images
+    from omnikit.images import pull
 
     image = options.image or config.settings.container.image
-    given = image_ship.loading(config, options.from_archive, image)
+    given = pull.loading(config, options.from_archive, image)
     if options.dry_run:
-        _show_commands(hosts, image_ship.commands(config, given), options.json)
+        _show_commands(hosts, pull.load_commands(config, given), options.json)
         return None
     if plan is None:
-        return _here(lambda: host_image.load(given))
-    return image_ship.load(config, plan, hosts, given)
+        return _here(lambda: images.load({**given, "elsewhere": True}))
+    return pull.load(config, plan, hosts, given)
 
 
 def _here(act: Callable[[], dict[str, Any]]) -> dict[str, Done]:
     """What became of something done on this machine."""
-    from omnikit import image_pull, jobs
+    from omnikit.fleet import jobs
+    from omnikit.images import pull
 
     try:
-        return {image_pull.HERE: jobs.Done(result=act())}
+        return {pull.HERE: jobs.Done(result=act())}
     except ToolkitError as error:
-        return {image_pull.HERE: jobs.Done(error=error)}
+        return {pull.HERE: jobs.Done(error=error)}
 
 
 def _report(done: Mapping[str, Done], as_json: bool) -> None:
-    from omnikit import image_pull
+    from omnikit.images import pull
 
     found = {host: d.result for host, d in done.items() if d.result is not None}
     if as_json:
@@ -108,7 +116,7 @@ def _report(done: Mapping[str, Done], as_json: bool) -> None:
         print(json.dumps({"hosts": found, "errors": errors}, indent=1))
         return
     for host, result in found.items():
-        print(f"{host}: {image_pull.line(result)}")
+        print(f"{host}: {pull.line(result)}")
 
 
 def _show_commands(hosts: Sequence[str], lines: Sequence[str], as_json: bool) -> None:
@@ -135,7 +143,7 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
         metavar="IMAGE",
         help="REPOSITORY:TAG or REPOSITORY@sha256:DIGEST (default: container.image)",
     )
-    add_config_options(made)
+    add_config(made)
     made.add_argument(
         *("--host", "-H"),
         action="append",

@@ -14,19 +14,20 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Optional, Sequence
 
-from omnikit import cli
-from omnikit.config_options import add_config_options, load_config
-from omnikit.errors import InputError
+from hostkit.base import cli
+from hostkit.base.errors import InputError
+from omnikit.front.options import add_config, load_config
 
 if TYPE_CHECKING:
-    from omnikit.config import Config
-    from omnikit.schema import Host
+    from omnikit.config.config import Config
+    from omnikit.config.schema import Host
 
 
 def body(options: argparse.Namespace) -> int:
     """Look at everything first, then act."""
-    from omnikit import ask, ssh_host_keys, ssh_keys
-    from omnikit.log import say, table
+    from hostkit.base import ask
+    from hostkit.base.log import say, table
+    from omnikit.fleet import keys as fleet_keys
 
     config = load_config(options)
     settings = config.settings
@@ -35,22 +36,22 @@ def body(options: argparse.Namespace) -> int:
         print("no host of this environment is behind SSH: nothing to do")
         return 0
     keys = {
-        path: ssh_keys.ensure_pair(path, settings.keys.comment, dry_run=options.dry_run)
-        for path in dict.fromkeys(ssh_keys.key_path(host, settings) for host in hosts.values())
+        path: fleet_keys.ensure_pair(path, settings.keys.comment, dry_run=options.dry_run)
+        for path in dict.fromkeys(fleet_keys.key_path(host, settings) for host in hosts.values())
     }
     for path, state in keys.items():
         say(f"key {path}: {state}")
-    file = ssh_host_keys.file_of(settings)
-    seen, missing = ssh_keys.look_at_host_keys(hosts, settings)
-    ssh_host_keys.refuse_changed(seen, file)
+    file = fleet_keys.file_of(settings)
+    seen, missing = fleet_keys.look_at_host_keys(hosts, settings)
+    fleet_keys.refuse_changed(seen, file)
     new = [one for one in seen if one.state == "new"]
     if options.fingerprints:
-        wanted = ssh_host_keys.expected(options.fingerprints)
+        wanted = fleet_keys.expected(options.fingerprints)
         for one in new:
-            ssh_host_keys.check_expected(one, wanted)
+            fleet_keys.check_expected(one, wanted)
     for one in new:
         for kind, key in one.shown.items():
-            say(f"host {one.name} ({one.spec}): {kind} {ssh_host_keys.fingerprint(kind, key)}")
+            say(f"host {one.name} ({one.spec}): {kind} {fleet_keys.fingerprint(kind, key)}")
     if options.dry_run:
         for one in seen:
             print(
@@ -61,16 +62,18 @@ def body(options: argparse.Namespace) -> int:
         return 0
     if new and not options.fingerprints:
         ask.confirm(f"These host keys of {len(new)} hosts are new here.", options.yes)
-    ssh_host_keys.record(new, file)
+    fleet_keys.record(new, file)
     reached = {name: host for name, host in hosts.items() if name not in missing}
     passwords = _Passwords(config, options)
     passwords.ready(reached)
-    found = ssh_keys.set_up(reached, settings, passwords.of, lambda a: say(f"{a.name}: {a.proof}"))
+    found = fleet_keys.set_up(
+        reached, settings, passwords.of, lambda a: say(f"{a.name}: {a.proof}")
+    )
     fresh = {one.name for one in new}
     for access in found:
-        access.key = keys[ssh_keys.key_path(hosts[access.name], settings)]
+        access.key = keys[fleet_keys.key_path(hosts[access.name], settings)]
         access.host_key = "added" if access.name in fresh else "unchanged"
-    found += [ssh_keys.Access(name, proof="failed", error=why) for name, why in missing.items()]
+    found += [fleet_keys.Access(name, proof="failed", error=why) for name, why in missing.items()]
     if options.json:
         print(json.dumps([vars(access) for access in found], indent=1))
     else:
@@ -107,7 +110,7 @@ class _Passwords:
 
     def ready(self, hosts: dict[str, Host]) -> None:
         """Have a password before the hosts are worked on side by side."""
-        from omnikit import ssh_keys
+        from omnikit.fleet import keys as fleet_keys
 
         settings = self.config.settings
         if self.options.agent:
@@ -118,7 +121,7 @@ class _Passwords:
         open_ones = [
             name
             for name, host in hosts.items()
-            if not host.password and ssh_keys.prove(host, settings).code != 0
+            if not host.password and fleet_keys.prove(host, settings).code != 0
         ]
         if open_ones:
             import getpass
@@ -135,7 +138,7 @@ class _Passwords:
 
     def of(self, name: str) -> Optional[str]:
         """A host's password; None where an agent or another key is to do."""
-        from omnikit.config import read_secret
+        from omnikit.config.config import read_secret
 
         own = self.config.settings.hosts[name].password
         if own is not None and not self.options.agent:
@@ -161,7 +164,7 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     """Command line: see the module's docstring."""
     made = cli.parser(__doc__ or "", example="scripts/setup_keys.sh -e 2p1d --password-file ~/.pw")
     made.prog = "setup_keys.sh"
-    add_config_options(made)
+    add_config(made)
     made.add_argument("--host", action="append", default=[], help="only this host (repeatable)")
     made.add_argument(
         "--password-file", type=Path, metavar="FILE", help="its first line is the password (0600)"

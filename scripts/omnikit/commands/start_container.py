@@ -13,15 +13,16 @@ import json
 import sys
 from typing import Optional, Sequence
 
-from omnikit import cli
-from omnikit.config_options import add_config_options, load_config
-from omnikit.errors import InputError
+from hostkit.base import cli
+from hostkit.base.errors import InputError
+from omnikit.front.options import add_config, load_config
 
 
 def body(options: argparse.Namespace) -> int:
     """Start by name, or what is planned."""
-    from omnikit import containers, host_container
-    from omnikit.log import say
+    from hostkit.base.log import say
+    from hostkit.containers import containers as containers_containers
+    from omnikit.images import containers
 
     if options.image and not options.name:
         raise InputError("IMAGE and NAME belong together.", todo="start_container.sh IMAGE NAME")
@@ -34,7 +35,7 @@ def body(options: argparse.Namespace) -> int:
             say(f"{options.name}: {what}" if what else f"{options.name}: not looked at")
             print(containers.command(spec))
             return 0
-        found = [host_container.ensure({"spec": spec, "replace": options.replace})]
+        found = [containers_containers.ensure({"spec": spec, "replace": options.replace})]
     else:
         config = load_config(options)
         if options.dry_run:
@@ -51,7 +52,7 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     made.prog = "start_container.sh"
     made.add_argument("image", nargs="?", metavar="IMAGE", help="name or id of an image here")
     made.add_argument("name", nargs="?", metavar="NAME", help="the container's name")
-    add_config_options(made)
+    add_config(made)
     made.add_argument("--host", action="append", default=[], help="only this host (repeatable)")
     made.add_argument("--replace", action="store_true", help="also replace another's container")
     made.add_argument("--dry-run", action="store_true", help="print the commands, change nothing")

@@ -1,40 +1,44 @@
 """The PD proxy: one interface, several kinds of software behind it. Data in, text out.
 
-A proxy hands each generation request to a prefill server first and then, with the KV hand-over
-that came back, to a decode server. Without prefill servers it is a plain balancer.
-The caller creates run_dir and log_dir, writes files() into run_dir and starts command() there, in
-the foreground and in a process group of its own. SIGTERM to that group ends every kind at once;
-nginx also knows SIGQUIT (to the recorded process): it finishes the requests in flight first.
+Called by prepare, checks and the proxy's scripts. May call fleet, topology and below.
 """
 
 from __future__ import annotations
 
-from omnikit.errors import InputError
-from omnikit.proxy import njs, omni, router
+from typing import Any, Mapping
+
+from hostkit.base.errors import InputError
+from omnikit.plan.access import KEPT_BY, secured
+from omnikit.proxy import lua, omni, router
 from omnikit.proxy.spec import Kind, ProxySpec
 
 __all__ = [
     "KINDS",
+    "OLD_NAMES",
     "Kind",
     "ProxySpec",
     "check_command",
     "command",
+    "cores",
     "files",
     "health_path",
+    "programs",
     "reload_command",
 ]
 
 # A kind is added here and nowhere else.
 KINDS: dict[str, Kind] = {
-    "nginx-njs": njs.KIND,
+    "nginx-lua": lua.KIND,
     "vllm-router": router.KIND,
     "omni-nginx": omni.KIND,
 }
+# Names of earlier versions, in configurations and records that are still there.
+OLD_NAMES = {"nginx-njs": "nginx-lua"}
 
 
 def _kind(spec: ProxySpec) -> Kind:
     try:
-        return KINDS[spec.kind]
+        return KINDS[OLD_NAMES.get(spec.kind, spec.kind)]
     except KeyError:
         raise InputError(
             f"no proxy of kind {spec.kind!r} is known here; known are {', '.join(sorted(KINDS))}.",
@@ -45,12 +49,36 @@ def _kind(spec: ProxySpec) -> Kind:
 
 def files(spec: ProxySpec, source: str) -> dict[str, str]:
     """File name below run_dir -> finished text. source: what the files' first line names."""
+    for key in () if OLD_NAMES.get(spec.kind, spec.kind) == KEPT_BY else secured(spec.settings):
+        raise InputError(
+            f"a proxy of kind {spec.kind} cannot keep it.",
+            where=f"proxy.{key}",
+            todo=f"set proxy.kind to {KEPT_BY}, or leave proxy.{key} out",
+        )
     return _kind(spec).files(spec, source)
 
 
 def command(spec: ProxySpec) -> list[str]:
     """The foreground process."""
     return _kind(spec).command(spec)
+
+
+def programs(spec: ProxySpec) -> list[str]:
+    """Where the program of command() may be on the machine that runs it; the first one there is it.
+
+    Paths, or names that are looked for in PATH.
+    """
+    if spec.settings.get("nginx") is None and _kind(spec).programs:
+        return list(_kind(spec).programs)
+    return [command(spec)[0]]
+
+
+def cores(kind: str, settings: Mapping[str, Any]) -> int:
+    """The host's cores that workers are bound to, counted with those below; 0: they are not."""
+    first = settings.get("start_core")
+    if kind != "omni-nginx" or first is None:
+        return 0
+    return int(first) + int(settings["worker_processes"])
 
 
 def reload_command(spec: ProxySpec) -> list[str] | None:

@@ -1,8 +1,9 @@
 """The kind omni-nginx: omni-infer's global proxy, nginx with its own C modules.
 
-nginx 1.24 and the modules are part of omni-infer's image (/usr/local/nginx). For completions the
-modules send a prefill sub-request first and copy kv_transfer_params of its answer into the request
-that goes to decode; the directives are those of omni-infer's own launcher.
+nginx and the modules are part of omni-infer's image; which program it is, is decided where it runs
+(hostkit.nodes.proxy_run). For completions the modules send a prefill sub-request first and copy
+kv_transfer_params of its answer into the request that goes to decode; the directives are those of
+omni-infer's own launcher.
 """
 
 from __future__ import annotations
@@ -10,12 +11,12 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from omnikit.errors import InputError
-from omnikit.proxy import places, values
-from omnikit.proxy.spec import Address, Kind, ProxySpec
+from hostkit.base.errors import InputError
+from omnikit.proxy import values
+from omnikit.proxy.spec import OMNI_MODULES, OMNI_NGINX, Address, Kind, ProxySpec
 
 LOG_LEVELS = ("debug", "info", "notice", "warn", "error")
-MODULES_DIR = "/usr/local/nginx/modules"
+STREAM_OPS = ("off", "add", "set_opt")
 MAX_CORES = 1024  # nginx knows no more
 
 # Always loaded: what makes a request visit prefill and then decode.
@@ -47,11 +48,7 @@ def _lines(spec: ProxySpec, chosen: str, role: str) -> list[str]:
         return values.number(f"proxy.{key}", spec.settings.get(key), 1, 1_000_000)
 
     if chosen == "pd_score_balance":
-        lines = [f"pd_score_balance {role}"]
-        if role == "decode":
-            limit = count("decode_request_limit")
-            lines.append(f"pd_score_balance_decode_req_limit {limit}")
-        return lines
+        return [f"pd_score_balance {role}", *_score_limit(spec, role)]
     if chosen == "least_total_load":
         size = count("total_load_batch_size")
         return ["least_total_load on", f"least_total_load_batch_size {size}"]
@@ -59,6 +56,27 @@ def _lines(spec: ProxySpec, chosen: str, role: str) -> list[str]:
         size = count("auto_balance_batch_size")
         return ["auto_balance_controller on", f"auto_balance_controller_batch_size {size}"]
     return ["length_balance"] if chosen == "length_balance" else [f"{chosen} on"]
+
+
+def _score_limit(spec: ProxySpec, role: str) -> list[str]:
+    """How pd_score_balance is told what a server of a role takes at the same time."""
+    get = spec.settings.get
+    if get("pd_score_limit") == "max_num_seqs":
+        seqs = get("max_num_seqs", {}).get(role)
+        if seqs is None:
+            return []
+        least = values.number(f"max-num-seqs of {role} servers", seqs, 1, 1_000_000)
+        return [f"pd_score_balance_max_num_seqs {least}"]
+    if role == "prefill":
+        return []
+    limit = values.number("proxy.decode_request_limit", get("decode_request_limit"), 1, 1_000_000)
+    return [f"pd_score_balance_decode_req_limit {limit}"]
+
+
+def error_log(spec: ProxySpec) -> str:
+    """The error log's path; a mere name in the settings lies in the log folder."""
+    text = str(spec.settings.get("log_file"))
+    return values.path("proxy.log_file", text if "/" in text else f"{spec.log_dir}/{text}")
 
 
 def affinity(workers: int, start_core: object) -> list[str]:
@@ -84,6 +102,8 @@ def _holes(spec: ProxySpec, source: str) -> dict[str, Any]:
             lines, needed = balance(spec, name)
             pools.append(_pool(name, servers, lines))
             modules += [module for module in needed if module not in modules]
+    if spec.metrics:
+        pools.append(_pool("metrics", spec.metrics, list(_BUILT_IN["least_conn"])))
     workers = values.number("proxy.worker_processes", get("worker_processes"), 1, 1024)
     connections = values.number("proxy.worker_connections", get("worker_connections"), 8, 2_000_000)
     health: dict[str, Any] = {"status": "ok", "role": "proxy"}
@@ -96,12 +116,15 @@ def _holes(spec: ProxySpec, source: str) -> dict[str, Any]:
         "source": values.comment(source),
         "disaggregated": bool(spec.prefill),
         "front": "prefill" if spec.prefill else "decode",
+        "metrics": bool(spec.metrics),
+        "stream_ops": get("stream_ops")
+        and values.one_of("proxy.stream_ops", get("stream_ops"), STREAM_OPS),
         "pools": pools,
         "modules": modules,
-        "modules_dir": values.path("proxy.modules_dir", get("modules_dir") or MODULES_DIR),
+        "modules_dir": values.path("proxy.modules_dir", get("modules_dir") or OMNI_MODULES),
         "listen": values.address("proxy.listen_host", (spec.listen_host, spec.listen_port)),
         "log_dir": log_dir,
-        "error_log": values.path("proxy.log_file", get("log_file") or f"{log_dir}/error.log"),
+        "error_log": error_log(spec),
         "log_level": values.one_of("proxy.log_level", get("log_level"), LOG_LEVELS),
         "worker_processes": workers,
         "affinity": affinity(workers, get("start_core")),
@@ -113,6 +136,7 @@ def _holes(spec: ProxySpec, source: str) -> dict[str, Any]:
             "proxy.large_client_header_buffers", get("large_client_header_buffers")
         ),
         "health": json.dumps(health),
+        "closed": [path for path, open_ in (get("paths") or {}).items() if not open_],
         **{key: values.size(f"proxy.{key}", get(key)) for key in sizes},
         **{key: values.time(f"proxy.{key}", get(key)) for key in times},
         **{key: values.number(f"proxy.{key}", get(key), 1, 1_000_000) for key in numbers},
@@ -121,14 +145,14 @@ def _holes(spec: ProxySpec, source: str) -> dict[str, Any]:
 
 def files(spec: ProxySpec, source: str) -> dict[str, str]:
     """nginx.conf."""
-    from omnikit.render import template  # late: it would slow down every --help
+    from omnikit.fleet.render import template  # late: it would slow down every --help
 
     return {"nginx.conf": template("omni_nginx.conf.j2", **_holes(spec, source))}
 
 
 def command(spec: ProxySpec) -> list[str]:
     """nginx in the foreground (the file says so); what is wrong at start goes to stderr."""
-    nginx = spec.settings.get("nginx") or places.SOURCE_BUILD_NGINX
+    nginx = spec.settings.get("nginx") or OMNI_NGINX[0]
     run_dir = values.path("run_dir", spec.run_dir).rstrip("/") or "/"
     return [str(nginx), "-e", "stderr", "-p", f"{run_dir}/", "-c", "nginx.conf"]
 
@@ -143,4 +167,4 @@ def check_command(spec: ProxySpec) -> list[str]:
     return [*command(spec), "-t", "-q"]
 
 
-KIND = Kind(files, command, reload_command, check_command, "/health")
+KIND = Kind(files, command, reload_command, check_command, "/health", programs=OMNI_NGINX)

@@ -1,7 +1,7 @@
-"""The kind vllm-router: a router from PyPI, for hosts where nginx with njs cannot be had.
+"""The kind vllm-router: a router from PyPI, for hosts where nginx with Lua cannot be had.
 
 Serves /v1 and its own /health, needs no files, cannot reload. It speaks NixlConnector's protocol
-only (kv_params none is refused). Known limits of release 0.1.17, beside nginx-njs:
+only (kv_params none is refused). Known limits of release 0.1.17, beside nginx-lua:
 - no least connections: the smaller of two loads instead, in turn where there is one server;
 - while one of several prefill servers is dead, requests that meet it fail with 500 until a health
   check (once a minute) drops it;
@@ -16,9 +16,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from omnikit.errors import InputError
-from omnikit.proxy import places, values
-from omnikit.proxy.spec import Kind, ProxySpec
+from hostkit.base.errors import InputError
+from omnikit.proxy import values
+from omnikit.proxy.spec import ROUTER_PROGRAM, Kind, ProxySpec
 
 POLICIES = {"least_conn": "power_of_two", "round_robin": "round_robin"}
 LOG_LEVELS = {
@@ -32,7 +32,7 @@ LOG_LEVELS = {
 
 def program(venv: str) -> str:
     """The router's program in its virtual environment."""
-    return str(Path(venv) / places.ROUTER_PROGRAM)
+    return str(Path(venv) / ROUTER_PROGRAM)
 
 
 def _policy(spec: ProxySpec, role: str, servers: list[str]) -> str:
@@ -58,7 +58,7 @@ def _servers(spec: ProxySpec) -> list[str]:
         raise InputError(
             "vllm-router hands KV over for NixlConnector only.",
             where="proxy.kv_params",
-            todo="set proxy.kind to nginx-njs, or proxy.kv_params to nixl with NixlConnector",
+            todo="set proxy.kind to nginx-lua, or proxy.kv_params to nixl with NixlConnector",
         )
     words = ["--vllm-pd-disaggregation"]
     for role in urls:

@@ -1,9 +1,32 @@
-"""What a proxy is told, and what each kind of proxy must be able to say."""
+"""What a proxy is told, what each kind of proxy must be able to say, where its programs are."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any, Callable, Mapping, Optional, Tuple
+
+# Where Linux systems put nginx and its modules, and what we name when nobody says.
+
+# The first one is Debian's and Ubuntu's.
+NGINX_PLACES = ("/usr/sbin/nginx", "/usr/bin/nginx", "/usr/local/sbin/nginx")
+SOURCE_BUILD_NGINX = "/usr/local/nginx/sbin/nginx"
+# omni-infer's image, built with this as --sbin-path; packages of later releases have it in PATH.
+OMNI_NGINX = ("/usr/local/nginx/nginx", "nginx")
+OMNI_MODULES = "/usr/local/nginx/modules"
+MODULE_PLACES = (
+    "/usr/lib/nginx/modules",
+    "/usr/lib64/nginx/modules",
+    "/usr/share/nginx/modules",
+    "/etc/nginx/modules",
+    "/usr/local/nginx/modules",
+    "/usr/local/lib/nginx/modules",
+)
+# In the order of loading: the second one needs the first.
+LUA_MODULES = ("ndk_http_module.so", "ngx_http_lua_module.so")
+
+ROUTER_REQUIREMENT = "vllm-router==0.1.17"
+ROUTER_PROGRAM = "bin/vllm-router"
+
 
 Address = Tuple[str, int]
 
@@ -13,7 +36,7 @@ class ProxySpec:
     """One proxy. prefill and decode: (host, port) of each API server, in order.
 
     run_dir and log_dir are absolute folders on the proxy's host. settings: the section "proxy"
-    of the configuration.
+    of the configuration, and max_num_seqs (see ProxyPlan). metrics: servers that answer /metrics.
     """
 
     kind: str
@@ -24,14 +47,19 @@ class ProxySpec:
     run_dir: str
     log_dir: str
     settings: Mapping[str, Any]
+    metrics: tuple[Address, ...] = ()
 
 
 @dataclass(frozen=True)
 class Kind:
-    """The functions behind the interface of omnikit.proxy for one kind of proxy."""
+    """The functions behind the interface of omnikit.proxy for one kind of proxy.
+
+    programs: where its program is looked for if the settings do not say; none: command() knows.
+    """
 
     files: Callable[[ProxySpec, str], dict[str, str]]
     command: Callable[[ProxySpec], list[str]]
     reload_command: Callable[[ProxySpec], Optional[list[str]]]
     check_command: Callable[[ProxySpec], Optional[list[str]]]
     health_path: str
+    programs: tuple[str, ...] = ()

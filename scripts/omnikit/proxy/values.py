@@ -10,7 +10,7 @@ import ipaddress
 import re
 from typing import Any, Mapping, Sequence
 
-from omnikit.errors import InputError
+from hostkit.base.errors import InputError
 
 _HOST_NAME = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]{0,251}[A-Za-z0-9_])?")
 _SIZE = re.compile(r"([0-9]{1,12})([kKmMgG]?)")
@@ -45,6 +45,15 @@ def host(where: str, value: object) -> str:
         if _HOST_NAME.fullmatch(text):
             return text
     raise refused(where, value, "host name or IP address")
+
+
+def network(where: str, value: object) -> str:
+    """An address, or a network like 10.0.0.0/8, in the notation of nginx's allow."""
+    try:
+        found = ipaddress.ip_network(str(value), strict=False)
+    except ValueError:
+        raise refused(where, value, "address or network like 10.0.0.0/8") from None
+    return str(found.network_address) if found.num_addresses == 1 else str(found)
 
 
 def number(where: str, value: object, low: int, high: int) -> int:
@@ -89,10 +98,15 @@ def time(where: str, value: object) -> str:
     return _matching(where, value, _TIME, "time such as 500ms, 10s or 1h")
 
 
+def milliseconds(where: str, value: object) -> int:
+    """A time span in nginx's notation as milliseconds, at least one."""
+    parts = re.findall(r"([0-9]+)(ms|[smhdw]?)", time(where, value))
+    return max(1, round(sum(int(count) * _SECONDS[unit] * 1000 for count, unit in parts)))
+
+
 def seconds(where: str, value: object) -> int:
     """A time span in nginx's notation as whole seconds, at least one."""
-    parts = re.findall(r"([0-9]+)(ms|[smhdw]?)", time(where, value))
-    return max(1, int(sum(int(count) * _SECONDS[unit] for count, unit in parts)))
+    return max(1, milliseconds(where, value) // 1000)
 
 
 def buffers(where: str, value: object) -> str:

@@ -7,6 +7,8 @@ import time
 from collections import deque
 from typing import Callable
 
+from hostkit.base.log import size_text
+
 _FIRST_S = 2.0  # what is over by then needs no progress
 _EVERY_S = 5.0
 _WINDOW = 6  # lines: the rate is of the last half minute
@@ -56,15 +58,6 @@ class Meter:
         done = self.done + self.skipped
         of_all = f"{size_text(done)} of {size_text(self.total)} {self.verb}"
         return f"{of_all}, {size_text(rate)}/s, {duration(left)} left"
-
-
-def size_text(count: float) -> str:
-    """Bytes for people: 641.2 GiB."""
-    for unit in ("B", "KiB", "MiB"):
-        if count < 1024:
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1024
-    return f"{count:.1f} GiB"
 
 
 def duration(seconds: float) -> str:

@@ -11,10 +11,16 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from omnikit import config, host_file, proxy
-from omnikit.errors import InputError
+
+from hostkit.base.errors import InputError
+from hostkit.nodes import proxy_run
+from omnikit import proxy
+from omnikit.config import config
+from omnikit.prepare import deployment
 from omnikit.proxy import omni
-from omnikit.topology import make_plan
+from omnikit.topology.topology import make_plan
+
+pytestmark = pytest.mark.slow
 
 
 def spec_for(environment: str = "2p1d", *assignments: str) -> proxy.ProxySpec:
@@ -22,7 +28,7 @@ def spec_for(environment: str = "2p1d", *assignments: str) -> proxy.ProxySpec:
     plan = make_plan(loaded)
     assert plan.proxy is not None
     host = next(host for host in plan.hosts if host.name == plan.proxy.host)
-    return host_file.proxy_spec(plan.proxy, loaded.settings, host, {"kind": "omni-nginx"})
+    return deployment.proxy_spec(plan.proxy, loaded.settings, host, {"kind": "omni-nginx"})
 
 
 def text_for(*assignments: str) -> str:
@@ -39,7 +45,7 @@ def test_both_roles_are_balanced_with_every_server_in_order() -> None:
     assert servers[2] == "192.0.2.13:9100" and servers[-1] == "192.0.2.14:9116"
     assert len(servers) == 2 + 32
     for line in ("keepalive 2048;", "keepalive_timeout 110s;", "keepalive_requests 20000;"):
-        assert text.count(line) == 2
+        assert text.count(f"        {line}") == 2
     assert "set_request_id on;" in text and "prefill /prefill_internal;" in text
 
 
@@ -63,9 +69,13 @@ def test_each_balancer_brings_its_lines_and_its_module(balancer, line, module) -
 
 
 def test_workers_are_bound_to_cores_only_when_asked() -> None:
-    assert "worker_cpu_affinity" not in text_for()
-    text = text_for("proxy.start_core=16", "proxy.worker_processes=2")
-    assert f"worker_cpu_affinity 1{'0' * 16} 1{'0' * 17};" in text
+    assert "worker_cpu_affinity" not in text_for("proxy.start_core=null")
+    text = text_for("proxy.start_core=2", "proxy.worker_processes=2")
+    assert "worker_cpu_affinity 100 1000;" in text
+    assert proxy_run.cores(text) == 4
+    assert proxy.cores("omni-nginx", {"start_core": 2, "worker_processes": 2}) == 4
+    assert proxy.cores("omni-nginx", {"start_core": None, "worker_processes": 2}) == 0
+    assert proxy.cores("nginx-lua", {"start_core": 2, "worker_processes": 2}) == 0
 
 
 def without_modules(text: str) -> str:
@@ -73,7 +83,7 @@ def without_modules(text: str) -> str:
 
     So nginx -t looks at all the rest; the modules' own lines are held by the golden file.
     """
-    own = ("load_module", "set_request_id", "prefill /", *omni._OWN)
+    own = ("load_module", "set_request_id", "stream_ops", "prefill /", *omni._OWN)
     kept = [line for line in text.splitlines() if not line.strip().startswith(own)]
     return "\n".join(kept) + "\n"
 
@@ -85,6 +95,7 @@ def nginx_test(text: str, folder: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(words, capture_output=True, text=True)
 
 
+@pytest.mark.needs("nginx")
 @pytest.mark.parametrize("environment", ["1p1d", "2p1d", "18p1d"])
 def test_nginx_accepts_all_that_is_not_the_modules_own(environment: str, tmp_path: Path) -> None:
     spec = spec_for(environment)
@@ -108,9 +119,12 @@ def changed(spec: proxy.ProxySpec, **given: Any) -> proxy.ProxySpec:
         {"start_core": -1},
         {"keepalive_timeout": "1s; }"},
         {"decode_request_limit": 0},
+        {"pd_score_limit": "max_num_seqs", "max_num_seqs": {"decode": "32; user root"}},
         {"decode_request_limit": "25; zone x 1m"},
         {"log_file": '/l/e.log" debug; user "root'},
-        {"log_file": "e.log"},
+        {"log_file": "e/log"},
+        {"log_file": 'e.log"; user "root'},
+        {"stream_ops": "off; user root"},
         {"worker_processes": "auto"},
         {"keepalive": "1; }"},
         {"keepalive_requests": -1},
@@ -123,7 +137,8 @@ def changed(spec: proxy.ProxySpec, **given: Any) -> proxy.ProxySpec:
 def test_hostile_values_are_refused_by_name(settings: dict[str, Any]) -> None:
     with pytest.raises(InputError) as caught:
         proxy.files(changed(spec_for(), **settings), "x")
-    assert caught.value.where == f"proxy.{next(iter(settings))}"
+    named = "max-num-seqs of decode servers" if "max_num_seqs" in settings else None
+    assert caught.value.where == (named or f"proxy.{next(iter(settings))}")
     assert caught.value.todo
 
 
@@ -133,11 +148,15 @@ def test_a_hostile_source_stays_a_comment() -> None:
 
 def test_commands_name_the_images_nginx_and_only_our_folder() -> None:
     words = proxy.command(spec_for())
-    assert words[0] == "/usr/local/nginx/sbin/nginx"
+    assert words[0] == "/usr/local/nginx/nginx"
+    assert proxy.programs(spec_for()) == ["/usr/local/nginx/nginx", "nginx"]
+    given = spec_for("2p1d", "proxy.nginx=/opt/nginx")
+    assert proxy.programs(given) == ["/opt/nginx"] == proxy.command(given)[:1]
     assert proxy.reload_command(spec_for())[-2:] == ["-s", "reload"]
     assert proxy.check_command(spec_for())[-2:] == ["-t", "-q"]
 
 
+@pytest.mark.needs("nginx")
 def test_masks_count_from_the_start_core(tmp_path: Path) -> None:
     assert omni.affinity(3, 0) == ["1", "10", "100"]
     spec = changed(spec_for(), start_core=1020, worker_processes=4)
@@ -154,12 +173,14 @@ def golden_spec() -> proxy.ProxySpec:
     """Two prefill servers and two decode servers, every line of the template in use."""
     spec = spec_for(
         "2p1d",
-        "proxy.start_core=16",
         "proxy.decode_balance=least_total_load",
+        "proxy.stream_ops=set_opt",
         "proxy.log_file=/data/log/nginx_error.log",
-        "proxy.log_level=notice",
     )
-    return replace(spec, decode=spec.decode[:2], listen_host="::", log_dir="/data/log/c0")
+    metrics = (("192.0.2.15", 9400),)
+    return replace(
+        spec, decode=spec.decode[:2], metrics=metrics, listen_host="::", log_dir="/data/log/c0"
+    )
 
 
 def test_the_rendered_file_is_the_golden_one() -> None:
@@ -179,7 +200,7 @@ def test_modules_are_loaded_once_and_only_those_that_are_needed() -> None:
     assert "load_module" not in proxy.files(plain, "x")["nginx.conf"]
 
 
-@pytest.mark.parametrize("kind", ["nginx-njs", "vllm-router"])
+@pytest.mark.parametrize("kind", ["nginx-lua", "vllm-router"])
 @pytest.mark.parametrize("balancer", ["pd_score_balance", "length_balance", "greedy_timeout"])
 def test_other_kinds_refuse_the_modules_balancers(kind: str, balancer: str) -> None:
     usual = {"prefill_balance": "least_conn", "kv_params": "nixl", "venv": "/v"}
@@ -195,6 +216,7 @@ balancers = st.sampled_from(["least_conn", "round_robin", *omni._OWN])
 
 
 # No deadline: a busy machine is no failure.
+@pytest.mark.needs("nginx")
 @settings(deadline=None, max_examples=20, suppress_health_check=[HealthCheck.too_slow])
 @given(prefill=servers, decode=servers.filter(bool), first=balancers, second=balancers)
 def test_any_servers_make_a_file_that_nginx_accepts(

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from omnikit import proxy
-from omnikit.errors import InputError
 from proxy_settings import SETTINGS
+
+from hostkit.base.errors import InputError
+from omnikit import proxy
 
 SPEC = proxy.ProxySpec(
     kind="vllm-router",

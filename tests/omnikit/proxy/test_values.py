@@ -1,7 +1,8 @@
 from __future__ import annotations
 
 import pytest
-from omnikit.errors import InputError
+
+from hostkit.base.errors import InputError
 from omnikit.proxy import values
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from omnikit.weights.meter import Meter, duration, size_text
+
+from hostkit.base.log import size_text
+from omnikit.weights.meter import Meter, duration
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ def add_cli_args(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> None:
     if args.model == "bad-arguments":
-        argparse.ArgumentParser(prog="load_driver.py").parse_args(["--temperature=0"])
+        argparse.ArgumentParser(prog="driver.py").parse_args(["--temperature=0"])
     if args.model == "broken":
         raise ValueError("Initial test run failed")
     total = args.num_prompts

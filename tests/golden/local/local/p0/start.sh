@@ -22,7 +22,7 @@ main() {
   export DO_NOT_TRACK=1
   export no_proxy=127.0.0.1,localhost
   export VLLM_CACHE_ROOT=/PROJECT/build/engine-cpu/vllm-cache
-  export TMPDIR=/tmp/omnikit-HASH/p0
+  export TMPDIR=/var/lib/omnikit/HASH/p0
   export UCX_NET_DEVICES=lo
   export VLLM_NIXL_SIDE_CHANNEL_HOST=127.0.0.1
   export VLLM_NIXL_SIDE_CHANNEL_PORT=5600
@@ -39,7 +39,7 @@ main() {
       exit 2
       ;;
   esac
-  mkdir -p /tmp/omnikit-HASH/p0
+  mkdir -p /var/lib/omnikit/HASH/p0
   exec /PROJECT/build/engine-cpu/bin/python -m vllm.entrypoints.openai.api_server \
     --model /PROJECT/build/models/tiny-qwen2 \
     --host 127.0.0.1 \

@@ -1,6 +1,61 @@
 #!/usr/bin/env bash
 # generated from environment qwen2.5 for node s0: a change here is lost with the next deploy
 # Starts one API server of s0 (colocated) in the foreground. It may run again once the first has ended.
+case ${1:-} in
+-h | --help) ;;
+*)
+# All that runs inside loads this file first: it alone sets up the image's environment.
+omnikit_file=/root/.bashrc
+omnikit_fail() {
+  trap - EXIT
+  printf 'error: %s: %s.%s\n' 'container omnikit_qwen2.5_s0' "$1" \
+    ' What to do: name the file that sets up the environment of this image (container.profile; null: it needs none), take an image that has it, or mount what it lacks (container.mounts: the driver)' >&2
+  exit 78
+}
+if [ ! -f "$omnikit_file" ]; then
+  [ "$EUID" = 0 ] || omnikit_fail "there is no file $omnikit_file that user $EUID may see"
+  omnikit_fail "there is no file $omnikit_file"
+elif [ ! -r "$omnikit_file" ]; then
+  omnikit_fail "user $EUID cannot read $omnikit_file"
+fi
+# It may print, fail, change the folder or the arguments; it must not end or replace this shell.
+omnikit_words=("$@")
+omnikit_folder=$PWD
+set --
+# shellcheck disable=SC2329  # called by the file
+exec() {
+  if [ "$BASHPID" != "$$" ]; then
+    builtin exec "$@"
+  elif [ $# -gt 0 ]; then
+    omnikit_fail "$omnikit_file replaces the shell that loads it: exec $*"
+  fi
+}
+trap 'omnikit_fail "$omnikit_file ends the shell that loads it"' EXIT
+{
+  # shellcheck source=/dev/null
+  . "$omnikit_file"
+  trap - EXIT DEBUG RETURN ERR
+  set +aefuvx +o pipefail +o posix
+  unset -f exec
+  unalias -a
+} </dev/null >&2
+[ "$PWD" = "$omnikit_folder" ] || builtin cd -- "$omnikit_folder" || exit 78
+set -- "${omnikit_words[@]}"
+omnikit_library=libascendcl.so
+omnikit_said=$(python3 -I -c 'import ctypes, sys; ctypes.CDLL(sys.argv[1])' \
+  "$omnikit_library" 2>&1 </dev/null) || {
+  omnikit_said="exit status $?: ${omnikit_said##*$'\n'}"
+  omnikit_text=$(<"$omnikit_file")
+  if [[ $omnikit_text == *return* ]]; then
+    omnikit_text=${omnikit_text%%return*}
+    omnikit_text=${omnikit_text//[!$'\n']/}
+    omnikit_said+="; a shell that is not interactive perhaps leaves the file early, at the return"
+    omnikit_said+=" in line $((${#omnikit_text} + 1))"
+  fi
+  omnikit_fail "$omnikit_file was loaded, but then $omnikit_library cannot be ($omnikit_said)"
+}
+  ;;
+esac
 set -euo pipefail
 
 usage() {
@@ -48,17 +103,17 @@ main() {
       exit 2
       ;;
   esac
-  mkdir -p /tmp/omnikit-HASH/s0
+  mkdir -p /data/omnikit/run/s0
   exec vllm serve /data/Qwen2.5-0.5B-Instruct \
     --trust-remote-code \
     --gpu-memory-utilization 0.9 \
     --block_size 128 \
     --tensor-parallel-size 1 \
     --data-parallel-size 1 \
+    --host 192.0.2.11 \
     --port 8300 \
     --served-model-name qwen \
     --max-model-len 4096 \
-    --host 0.0.0.0 \
     --distributed-executor-backend mp \
     --dtype bfloat16 \
     --enforce-eager \

@@ -1,0 +1,83 @@
+"""What every script's command line shares: exit codes, error output, help with an example.
+
+Standard library only: this module also runs on the hosts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import sys
+from typing import Callable, Optional, Sequence
+
+from hostkit.base.errors import ToolkitError, of_disk
+from hostkit.base.log import for_people
+from hostkit.base.terminate import as_interrupt
+
+# Objects between two looks for cycles. Modules and the configuration make a great many that all
+# stay; at the default of 700, looking through them again and again is a sixth of a script's start.
+_COLLECT_AFTER = 50_000
+EXIT_CODES = "exit codes: 0 done, 1 failed, 2 wrong input or precondition (nothing changed)"
+
+
+def parser(doc: str, *, example: str) -> argparse.ArgumentParser:
+    """An argument parser whose help shows the script's docstring and a pasteable example."""
+    made = argparse.ArgumentParser(
+        description=doc.strip(),
+        epilog=f"example:\n  {example}\n\n{EXIT_CODES}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    made.add_argument("-v", "--verbose", action="store_true", help="show tracebacks and details")
+    return made
+
+
+def positive(text: str) -> int:
+    """An option's value: a whole number above 0."""
+    if not text.isascii() or not text.isdigit() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number above 0")
+    return int(text)
+
+
+def run_main(
+    body: Callable[[argparse.Namespace], int],
+    made: argparse.ArgumentParser,
+    argv: Optional[Sequence[str]] = None,
+) -> int:
+    """Parse, call body, turn a ToolkitError into text on standard error and its exit code."""
+    gc.set_threshold(_COLLECT_AFTER)
+    with for_people():
+        options = made.parse_args(argv)
+        try:
+            return _run(body, options)
+        except Exception as error:  # a mistake of ours, or -v: shown here, so that it is shown()
+            import traceback
+
+            traceback.print_exc()
+            return error.exit_code if isinstance(error, ToolkitError) else 1
+
+
+def _run(body: Callable[[argparse.Namespace], int], options: argparse.Namespace) -> int:
+    try:
+        with as_interrupt():
+            return body(options)
+    except ToolkitError as error:
+        return _failed(error, options.verbose)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader (head, less) went away
+        sys.stderr.close()
+        return 141
+    except OSError as error:
+        refused = of_disk(error)
+        if refused is None:
+            raise
+        return _failed(refused, options.verbose)
+
+
+def _failed(error: ToolkitError, verbose: bool) -> int:
+    if verbose:
+        raise error
+    print(f"error: {error}", file=sys.stderr)
+    return error.exit_code

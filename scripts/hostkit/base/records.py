@@ -1,0 +1,223 @@
+"""Records of what was started on this host: who it is, so that only our own is ever ended.
+
+Standard library only: this module runs on the hosts.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import os
+import time
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, Iterator, Optional
+
+from hostkit.base import pids
+from hostkit.base.errors import ActionError, ToolkitError
+from hostkit.base.health import wait_until
+from hostkit.base.log import say
+
+Record = dict[str, Any]
+
+
+def boot_id() -> str:
+    """Changes with every boot: a pid recorded before a reboot means nothing after it."""
+    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+
+
+def identity(pid: int) -> Record:
+    """What tells this process from any other that ever has its pid."""
+    return {
+        "pid": pid,
+        "pid_ns": pids.namespace(),
+        "start_ticks": pids.start_ticks(pid),
+        "boot_id": boot_id(),
+    }
+
+
+def alive(who: Optional[Record]) -> bool:
+    """Whether exactly the recorded process still runs."""
+    return bool(who and who.get("boot_id") == boot_id() and pids.pid_here(who) is not None)
+
+
+def survivors(who: Optional[Record]) -> list[int]:
+    """Live processes of the session that a recorded process led, itself included.
+
+    While a session has members, the kernel gives its leader's pid to nobody else. So they are ours
+    when the leader is gone or still the recorded one; any other process of that pid is a stranger.
+    """
+    if not who or who.get("boot_id") != boot_id():
+        return []
+    return pids.session_here(who)
+
+
+def write_atomically(path: Path, text: str, mode: int = 0o644) -> None:
+    """A file appears whole: written beside its place, then renamed."""
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with os.fdopen(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode), "w") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        beside.replace(path)
+    except OSError as error:  # a full disk is noticed where no path is told
+        raise OSError(error.errno, error.strerror, str(path)) from error
+    finally:
+        with suppress(OSError):
+            beside.unlink(missing_ok=True)
+
+
+def sync_folder(folder: Path) -> None:
+    """Names of files survive a power failure only when their folder is on the disk."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_record(state_dir: Path, record: Record) -> None:
+    """Store a node's record."""
+    state_dir.mkdir(parents=True, exist_ok=True)
+    write_atomically(state_dir / f"{record['node']}.json", json.dumps(record, indent=1) + "\n")
+
+
+def read_record(state_dir: Path, node: str) -> Optional[Record]:
+    """A node's record, or None. A record that cannot be read is an error, not an absence."""
+    path = state_dir / f"{node}.json"
+    try:
+        record: Record = json.loads(path.read_text())
+        if not _well_formed(record):
+            raise ValueError("it is no record of a node")
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, RecursionError) as error:
+        raise ActionError(
+            f"the record of {node} cannot be read: {error}.",
+            where=str(path),
+            todo="end what bears the mark of this node, and forget it: invoke stop",
+        ) from error
+    return record
+
+
+def _well_formed(record: Any) -> bool:
+    """Whether a record has what those who read it rely on."""
+    if not isinstance(record, dict) or not isinstance(record.get("servers"), list):
+        return False
+    words = [record.get(key) for key in ("node", "role", "phase")]
+    who = [record.get("supervisor"), *filter(None, [record.get("log_writer")])]
+    for server in record["servers"]:
+        if not isinstance(server, dict) or not isinstance(server.get("helpers", []), list):
+            return False
+        if not isinstance(server.get("started_at"), (int, float)) or "exit" not in server:
+            return False
+        words += [server.get("state")]
+        who += [server.get("process"), *server.get("helpers", [])]
+    return all(isinstance(word, str) for word in words) and all(map(is_identity, who))
+
+
+def is_identity(who: Any) -> bool:
+    """Whether this is what identity() makes."""
+    return (
+        isinstance(who, dict)
+        and isinstance(who.get("pid"), int)
+        and who["pid"] > 0
+        and isinstance(who.get("start_ticks"), (int, type(None)))
+        and isinstance(who.get("boot_id"), str)
+    )
+
+
+def recorded_nodes(state_dir: Path) -> list[str]:
+    """Names of all nodes that have a record."""
+    return sorted(path.stem for path in state_dir.glob("*.json"))
+
+
+def remove_record(state_dir: Path, node: str) -> None:
+    """Forget a node. Where that cannot be, its record tells of processes that are no more."""
+    path = state_dir / f"{node}.json"
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        say(f"{path} cannot be removed: {error.strerror}")
+
+
+@contextmanager
+def locked(
+    path: Path,
+    what: str,
+    wait_s: float = 0.0,
+    todo: str = "wait for it, or end it with: make stop",
+    kind: type[ToolkitError] = ActionError,
+) -> Iterator[None]:
+    """Hold a lock file, which says who holds it; a dead holder holds nothing.
+
+    Raises an error of that kind that names the holder when it is taken for longer than wait_s
+    seconds; todo: what to do then.
+    """
+    with _lockable(path) as file:
+
+        def taken() -> bool:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return False
+            return True
+
+        if not wait_until(taken, wait_s, 0.1):
+            holder = lock_holder(path)
+            raise kind(
+                f"{holder.get('what', 'another command')} is under way:"
+                f" pid {holder.get('pid', '?')} of {holder.get('user', '?')}"
+                f" since {holder.get('since', '?')}.",
+                where=str(path),
+                todo=todo,
+            )
+        me = {**identity(os.getpid()), "what": what, "user": user_name()}
+        me["since"] = time.strftime("%Y-%m-%d %H:%M:%S")
+        with suppress(OSError):  # a full disk: it is held, but does not say by whom
+            os.truncate(file, 0)
+            os.write(file, json.dumps(me).encode())
+        try:
+            yield
+        finally:
+            with suppress(OSError):
+                os.truncate(file, 0)
+
+
+@contextmanager
+def _lockable(path: Path) -> Iterator[int]:
+    """The lock's file, open; where it can be neither written nor made, what is there instead."""
+    place = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        place = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO):
+            raise
+        there = path if path.exists() else path.parent
+        place = os.open(there, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        yield place
+    finally:
+        os.close(place)
+
+
+def lock_holder(path: Path) -> Record:
+    """What the holder of a lock wrote about itself; empty when nobody holds it."""
+    try:
+        holder: Record = json.loads(path.read_text() or "{}")
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return holder if isinstance(holder, dict) else {}
+
+
+def user_name() -> str:
+    """Who runs this, also where the user has no passwd entry."""
+    import pwd
+
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:
+        return f"uid {os.geteuid()}"

@@ -1,0 +1,193 @@
+"""Checks of the NPUs' own network ports, with hccn_tool: address, link, TLS switch.
+
+Standard library only: this module runs on the hosts.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Callable, Optional
+
+from hostkit.base import health
+from hostkit.base.errors import ToolkitError
+from hostkit.checks.base import Group, one_line, some, within
+from hostkit.checks.devices import missing_tool
+from hostkit.ranks import device_facts, device_query
+from hostkit.ranks.device_query import HCCN_CONF, NoAnswer, Tools
+
+_LINK = re.compile(r"link status\s*:\s*(\S+)", re.IGNORECASE)
+_TLS = re.compile(r"tls switch\s*\[\s*([01])\s*\]", re.IGNORECASE)
+
+
+def look(group: Group) -> None:
+    """All checks of the devices' ports; one that hangs ends them."""
+    if group.given["device_kind"] != "npu" or not group.given["devices"]:
+        return
+    tool, source = group.given["ranktable"]["hccn_tool"], group.given["ranktable"]["source"]
+    without = source == HCCN_CONF
+    missing = not without and missing_tool(group, "npu.hccn_tool", "ranktable.hccn_tool", tool)
+    hangs = _addresses(group)
+    if without or missing or hangs:
+        return
+    if _each(group, "npu.link", "links of the devices", "-link", link, _links):
+        _each(group, "npu.tls", "TLS switch of the devices", "-tls", tls_switch, _switches)
+
+
+def _tools(group: Group) -> Tools:
+    given = group.given["ranktable"]
+    return Tools(
+        hccn_tool=given["hccn_tool"],
+        hccn_conf=group.path(given["hccn_conf"]),
+        npu_smi=given["npu_smi"],
+        ip=given["ip"],
+        timeout_s=group.timeout_s,
+        interval_s=given["interval_s"],
+    )
+
+
+def _addresses(group: Group) -> bool:
+    """Every device's address; whether the tool hangs."""
+    tools, source = _tools(group), group.given["ranktable"]["source"]
+    found: dict[str, str] = {}
+    problems: list[str] = []
+    hangs = False
+    for device in group.given["devices"]:
+        try:
+            answer = _address(group, tools, device, source)
+        except NoAnswer as error:
+            problems, hangs = [one_line(error.what)], True
+            break
+        except ToolkitError as error:
+            problems.append(one_line(error.what))
+            continue
+        found[str(device)] = answer
+        problem = device_facts.address_problem(answer)
+        if problem:
+            problems.append(f"the address of device {device} {problem}")
+        elif list(found.values()).count(answer) > 1:
+            problems.append(f"device {device} has the address {answer} of another device")
+    group.facts["device_ips"] = found
+    group.add(
+        *("npu.address", "addresses of the devices", not problems),
+        found=some(problems, 4, "; ") if problems else _span(list(found.values())),
+        needed="an address of its own for each planned device",
+        todo="cat /etc/hccn.conf; hccn_tool -i DEVICE -ip -g; set a missing one: hccn_tool -i"
+        " DEVICE -ip -s address ADDRESS netmask MASK",
+        required=bool(group.given["disaggregated"] or group.given["peers"]),
+    )
+    return hangs
+
+
+def _address(group: Group, tools: Tools, device: int, source: str) -> str:
+    what = f"{tools.hccn_tool} -i {device} -ip -g"
+
+    def ask() -> str:
+        answers, _ = device_query.device_addresses(
+            [device], tools, source=source, host=group.given["host"]
+        )
+        return answers[device].address
+
+    # A busy tool is asked again for timeout_s, and the last answer may take as long.
+    return within(2 * group.timeout_s, what, ask)
+
+
+def _span(addresses: list[str]) -> str:
+    return addresses[0] if len(addresses) == 1 else f"{addresses[0]} to {addresses[-1]}"
+
+
+def link(said: str) -> Optional[str]:
+    """UP or DOWN, from `hccn_tool -i N -link -g`; None when it says neither.
+
+    >>> link("link status: UP")
+    'UP'
+    """
+    found = _LINK.search(said)
+    return found.group(1).upper() if found else None
+
+
+def tls_switch(said: str) -> Optional[str]:
+    """on or off, from `hccn_tool -i N -tls -g`; None when it says neither.
+
+    >>> tls_switch("dev_id:0, tls switch[0](0:disable, 1:enable), tls alarm time threshold[60]days")
+    'off'
+    """
+    found = _TLS.search(said)
+    if found:
+        return "on" if found.group(1) == "1" else "off"
+    return "off" if "no certificate found" in said.lower() else None
+
+
+def _each(
+    group: Group,
+    name: str,
+    title: str,
+    option: str,
+    read: Callable[[str], Optional[str]],
+    judge: Callable[[Group, dict[int, str]], None],
+) -> bool:
+    """Ask about each device and judge the answers; False when the tool hangs."""
+    found: dict[int, str] = {}
+    problems = []
+    for device in group.given["devices"]:
+        argv = [group.given["ranktable"]["hccn_tool"], "-i", str(device), option, "-g"]
+        try:
+            said = _patiently(group, argv)
+        except ToolkitError as error:
+            group.error(name, title, error, needed="an answer for each device", todo=_TOOL_TODO)
+            return False
+        state = read(said)
+        if state is None:
+            problems.append(f"device {device}: {one_line(said) or 'hccn_tool says nothing'}")
+        else:
+            found[device] = state
+    if problems:
+        group.unknown(name, title, some(problems, 3, "; "), todo=_TOOL_TODO)
+    else:
+        judge(group, found)
+    return True
+
+
+_TOOL_TODO = "npu-smi info shows the health of the device; run hccn_tool as root"
+
+
+def _patiently(group: Group, argv: list[str]) -> str:
+    """What the tool says, asked again while it is busy with somebody else."""
+    answers = [""]
+
+    def idle() -> bool:
+        done = group.ask(*argv)
+        answers.append(f"{done.out}\n{done.err}")
+        return "is busy" not in answers[-1]
+
+    health.wait_until(idle, group.timeout_s, group.given["ranktable"]["interval_s"])
+    return answers[-1]
+
+
+def _links(group: Group, found: dict[int, str]) -> None:
+    down = [str(device) for device, state in found.items() if state != "UP"]
+    group.add(
+        *("npu.link", "links of the devices", not down),
+        found=f"not UP: device {', '.join(down)}" if down else f"all {len(found)} are UP",
+        needed="UP",
+        todo=f"hccn_tool -i {down[0]} -link_stat -g; hccn_tool -i {down[0]} -optical -g;"
+        " then cable, module and switch port"
+        if down
+        else "",
+        required=bool(group.given["peers"]),
+    )
+
+
+def _switches(group: Group, found: dict[int, str]) -> None:
+    """Whether they are equal on all hosts is for the control host to say."""
+    group.facts["tls"] = {str(device): state for device, state in found.items()}
+    states = sorted(set(found.values()))
+    shown = [
+        f"{state} on device {','.join(str(d) for d, s in found.items() if s == state)}"
+        for state in states
+    ]
+    group.add(
+        *("npu.tls", "TLS switch of the devices", len(states) == 1),
+        found=states[0] if len(states) == 1 else "; ".join(shown),
+        needed="the same on all devices",
+        todo="hccn_tool -i DEVICE -tls -s enable 0, for each device where it is on",
+    )

@@ -1,0 +1,234 @@
+"""What the nodes of this host need, why, and what stands against it. Changes nothing.
+
+host is the data of host.json (written by omnikit.prepare.deployment on the control host).
+Standard library only: this module runs on the hosts.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Any, Optional
+
+from hostkit.access import certificate
+from hostkit.base import folders
+from hostkit.base.errors import ToolkitError
+from hostkit.base.records import Record, alive, read_record, recorded_nodes, survivors
+from hostkit.containers import containers, engines, image_look
+from hostkit.copy import used
+from hostkit.nodes import difference, family, program, proxy_run, setup_look, taken_ports
+
+Host = dict[str, Any]
+
+
+def state_dir(host: Host) -> Path:
+    """Where the host keeps its records."""
+    return Path(host["work_dir"]) / "state"
+
+
+def look(host: Host, only: Optional[set[str]] = None) -> dict[str, str]:
+    """What up would do to each node: start, restart, reload, unchanged or remove. Changes nothing.
+
+    only: these nodes; None: all.
+    """
+    found = {}
+    for node in host["nodes"]:
+        if only is not None and node["name"] not in only:
+            continue
+        record = read_record(state_dir(host), node["name"])
+        if record is None or not runs(record):
+            found[node["name"]] = "start"
+        else:
+            differs = (
+                record["phase"] in ("failed", "stopped")
+                or not alive(record["supervisor"])
+                or record.get("digest") != node["digest"]
+                or record.get("secrets") != node.get("secrets")
+                or source_differs(record, node)
+                or container_differs(container_of(host, node))
+            )
+            found[node["name"]] = (
+                "restart" if differs else "reload" if proxy_run.differs(node) else "unchanged"
+            )
+    planned = {node["name"] for node in host["nodes"]}
+    for name in recorded_nodes(state_dir(host)):
+        if name not in planned and (only is None or name in only):
+            found[name] = "remove"
+    return found
+
+
+def reasons(host: Host, actions: dict[str, str], source: Path) -> dict[str, str]:
+    """Why a node is restarted or reloaded. source: the archive with the files that it would get."""
+    found = {}
+    for node in host["nodes"]:
+        if actions.get(node["name"]) == "reload":
+            found[node["name"]] = "its configuration differs; no connection is lost"
+        if actions.get(node["name"]) != "restart":
+            continue
+        spec = container_of(host, node)
+        record = read_record(state_dir(host), node["name"]) or {}
+        if spec and container_differs(spec):
+            differences = containers.look(spec).differences
+            found[node["name"]] = "its container differs: " + "; ".join(differences)
+        elif record.get("digest") != node["digest"]:
+            names = difference.of_node(source, Path(host["work_dir"]), node["name"])
+            what = f"settings differ: {difference.shown(names)}" if names else ""
+            found[node["name"]] = "its " + (what or "engine, model or place differ")
+        elif record.get("secrets") != node.get("secrets"):
+            found[node["name"]] = "a secret of it differs (proxy.internal_key, server.env)"
+        elif record and not alive(record["supervisor"]):
+            found[node["name"]] = "its supervisor has ended, its servers have not"
+        elif source_differs(record, node):
+            found[node["name"]] = f"its source differs: {node['source_dir']} was copied since"
+        else:
+            found[node["name"]] = "a server of it has failed"
+    return found
+
+
+def images(host: Host) -> dict[str, dict[str, Any]]:
+    """The images that the containers are made of, by name, of those that are here: id, labels,
+    created.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    for spec in host.get("containers", {}).values():
+        image = image_look.find(engines.find(spec["engine"]), spec["image"])
+        if spec["image"] not in found and image is not None:
+            about = {"labels": image.labels, "created": image.created}
+            found[spec["image"]] = {"id": image.id, **about}
+    return found
+
+
+def replaces(host: Host, actions: dict[str, str]) -> list[str]:
+    """Nodes that serve now and would be restarted or removed."""
+    found = []
+    for name, action in actions.items():
+        record = read_record(state_dir(host), name)
+        if action not in ("restart", "remove") or record is None or record["phase"] != "ready":
+            continue
+        if all(survivors(server["process"]) for server in record["servers"]):
+            found.append(name)
+    return found
+
+
+def source_differs(record: Record, node: dict[str, Any]) -> bool:
+    """Whether what a node uses of the source's copy is not what it was started with."""
+    now = used.digest(node.get("source_dir"))
+    return now is not None and record.get("source") != now
+
+
+def container_differs(spec: Optional[containers.Spec]) -> bool:
+    """Whether a node's container must be made anew."""
+    return spec is not None and containers.look(spec).action in ("create", "recreate")
+
+
+def container_of(host: Host, node: dict[str, Any]) -> Optional[containers.Spec]:
+    """What the node's container is made of; None when it runs on the host itself."""
+    return host["containers"][node["container"]] if node.get("container") else None
+
+
+def runs(record: Record) -> bool:
+    """Whether anything of a record still lives."""
+    return alive(record["supervisor"]) or bool(family.members(record["servers"]))
+
+
+def problems(host: Host, actions: dict[str, str]) -> list[str]:
+    """Why the nodes that would be started cannot be. Changes nothing."""
+    found = []
+    starting = [n for n in host["nodes"] if actions.get(n["name"]) in ("start", "restart")]
+    if sys.version_info < (3, 9):  # noqa: UP036 (the host's Python, whatever it is)
+        found.append(
+            f"Python {sys.version.split()[0]} runs here, 3.9 or newer is needed."
+            f" What to do: install one and set hosts.{host['host']}.python"
+        )
+    unsafe = folders.fault(host)
+    found += [unsafe] if unsafe else []
+    ours = our_pids(host)
+    possible = []
+    for node in starting:
+        for address, port in node["ports"]:
+            if taken_ports.is_taken(address, port):
+                owner = taken_ports.owner(port)
+                if not any(f"pid {pid} " in owner for pid in ours):
+                    found.append(
+                        f"port {port}, planned for {node['name']}, is taken by {owner}."
+                        " What to do: end that process, or plan another port (make plan)"
+                    )
+        for path, what in node["requires"]:
+            if not Path(path).exists():
+                found.append(f"{what} is missing: there is no {path}.{_remedy(what, Path(path))}")
+            elif not os.access(path, os.R_OK):
+                found.append(f"{what} cannot be read: {path}. What to do: check its rights")
+        against = _container_problems(host, node)
+        found += against
+        spec = container_of(host, node)
+        if spec is not None and not against:
+            possible.append(spec)
+        lacks = None if against else program.problem(node, spec)
+        if lacks:
+            found.append(f"{lacks.what} What to do: {lacks.todo}")
+        source = used.used(node["source_dir"]) if node.get("source_dir") else None
+        if source is not None and not source.complete:
+            found.append(
+                f"the copy of the source in {node['source_dir']} is not complete: a transfer was"
+                " cut. What to do: invoke sync-code"
+            )
+    for node in host["nodes"]:
+        wanted = node["name"] in actions and "tls" in node
+        fault = certificate.problem(node["tls"]) if wanted else None
+        found += [fault] if fault else []
+    wrong = [one for one in setup_look.problems(possible) if one.asked]
+    found += [f"{one.what} What to do: {one.todo}" for one in wrong]
+    need = sum(n["memory_mib"] for n in starting if actions[n["name"]] == "start")
+    left = taken_ports.memory_available_mib()
+    if left is not None and need > left:
+        found.append(
+            f"the servers to start need about {need} MiB of memory, {left} MiB are available."
+            " What to do: end other programs, plan fewer servers, or correct"
+            " engine.memory_per_server_mib"
+        )
+    return found
+
+
+def notes(host: Host, actions: dict[str, str]) -> list[str]:
+    """What a person should know before the nodes are started, though nothing forbids it."""
+    starting = [n for n in host["nodes"] if actions.get(n["name"]) in ("start", "restart")]
+    said = [proxy_run.unbound(node.get("cores", 0)) for node in starting]
+    said += [certificate.note(node["tls"]) for node in host["nodes"] if node.get("tls")]
+    return [text for text in said if text]
+
+
+def _remedy(what: str, path: Path) -> str:
+    """How what a node requires gets onto this host. A deployment itself installs it only where the
+    control host is the one host.
+    """
+    if what == "the model":
+        return f" What to do: put it into {path.parent} on this host, or set model.path"
+    if what == "the engine" and path.parent.name == "bin":
+        return (
+            " What to do: install it on this host, in a clone of the toolkit:"
+            f" scripts/install_engine.py --venv {path.parents[1]};"
+            " or name where it is: engine.venv"
+        )
+    return " What to do: install it on this host, or correct server.command"
+
+
+def _container_problems(host: Host, node: dict[str, Any]) -> list[str]:
+    spec = container_of(host, node)
+    if spec is None:
+        return []
+    try:
+        if container_differs(spec):
+            return containers.problems(spec, made_later=node.get("source_dir"))
+    except ToolkitError as error:
+        return [str(error)]
+    return []
+
+
+def our_pids(host: Host) -> set[int]:
+    """Every live process of what the records name."""
+    pids: set[int] = set()
+    for name in recorded_nodes(state_dir(host)):
+        record = read_record(state_dir(host), name)
+        pids.update(family.members(record["servers"]) if record else ())
+    return pids

@@ -1,0 +1,288 @@
+"""The proxy where it runs: its program, and how a running nginx takes other files over.
+
+Which program it is, is looked for on the machine or in the container that runs it. A running nginx
+takes files over without losing a connection.
+
+Its files are copies in its run directory of those in seed_dir; what is written there is what runs.
+An instance is taken out by leaving its servers out of the upstream prefill_servers.
+Standard library only: this module runs on the hosts.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shutil
+import signal
+import tempfile
+from pathlib import Path
+from typing import Any, Mapping, Optional, Sequence
+
+from hostkit.access import certificate
+from hostkit.base import run
+from hostkit.base.errors import ActionError, InputError
+from hostkit.base.health import wait_until
+from hostkit.base.pids import pid_here, session_here
+from hostkit.base.records import Record, alive, write_atomically
+from hostkit.containers import containers
+from hostkit.nodes.proxy_record import INTERVAL_S, is_leaving
+
+CONF = "nginx.conf"
+Node = dict[str, Any]
+
+_UPSTREAM = re.compile(
+    r"(?<=upstream prefill_servers \{\n)(.*?)(?=^ {4}\})", re.DOTALL | re.MULTILINE
+)
+_MODULE = re.compile(r'^load_module "(.+)";$', re.MULTILINE)
+_AFFINITY = re.compile(r"^worker_cpu_affinity ([01 ]+);$", re.MULTILINE)
+_SERVER = re.compile(r"^\s*server (\S+?)[ ;]")
+
+
+def with_program(node: Node) -> Node:
+    """The node with the program that this machine, or this container, has for it in its command.
+
+    The last one where none is found: the environment that its command loads may have it in PATH.
+    """
+    found = program(node["programs"]) or node["programs"][-1]
+    [server] = node["servers"]
+    argv = [found if word == node["programs"][0] else word for word in server["argv"]]
+    return {**node, "servers": [{**server, "argv": argv, "program": found}]}
+
+
+def program(places: Sequence[str]) -> Optional[str]:
+    """The first of some programs (paths, or names in PATH) that this machine has."""
+    return next((found for name in places if (found := shutil.which(name))), None)
+
+
+def modules(conf: str) -> list[str]:
+    """The modules that nginx.conf loads."""
+    return _MODULE.findall(conf)
+
+
+def lacking(place: str, programs: Sequence[str], modules: Sequence[str]) -> Optional[InputError]:
+    """What of a proxy's program and modules is not on this machine; place: what it is called."""
+    lacks = [name for name in modules if not Path(name).is_file()]
+    return refusal(place, programs, program(programs) is not None, lacks)
+
+
+def refusal(
+    place: str, programs: Sequence[str], found: bool, lacks: Sequence[str]
+) -> Optional[InputError]:
+    """The error for a place without any of the programs, or without modules; None: all is there."""
+    if not found:
+        shown = [name if "/" in name else f"{name} in PATH" for name in programs]
+        return InputError(
+            f"{place} has no program for the proxy: looked for {', then '.join(shown)}.",
+            where="proxy.nginx",
+            todo="take an image that has it (container.image), or name the program's place there:"
+            " proxy.nginx",
+        )
+    if lacks:
+        return InputError(
+            f"{place} lacks modules that the proxy loads: {', '.join(lacks)}.",
+            where="proxy.modules_dir",
+            todo="take an image that has them (container.image), name their folder there"
+            " (proxy.modules_dir), or choose other balancers (proxy.prefill_balance,"
+            " proxy.decode_balance)",
+        )
+    return None
+
+
+def closed(run_dir: Path) -> str:
+    """What is to be said of a folder that nginx's workers, who are not root, cannot enter; "" else.
+
+    They keep requests there that are larger than client_body_buffer_size.
+    """
+    folders = [run_dir, *run_dir.parents] if os.geteuid() == 0 else []
+    shut = [one for one in folders if one.is_dir() and not one.stat().st_mode & 0o001]
+    if not shut:
+        return ""
+    return (
+        f"nginx's workers cannot enter {shut[-1]}: requests above client_body_buffer_size, which"
+        f" they keep in {run_dir}, fail."
+        f" What to do: chmod o+x {shut[-1]}, or give another --run-dir"
+    )
+
+
+def cores(conf: str) -> int:
+    """The cores that nginx.conf binds workers to, counted with those below; 0: it binds none."""
+    found = _AFFINITY.search(conf)
+    return max(map(len, found[1].split())) if found else 0
+
+
+def unbound(cores: int) -> str:
+    """What is to be said when this host has fewer cores than nginx is bound to; "": nothing."""
+    there = os.cpu_count() or cores
+    if cores <= there:
+        return ""
+    return (
+        f"the proxy's workers are to be bound to cores up to {cores - 1}, this host has 0 to"
+        f" {there - 1}: nginx leaves a worker unbound whose core is not there."
+        " What to do: set proxy.start_core to a lower one, or to null (not bound)"
+    )
+
+
+def differs(node: Node) -> bool:
+    """Whether a running proxy has other files than those planned; False where it cannot reload."""
+    run_dir = Path(node["temp_dir"])
+    if any(_check_sum(run_dir / name) != sum_ for name, sum_ in node.get("files", {}).items()):
+        return True
+    tls = node.get("tls") or {}
+    return any(
+        _check_sum(run_dir / certificate.NAMES[kind]) != _check_sum(Path(path))
+        for kind, path in tls.items()
+    )
+
+
+def place_certificate(node: Node) -> None:
+    """Copies of certificate and key in the run directory, which a container has too."""
+    if node.get("tls"):
+        run_dir = Path(node["temp_dir"])
+        run_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+        for name, text in _certificate(node).items():
+            write_atomically(run_dir / name, text, 0o600)
+
+
+def _certificate(node: Node) -> dict[str, str]:
+    """Certificate and key by the names that nginx has for them. Raises InputError."""
+    if not node.get("tls"):
+        return {}
+    fault = certificate.problem(node["tls"])
+    if fault:
+        raise InputError(fault, where=node["name"])
+    return certificate.texts(node["tls"])
+
+
+def _check_sum(path: Path) -> Optional[str]:
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError:
+        return None
+
+
+def without(text: str, out: Sequence[str]) -> str:
+    """nginx.conf without some servers (HOST:PORT) of the upstream of prefill. Pure.
+
+    Raises InputError when one is not there, or none would be left.
+    """
+    found = _UPSTREAM.search(text)
+    lines = found[1].splitlines(keepends=True) if found else []
+    servers = {m[1]: line for line in lines if (m := _SERVER.match(line))}
+    missing = [name for name in out if name not in servers]
+    if found is None or missing:
+        raise InputError(
+            f"the proxy's configuration has no prefill server {', '.join(missing) or 'at all'}.",
+            where=CONF,
+            todo="deploy first, so that the proxy knows them: invoke deploy",
+        )
+    if len(set(out)) == len(servers):
+        raise InputError(
+            "no prefill server would be left to the proxy.",
+            where=CONF,
+            todo="leave at least one in",
+        )
+    gone = {servers[name] for name in out}
+    kept = "".join(line for line in lines if line not in gone)
+    return text[: found.start()] + kept + text[found.end() :]
+
+
+def left_out(node: Node) -> list[str]:
+    """Prefill servers (HOST:PORT) that are planned but that the running proxy does without."""
+    if "files" not in node:
+        return []
+    planned, running = (_servers(Path(node[key]) / CONF) for key in ("seed_dir", "temp_dir"))
+    return [name for name in planned if running and name not in running]
+
+
+def _servers(path: Path) -> list[str]:
+    try:
+        found = _UPSTREAM.search(path.read_text(encoding="utf-8"))
+    except OSError:
+        return []
+    return [m[1] for line in (found[1].splitlines() if found else ()) if (m := _SERVER.match(line))]
+
+
+def files(node: Node, out: Sequence[str] = ()) -> dict[str, str]:
+    """The planned files by name, in nginx.conf without some prefill servers."""
+    seed = Path(node["seed_dir"])
+    made = {name: (seed / name).read_text(encoding="utf-8") for name in node["files"]}
+    made.update(_certificate(node))
+    return {**made, CONF: without(made[CONF], out)} if out else made
+
+
+def mend_folder(node: Node) -> bool:
+    """Make a node's run folder again where somebody removed it; True when it was."""
+    run_dir = Path(node["temp_dir"])
+    if run_dir.is_dir():
+        return False
+    run_dir.mkdir(parents=True, mode=0o700)
+    if node.get("seed_dir"):
+        shutil.copytree(node["seed_dir"], run_dir, dirs_exist_ok=True)
+        run_dir.chmod(0o711)
+    return True
+
+
+def reload(host: Mapping[str, Any], node: Node, record: Record, wanted: Mapping[str, str]) -> bool:
+    """Have these files taken over by the running nginx; False when it has them already.
+
+    Raises InputError when nginx does not accept them, ActionError when it does not take them over;
+    it then goes on with those it had.
+    """
+    run_dir, process = Path(node["temp_dir"]), record["servers"][0]["process"]
+    master = pid_here(process)
+    if master is None or not alive(process):
+        raise InputError(f"the proxy {node['name']} does not run.", todo="start it: invoke deploy")
+    lost = mend_folder(node)  # nginx makes what it keeps there anew
+    old = {
+        name: (run_dir / name).read_text(encoding="utf-8")
+        for name in wanted
+        if (run_dir / name).is_file()
+    }
+    if old == dict(wanted) and not lost:
+        return False
+    _accepted(host, node, record, wanted)
+    before = set(session_here(process)) - {master}
+    for name, text in wanted.items():
+        write_atomically(run_dir / name, text, 0o600)
+    os.kill(master, signal.SIGHUP)
+
+    def taken_over() -> bool:
+        now = set(session_here(process)) - {master}
+        return bool(now - before) and all(is_leaving(pid) for pid in now & before)
+
+    # An old worker that still answers a request is called "shutting down": it takes no new one.
+    done = wait_until(lambda: taken_over() or not alive(process), host["grace_s"], INTERVAL_S)
+    if not done or not alive(process):
+        for name, text in old.items():
+            write_atomically(run_dir / name, text, 0o600)
+        state = "goes on with the old one" if alive(process) else "has ended"
+        raise ActionError(
+            f"the proxy {node['name']} did not take its new configuration over and {state}.",
+            where=node["log_dir"],
+            todo="see the end of nginx's error log there",
+        )
+    return True
+
+
+def _accepted(
+    host: Mapping[str, Any], node: Node, record: Record, wanted: Mapping[str, str]
+) -> None:
+    """nginx's own look at files, aside of those in use. Raises InputError with its words."""
+    aside = tempfile.mkdtemp(prefix="check.", dir=node["temp_dir"])
+    try:
+        for name, text in wanted.items():
+            write_atomically(Path(aside) / name, text, 0o600)
+        words = [word.replace(node["temp_dir"], aside) for word in node["check"]]
+        words[0] = record["servers"][0].get("program", words[0])  # the one that runs
+        if node.get("container"):
+            words = containers.exec_words(host["containers"][node["container"]], words)
+        done = run.run(words, check=False, timeout=host["grace_s"])
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+    if done.code != 0:
+        raise InputError(
+            f"nginx does not accept the configuration:\n{done.tail}",
+            where=node["name"],
+            todo="mend what it names; nothing was changed",
+        )

@@ -1,0 +1,273 @@
+"""Runs the API servers of one node (or a proxy) and tells the truth about them in a record.
+
+One process group, log file and record per server. While the node starts, the death of one ends
+all; afterwards a death is recorded and nothing is restarted silently. With a server ends all that
+it started. SIGTERM and SIGINT end all; if this process is killed, the kernel ends its servers.
+A start that cannot be recorded is none; later, a full or broken disk harms no server: the record
+is written when that is possible again.
+
+Standard library only: this module runs on the hosts.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+from typing import Any, Optional
+
+from hostkit.access import service
+from hostkit.base import folders, run
+from hostkit.base.errors import InputError
+from hostkit.base.health import wait_until
+from hostkit.base.log import say
+from hostkit.base.records import Record, identity, write_record
+from hostkit.copy import used
+from hostkit.nodes import family
+from hostkit.nodes.server_logs import ServerLogs
+
+_SIGNALS = {signal.SIGCHLD, signal.SIGTERM, signal.SIGINT}
+_TEND_S = 10  # between two looks at logs, helpers and what could not be written
+_STARTING, _READY, _FAILED, _STOPPED = "starting", "ready", "failed", "stopped"
+
+
+class Supervisor:
+    """node: one entry of host.json's nodes; host: the whole file's data."""
+
+    def __init__(self, host: dict[str, Any], node: dict[str, Any]) -> None:
+        self.host = host
+        self.node = node
+        self.state_dir = Path(host["work_dir"]) / "state"
+        self.children: dict[int, subprocess.Popen[bytes]] = {}
+        self.record: Record = {}
+        self.unwritten = False
+        self.stopping = False
+        self.ending = False
+        self.tended = 0.0
+        self.logs = ServerLogs(host, node)
+
+    def run(self) -> int:
+        """Start, watch, stop. Returns 0 after an ordered stop, 1 when a server died."""
+        signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # a terminal that goes ends no server
+        run.adopt_orphans()
+        temp_dir = self._run_folder()
+        self.record = {
+            "node": self.node["name"],
+            "role": self.node["role"],
+            "digest": self.node["digest"],
+            "secrets": self.node.get("secrets"),
+            "source": used.digest(self.node.get("source_dir")),
+            "temp_dir": self.node["temp_dir"],
+            "container": self._container(),
+            "phase": _STARTING,
+            "supervisor": identity(os.getpid()),
+            "started_at": time.time(),
+            "ready_at": None,
+            "servers": [],
+        }
+        write_record(self.state_dir, self.record)
+        try:
+            self._start_all()
+            return self._watch()
+        finally:
+            self._stop_all()  # nothing is left, whatever happened
+            shutil.rmtree(temp_dir, ignore_errors=True)
+
+    def _run_folder(self) -> Path:
+        """Make the node's run folder, a proxy's with what it runs on. Raises InputError."""
+        path, seed = self.node["temp_dir"], self.node.get("seed_dir")
+        # nginx's workers are not root, and keep large requests in a folder of theirs in there.
+        apart = folders.apart(path, self.host["work_dir"])
+        fault = folders.make(path, 0o711 if seed else 0o700, apart)
+        if fault:
+            raise InputError(f"no run folder for {self.node['name']}: {fault}.")
+        if seed:
+            # A proxy writes beside its configuration: it gets a copy to do so.
+            shutil.copytree(seed, path, dirs_exist_ok=True)
+        return Path(path)
+
+    def _container(self) -> Optional[dict[str, Any]]:
+        """What it takes to find and end the container that this runs in."""
+        spec = self.host.get("containers", {}).get(self.node.get("container"))
+        return {key: spec[key] for key in ("name", "engine", "owner", "grace_s")} if spec else None
+
+    def _write(self) -> None:
+        """Write the record; where that fails, say so once and go on: _tend tries again."""
+        try:
+            write_record(self.state_dir, self.record)
+        except OSError as error:
+            if not self.unwritten:
+                say(f"the record cannot be written, all goes on without: {error.strerror}")
+            self.unwritten = True
+        else:
+            self.unwritten = False
+
+    def _start_all(self) -> None:
+        self.record["log_writer"] = self.logs.open()
+        for server in self.node["servers"]:
+            token = family.token(self.host["work_dir"], self.node["name"])
+            group = family.make_group(token)
+            child = run.start(
+                server["argv"],
+                output=self.logs.begin(server, token),
+                env={family.MARK: token},
+                tied=True,
+                group=group / "cgroup.procs" if group else None,
+            )
+            self.children[child.pid] = child
+            self.record["servers"].append(
+                {
+                    "name": server["name"],
+                    "program": server.get("program", server["argv"][0]),
+                    "process": identity(child.pid),
+                    "token": token,
+                    "group": str(group) if group else None,
+                    "helpers": [],
+                    "log": server["log"],
+                    "state": _STARTING,
+                    "started_at": time.time(),
+                    "healthy_at": None,
+                    "exit": None,
+                }
+            )
+            self._write()
+        self.logs.begun()
+
+    def _tend(self) -> None:
+        """What is due from time to time while all is well."""
+        self.tended = time.monotonic()
+        if self.logs.tend([server["process"]["pid"] for server in self.record["servers"]]):
+            self.record["log_writer"] = self.logs.writer
+            self.unwritten = True
+        for server, seen in zip(self.record["servers"], family.helpers(self.record["servers"])):
+            if server["exit"] is None and server["helpers"] != seen:
+                server["helpers"] = seen
+                self.unwritten = True
+        if self.unwritten:
+            self._write()
+
+    def _watch(self) -> int:
+        interval = self.host["poll_interval_s"]
+        deadline = time.monotonic() + self.host["deadline_s"]
+        while True:
+            starting = self.record["phase"] == _STARTING
+            info = signal.sigtimedwait(_SIGNALS, interval if starting else _TEND_S)
+            if info and info.si_signo in (signal.SIGTERM, signal.SIGINT):
+                self.stopping = True
+                self._stop_all()
+                self.record["phase"] = _STOPPED
+                self._write()
+                return 0
+            died = self._reap()
+            if died and starting:
+                self._stop_all()
+                self.record["phase"] = _FAILED
+                self._write()
+                return 1
+            if died:
+                self.record["phase"] = _FAILED
+                self._write()
+            if not self.children:
+                return 1
+            if time.monotonic() - self.tended > _TEND_S:
+                self._tend()
+            if starting and self._all_healthy():
+                self.record["phase"] = _READY
+                self.record["ready_at"] = time.time()
+                self._write()
+            elif starting and ("reason" in self.record or time.monotonic() > deadline):
+                self.record.setdefault("reason", f"not ready within {self.host['deadline_s']:g} s")
+                self._stop_all()
+                self.record["phase"] = _FAILED
+                self._write()
+                return 1
+
+    def _reap(self) -> bool:
+        """Collect ended children; True when one of the servers was among them."""
+        died = False
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return died
+            if pid == 0:
+                return died
+            self.logs.ended(pid, status)
+            if self.children.pop(pid, None) is None:
+                continue  # an orphan from below a server
+            died = True
+            for server in self.record["servers"]:
+                if server["process"]["pid"] == pid:
+                    server["exit"] = os.waitstatus_to_exitcode(status)
+                    server["ended_at"] = time.time()
+                    server["state"] = _STOPPED if self.stopping else _FAILED
+                    if not self.ending:
+                        # Orphans without a mark may be those of servers that live.
+                        also = tuple if self.children else self._adopted
+                        family.end_all([server], signal.SIGKILL, also)
+                        self.logs.drained(server["name"])
+
+    def _adopted(self) -> list[int]:
+        return [pid for pid in family.children() if pid != self.logs.pid]
+
+    def _all_healthy(self) -> bool:
+        changed = False
+        for server, spec in zip(self.record["servers"], self.node["servers"]):
+            if server["healthy_at"] is None and self._healthy(spec):
+                server["healthy_at"] = time.time()
+                server["state"] = _READY
+                changed = True
+        healthy = all(server["healthy_at"] for server in self.record["servers"])
+        if changed and not healthy:
+            self._write()
+        return healthy
+
+    def _healthy(self, spec: dict[str, Any]) -> bool:
+        if spec["health"] is None:
+            return True  # it serves nothing itself: that it runs is all there is to see
+        timeout = self.host["request_timeout_s"]
+        asked = service.of_spec(spec)
+        if asked.request(spec["health"], timeout_s=timeout).status != 200:
+            return False
+        if spec.get("model") is None:
+            return True
+        answer = asked.request("/v1/models", timeout_s=timeout)
+        if answer.status in service.REFUSED:
+            said = answer.text[:200].strip()
+            self.record["reason"] = f"runs, and refuses us: status {answer.status}: {said}"
+        listed = answer.json()
+        names = [entry.get("id") for entry in (listed or {}).get("data", [])]
+        return spec["model"] in names
+
+    def _stop_all(self) -> None:
+        """SIGTERM, wait for the grace period, then SIGKILL, also for all that they started."""
+        self.ending = True
+        for pid in list(self.children):
+            run.end_group(pid, self._stop_signal(pid))
+
+        def gone() -> bool:
+            self._reap()
+            return not self.children
+
+        if not wait_until(gone, self.host["grace_s"], 0.05):
+            for pid in list(self.children):
+                run.end_group(pid, signal.SIGKILL)
+            wait_until(gone, self.host["grace_s"], 0.05)
+        family.end_all(self.record["servers"], signal.SIGKILL, self._adopted)
+        self.logs.close(self.host["grace_s"])
+        self._reap()
+
+    def _stop_signal(self, pid: int) -> int:
+        for server, spec in zip(self.record["servers"], self.node["servers"]):
+            if server["process"]["pid"] == pid:
+                return int(signal.Signals[spec.get("stop_signal", "SIGTERM")])
+        return signal.SIGTERM
+
+
+def find_node(host: dict[str, Any], name: str) -> Optional[dict[str, Any]]:
+    """A node of a host file by its name."""
+    return next((node for node in host["nodes"] if node["name"] == name), None)

@@ -1,0 +1,199 @@
+"""The layers of the configuration, lowest first, and how they merge."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Iterator, Optional, Sequence
+
+from hostkit.base.errors import InputError
+from omnikit.foreign import format
+from omnikit.yaml.located import Node
+from omnikit.yaml.strict_yaml import parse, read_text
+
+PROJECT = Path(__file__).resolve().parents[3]
+SITE_FOLDER = "OMNIKIT_SITE"  # a variable
+
+DEFAULTS, ENGINE, VERSION, MODEL, ENVIRONMENT, SITE, VARIABLES, OPTIONS = range(8)
+# profile.<word> chooses the file of a layer.
+_CHOSEN = (
+    (ENGINE, "engine", "engines"),
+    (VERSION, "omni_version", "versions"),
+    (MODEL, "model", "models"),
+)
+
+
+def merge(low: Node, high: Node, *, flags: bool = False) -> Node:
+    """Two trees as one. Maps merge, everything else of the higher tree replaces.
+
+    Below an args map, "block_size" and "block-size" are one key; the first spelling stays.
+    """
+    if high.whole or not (isinstance(low.value, dict) and isinstance(high.value, dict)):
+        return high
+    made = Node(dict(low.value), high.origin, dict(low.key_origins))
+    spelled: dict[str, str] = {_flag(key): key for key in low.value} if flags else {}
+    for key, child in high.value.items():
+        here = str(spelled.get(_flag(key), key))
+        below = made.value.get(here)
+        made.value[here] = child if below is None else merge(below, child, flags=key == "args")
+        made.key_origins[here] = high.key_origins.get(key, child.origin)
+    return made
+
+
+def _flag(key: str) -> str:
+    return key.replace("_", "-")
+
+
+def most_specific(parts: Sequence[Optional[Node]], *, flags: bool = False) -> Node:
+    """Merge trees of rising specificity: the higher layer wins, then the more specific tree."""
+    present = [part for part in parts if part is not None]
+    if not all(isinstance(part.value, dict) for part in present):
+        best = present[0]
+        for part in present[1:]:
+            if part.origin.layer >= best.origin.layer:
+                best = part
+        return best
+    made = Node({}, present[-1].origin)
+    spelled: dict[str, str] = {}
+    groups: dict[str, list[Optional[Node]]] = {}
+    for part in present:
+        for key, child in part.value.items():
+            same = _flag(key) if flags else key
+            spelled.setdefault(same, key)
+            groups.setdefault(same, []).append(child)
+    for same, children in groups.items():
+        made.value[spelled[same]] = most_specific(children, flags=same == "args")
+    return made
+
+
+def shown_path(path: Path) -> str:
+    """A path as a person would write it: relative to the project where it lies inside."""
+    try:
+        return str(path.resolve().relative_to(PROJECT))
+    except (ValueError, OSError, RuntimeError):  # RuntimeError: a loop of symlinks
+        return str(path)
+
+
+def read_file(path: Path, layer: int, seen: tuple[Path, ...] = ()) -> Node:
+    """One configuration file as a tree, merged over the file that its based_on names, if any.
+
+    A file of omni_cli or an Ansible inventory for omni-infer is read as the settings that it means.
+    """
+    name = shown_path(path)
+    text = read_text(path, name)
+    if format.recognise(text):
+        made = format.read_settings(text, name, layer)
+        if format.recognise(text) == format.INVENTORY:
+            made.notes += tuple(_beside(path))
+        return made
+    tree = parse(text, name, layer)
+    base = tree.value.pop("based_on", None)
+    if base is None:
+        return tree
+    where = str(base.origin)
+    if not isinstance(base.value, str) or Path(base.value).name != base.value:
+        raise InputError(
+            "based_on: expected the name of a file beside this one, without folder and ending.",
+            where=where,
+            todo="for example: based_on: 2p1d",
+        )
+    below = path.with_name(f"{base.value}.yaml")
+    if not os.path.isfile(below):  # noqa: PTH113
+        below = layer_file("environments", base.value, where)
+    if below.resolve() in (*seen, path.resolve()):
+        raise InputError(
+            "based_on: the files are based on each other.", where=where, todo="end the circle"
+        )
+    return merge(read_file(below, layer, (*seen, path.resolve())), tree)
+
+
+def _beside(path: Path) -> Iterator[str]:
+    """Notes for what Ansible would read besides an inventory."""
+    for folder in ("group_vars", "host_vars"):
+        if path.with_name(folder).is_dir():
+            yield (
+                f"{shown_path(path.with_name(folder))}: not used: variables are read from the"
+                " inventory itself; a file of omni-infer's variables may be given besides:"
+                " --config FILE"
+            )
+
+
+def is_foreign(path: Path) -> bool:
+    """Whether a file is one of another tool's, which describes a whole environment."""
+    return format.recognise(read_text(path, shown_path(path))) in format.WHOLE
+
+
+def control_folder(environment: str) -> Path:
+    """Where the control host keeps what concerns an environment."""
+    return (site() or PROJECT / "build") / "control" / environment
+
+
+def environment_file(name: str, where: str) -> Path:
+    """configs/environments/<name>.yaml, or the path that was given. Raises InputError."""
+    if "/" in name or name.endswith((".yaml", ".yml")):
+        return Path(name).expanduser()
+    return layer_file("environments", name, where)
+
+
+def layer_file(folder: str, name: str, where: str) -> Path:
+    """configs/<folder>/<name>.yaml. Raises InputError that lists what there is."""
+    path = PROJECT / "configs" / folder / f"{name}.yaml"
+    if "/" not in name and os.path.isfile(path):  # noqa: PTH113 (false, where Path raises)
+        return path
+    known = sorted(p.stem for p in (PROJECT / "configs" / folder).glob("*.yaml"))
+    near = get_close_matches(name, known, n=1)
+    own = "give the path of a .yaml file" if folder == "environments" else "add its file"
+    raise InputError(
+        f"there is no {folder[:-1]} named {name!r}" + (f", is it {near[0]!r}?" if near else "."),
+        where=where,
+        todo=f"choose one of {', '.join(known)}; or {own}"
+        + ("" if folder == "environments" else f": configs/{folder}/NAME.local.yaml"),
+    )
+
+
+def site() -> Optional[Path]:
+    """The folder of OMNIKIT_SITE, which has a user's own settings and records instead of the clone.
+
+    Several users of one clone keep apart so, and tests see nothing of what was done in theirs.
+    """
+    given = os.environ.get(SITE_FOLDER)
+    if not given:
+        return None
+    folder = Path(given).expanduser().absolute()
+    if not folder.is_dir():
+        todo = f"make it: mkdir {shlex.quote(str(folder))}"
+        raise InputError(f"there is no folder {folder}.", where=SITE_FOLDER, todo=todo)
+    return folder
+
+
+def local_files() -> list[Path]:
+    """A site's own settings: every *.local.yaml directly in its folder (configs/), by name."""
+    return sorted((site() or PROJECT / "configs").glob("*.local.yaml"))
+
+
+def defaults() -> Node:
+    """configs/defaults.yaml, where every setting stands."""
+    return read_file(PROJECT / "configs" / "defaults.yaml", DEFAULTS)
+
+
+def merged(trees: Sequence[Node]) -> Node:
+    """All trees as one, lowest first."""
+    made = trees[0]
+    for tree in trees[1:]:
+        made = merge(made, tree)
+    return made
+
+
+def chosen_files(trees: Sequence[Node]) -> list[Node]:
+    """The engine, version and model files that profile names, each able to name the next."""
+    made: list[Node] = []
+    for layer, key, folder in _CHOSEN:
+        name, where = "", f"profile.{key}"
+        for tree in [trees[0], *made, *trees[1:]]:
+            node = tree.find(("profile", key))
+            if node is not None and isinstance(node.value, str):
+                name, where = node.value, f"{node.origin}"
+        made.append(read_file(layer_file(folder, name, where), layer))
+    return made

@@ -1,0 +1,116 @@
+"""The merged settings for people and programs: as YAML or JSON, with or without origins.
+
+A value whose name or form says that it is a secret is [redacted]: what is printed ends in tickets.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Iterator
+
+import yaml
+
+from hostkit.base.hidden import Hidden
+from omnikit.config.config import Config
+from omnikit.yaml import redact
+from omnikit.yaml.located import Node
+from omnikit.yaml.strict_yaml import reads_as_text
+
+Leaf = tuple[tuple[str, ...], Node]
+_PLACES = {("keys", "private_key")}  # has a secret's name and is the path of a file
+
+
+class _Dumper(yaml.SafeDumper):
+    """Quotes every text that our own reader, or any other, would read as something else."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
+def _text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    style = None if reads_as_text(text) and text.isprintable() else '"'
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+
+
+def _nothing(dumper: yaml.SafeDumper, _: None) -> yaml.ScalarNode:
+    return dumper.represent_scalar("tag:yaml.org,2002:null", "null")
+
+
+_Dumper.add_representer(str, _text)
+_Dumper.add_representer(Hidden, _text)
+_Dumper.add_representer(type(None), _nothing)
+
+
+def as_yaml(value: Any) -> str:
+    """Data as YAML that reads back as just this data, in the order that it has."""
+    return yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)
+
+
+def leaves(config: Config, *, changed: bool) -> list[Leaf]:
+    """Every single value with its path, in the order of configs/defaults.yaml."""
+    return list(config.changed() if changed else config.tree.leaves())
+
+
+def shown(leaf: Leaf) -> Any:
+    """A single value as plain data without secrets."""
+    path, node = leaf
+    return node.plain() if path in _PLACES else redact.setting(path, node.plain())
+
+
+def nested(found: list[Leaf]) -> dict[str, Any]:
+    """Single values as the maps that they stand in."""
+    made: dict[str, Any] = {}
+    for path, node in found:
+        here = made
+        for step in path[:-1]:
+            here = here.setdefault(step, {})
+        here[path[-1]] = shown((path, node))
+    return made
+
+
+def without_secrets(config: Config) -> str:
+    """The merged settings as a file to be loaded again; what a user hid is left out."""
+
+    def kept(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {k: kept(v) for k, v in value.items() if not isinstance(v, Hidden)}
+        return [kept(item) for item in value] if isinstance(value, list) else value
+
+    return as_yaml(kept(config.tree.plain()))
+
+
+def with_origins(found: list[Leaf]) -> str:
+    """One line for each value: its name, the value, and where it came from, aligned."""
+    rows = [(f"{dotted(path)} = {one_line(shown((path, node)))}", node) for path, node in found]
+    width = min(max((len(text) for text, _ in rows), default=0), 72)
+    return "".join(f"{text.ljust(width)}   # {node.origin}\n" for text, node in rows)
+
+
+def dotted(path: tuple[str, ...]) -> str:
+    """A setting's name as --set takes it."""
+    return ".".join(f'"{step}"' if "." in step else step for step in path)
+
+
+def as_json(found: list[Leaf], *, origins: bool) -> str:
+    """The settings as JSON: nested, or with origins by dotted name."""
+    if not origins:
+        return json.dumps(nested(found), indent=1, ensure_ascii=False) + "\n"
+    return json.dumps(dict(_located(found)), indent=1, ensure_ascii=False) + "\n"
+
+
+def _located(found: list[Leaf]) -> Iterator[tuple[str, Any]]:
+    for path, node in found:
+        yield dotted(path), {"value": shown((path, node)), "origin": str(node.origin)}
+
+
+def one_line(value: Any) -> str:
+    """A value as YAML in one line."""
+    text = yaml.dump(
+        value,
+        Dumper=_Dumper,
+        default_flow_style=True,
+        sort_keys=False,
+        allow_unicode=True,
+        width=1_000_000,
+    )
+    return str(text).removesuffix("...\n").strip()

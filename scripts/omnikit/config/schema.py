@@ -1,0 +1,611 @@
+"""Types and ranges of every setting. Defaults and explanations stand in configs/defaults.yaml."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Dict, List, Literal, Optional
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    InstanceOf,
+    WithJsonSchema,
+    create_model,
+    model_validator,
+)
+from pydantic.json_schema import SkipJsonSchema
+
+from hostkit.base.hidden import Hidden
+from omnikit.yaml.setting_types import (
+    ARG,
+    SCALAR,
+    AbsolutePath,
+    Address,
+    Balance,
+    Buffers,
+    Commit,
+    Count,
+    Day,
+    Devices,
+    EnvName,
+    EnvValue,
+    FlagName,
+    ImageName,
+    Jump,
+    Line,
+    Mebibytes,
+    Mount,
+    Name,
+    Network,
+    NginxTime,
+    NodeName,
+    Offset,
+    OwnAddress,
+    PathText,
+    Platform,
+    Port,
+    Program,
+    ProxyKind,
+    Registry,
+    RelativePath,
+    Seconds,
+    Size,
+    SshOption,
+    Url,
+    UrlPath,
+    UserName,
+    WebAddress,
+    arg_value,
+    env_value,
+)
+
+# What all parts of the settings' schema share: strictness, and references to secrets.
+
+
+class Strict(BaseModel):
+    """No unknown keys, no silent conversions."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class Secret(Strict):
+    """A reference to a secret, never the secret: a file's path or a variable's name."""
+
+    file: Optional[PathText] = None
+    variable: Optional[EnvName] = None
+    # The secret of another tool's file, hidden; no settings file of ours can give it.
+    literal: SkipJsonSchema[Optional[InstanceOf[Hidden]]] = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_reference(cls, value: Any) -> Any:
+        if isinstance(value, Hidden):
+            return {"literal": value}
+        known = {"file", "variable"}
+        given = dict(value) if isinstance(value, dict) else {}
+        references = sum(given.get(key) is not None for key in known)
+        if "literal" in given or (references != 1 and set(given) <= known):
+            raise ValueError(
+                "a reference to the secret and not the secret itself: {file: PATH} or"
+                " {variable: NAME}"
+            )
+        return value
+
+
+def secret_of(value: Any) -> Optional[Secret]:
+    """The reference that a value is; None: it is none. What a foreign file hides is a secret."""
+    if isinstance(value, Hidden):
+        return Secret.model_validate(value)
+    if isinstance(value, dict) and value and set(value) <= {"file", "variable"}:
+        return Secret.model_validate(value)
+    return None
+
+
+# The settings of what measures: load tests, and what Prometheus and Grafana are told.
+
+
+class Benchmark(Strict):
+    generator: Literal["vllm-0.9", "vllm-0.32"]
+    concurrency: Annotated[List[Count], Field(min_length=1)]
+    input_tokens: Count
+    output_tokens: Count
+    requests: Count
+    warmups: Annotated[int, Field(ge=0)]
+
+
+class Monitoring(Strict):
+    scrape_interval_s: Count
+    down_s: Count
+    window_s: Count
+    queue: Annotated[int, Field(ge=0)]
+    kv_usage: Annotated[float, Field(gt=0, le=1)]
+    token_gap: Line
+    prefix_queries: Line
+    prefix_hits: Line
+
+
+# Types of the settings that prepare a host: container, image, source, sync, checks, keys.
+
+
+class Prefixes(Strict):
+    prefill: Optional[NodeName]
+    decode: Optional[NodeName]
+    colocated: Optional[NodeName]
+    proxy: Optional[NodeName]
+
+
+class Container(Strict):
+    image: Optional[ImageName]
+    engine: Literal["auto", "docker", "podman"]
+    prefix: Prefixes
+    shm_size: Size
+    network: Name
+    privileged: bool
+    user: Optional[UserName]
+    workdir: AbsolutePath
+    entrypoint: Program
+    interactive: bool
+    init: bool
+    devices: List[AbsolutePath]
+    mounts: List[Mount]
+    env: Dict[EnvName, EnvValue]
+    args: List[Line]
+    venv: Optional[AbsolutePath]
+    python: Program
+    profile: Optional[AbsolutePath]
+    profile_library: Optional[Name]
+    build: Optional[PathText]
+    build_base: Optional[ImageName]
+    build_args: Dict[EnvName, EnvValue]
+    grace_s: Seconds
+
+
+class Image(Strict):
+    platform: Optional[Platform]
+    mirrors: List[Registry]
+    credentials: Optional[Secret]
+    at_once: Count
+    attempts: Count
+    delay_s: Seconds
+    free_mib: Mebibytes
+    older_than_release: Literal["refuse", "accept"]
+
+
+class Release(Strict):
+    date: Optional[Day]
+    packages: Dict[Name, Optional[Line]]
+    since: Dict[Name, Day]
+
+
+class Source(Strict):
+    omniinfer_urls: Annotated[List[Line], Field(min_length=1)]
+    omniinfer_ref: Line
+    omniinfer_commit: Optional[Commit]
+    vllm_urls: Annotated[List[Line], Field(min_length=1)]
+    vllm_ref: Line
+    vllm_commit: Optional[Commit]
+    build: Annotated[List[Line], Field(min_length=1)]
+    python: Program
+    packages: Annotated[List[Name], Field(min_length=1)]
+    optional: List[Name]
+    editable: Dict[RelativePath, Dict[EnvName, EnvValue]]
+    editable_args: List[Line]
+    patches: Optional[RelativePath]
+    set_edits_aside: bool
+    attempts: Count
+    delay_s: Seconds
+    stall_s: Seconds
+    at_once: Count
+    free_mib: Mebibytes
+
+
+class Sync(Strict):
+    exclude: List[Line]
+    stall_s: Seconds
+
+
+class FreeSpace(Strict):
+    model: Mebibytes
+    log: Mebibytes
+    code: Mebibytes
+
+
+class Checks(Strict):
+    timeout_s: Seconds
+    driver_version: Optional[Line]
+    hbm_mib: Optional[Count]
+    hbm_used_mib: Mebibytes
+    memory_free_mib: Mebibytes
+    shm_mib: Mebibytes
+    free_mib: FreeSpace
+    write_mib_s: Mebibytes
+    clock_skew_s: Seconds
+    container_engine: Line
+    open_files: Annotated[int, Field(ge=0)]
+    kernel: Dict[Name, Annotated[int, Field(ge=0)]]
+    peers_at_once: Count
+
+
+class Keys(Strict):
+    private_key: PathText
+    known_hosts: Optional[PathText]
+    comment: Line
+
+
+# The settings of API servers, whole and as parts, and of their profiler.
+
+_REFERENCE = Secret.model_json_schema()
+
+
+def _env_value(value: Any) -> Any:
+    """A plain value, or a reference to a secret."""
+    return secret_of(value) or env_value(value)
+
+
+def _arg_value(value: Any) -> Any:
+    """A plain value or JSON, or a reference to a secret."""
+    return secret_of(value) or arg_value(value)
+
+
+SecretOrEnv = Annotated[
+    Any, AfterValidator(_env_value), WithJsonSchema({"anyOf": [SCALAR, _REFERENCE]})
+]
+SecretOrArg = Annotated[Any, AfterValidator(_arg_value), WithJsonSchema(ARG)]
+
+
+class Server(Strict):
+    command: Annotated[List[Line], Field(min_length=1)]
+    tensor_parallel: Optional[Count]
+    args: Dict[FlagName, SecretOrArg]
+    env: Dict[EnvName, SecretOrEnv]
+    prepend: Dict[EnvName, Optional[Line]]
+    workdir: Optional[Line]
+    files: Dict[Name, Dict[str, Any]]
+
+
+_PARTS: Any = {name: (field, None) for name, field in Server.__annotations__.items()}
+ServerPart: Any = create_model("ServerPart", __base__=Strict, __module__=__name__, **_PARTS)
+
+
+class Profiling(Strict):
+    instances: List[NodeName]
+    start: Literal["endpoint", "steps", "none"]
+    server: ServerPart
+    steps: Count
+    token_threshold: Count
+    dir: Optional[PathText]
+    free_mib: Mebibytes
+    requests: Count
+    concurrency: Count
+    max_concurrency: Count
+    input_words: Count
+    output_tokens: Annotated[int, Field(ge=2, le=1_000_000)]
+    step_metric: Optional[Line]
+    timeout_s: Seconds
+
+
+# Types of the settings of model checkpoints: download, conversion, verification.
+
+
+class Msmodelslim(Strict):
+    dir: PathText
+    script: RelativePath
+    python: Program
+    set_env: PathText
+    flags: List[Line]
+    env: Dict[EnvName, EnvValue]
+    transformers: Line
+    free_ratio: Annotated[float, Field(ge=0)]
+    timeout_s: Seconds
+
+
+class Download(Strict):
+    source: Line
+    repository: Optional[Line]
+    revision: Optional[Line]
+    endpoint: Optional[WebAddress]
+    token: Optional[Secret]
+    include: List[Line]
+    exclude: List[Line]
+    checksums: Optional[PathText]
+    workers: Annotated[int, Field(ge=1, le=64)]
+    attempts: Count
+    delay_s: Seconds
+    timeout_s: Seconds
+    free_mib: Mebibytes
+
+
+class Weights(Strict):
+    source: Optional[PathText]
+    target: Optional[PathText]
+    threads: Optional[Count]
+    download: Download
+    msmodelslim: Msmodelslim
+
+
+ROLES = ("prefill", "decode", "colocated")
+
+
+class Profile(Strict):
+    engine: Name
+    omni_version: Name
+    model: Name
+
+
+class RolePart(Strict):
+    server: Optional[ServerPart] = None
+
+
+class Roles(Strict):
+    disaggregated: RolePart
+    prefill: RolePart
+    decode: RolePart
+    colocated: RolePart
+
+
+def _said(text: str) -> Any:
+    return Field(default=None, description=text)
+
+
+class Host(Strict):
+    address: Annotated[OwnAddress, Field(description="IP that the other hosts reach")]
+    connection: Annotated[
+        Literal["ssh", "local"], Field(description="local: this machine is the host")
+    ] = "ssh"
+    user: Optional[Name] = _said("SSH user; null: SSH's own choice")
+    port: Optional[Port] = _said("SSH port; null: SSH's own choice")
+    private_key: Optional[PathText] = _said("SSH key file on the control host")
+    password: Optional[Secret] = _said("reference to the SSH password, never the password")
+    jump: Optional[Jump] = _said("SSH jump host: user@bastion:port")
+    ssh_options: Optional[List[SshOption]] = _said("more options of ssh: KEY=VALUE")
+    python: Annotated[Program, Field(description="Python 3.9 or newer on the host")] = "python3"
+    interface: Optional[Name] = _said("network interface; null: that of the default route")
+    devices: Optional[Devices] = _said('accelerators to use, for example "0-7"')
+    node_name: Optional[NodeName] = _said("name of the one instance here; null: p0, d0, …")
+    api_port: Optional[Port] = _said("first API port here")
+    server: Optional[ServerPart] = _said("server settings of this host alone")
+
+
+class Part(Strict):
+    node_name: Optional[NodeName] = _said("name of the instance's part here; null: p0, d0, …")
+    devices: Optional[Devices] = _said("accelerators of the instance here")
+    api_port: Optional[Port] = _said("first API port of the instance here")
+
+
+class Instance(Strict):
+    hosts: Annotated[List[Name], Field(min_length=1, description="host names, the master first")]
+    devices: Optional[Devices] = _said("accelerators on each of its hosts")
+    api_port: Optional[Port] = _said("first API port on each of its hosts")
+    master_port: Optional[Port] = _said("data-parallel master on its first host")
+    parts: Dict[Name, Part] = Field(
+        default={}, description="by host: what an instance has there that other instances have not"
+    )
+    server: Optional[ServerPart] = _said("server settings of this instance alone")
+
+
+class Topology(Strict):
+    prefill: List[Instance]
+    decode: List[Instance]
+    colocated: List[Instance]
+    proxy: Optional[Name]
+
+
+class Offsets(Strict):
+    prefill: Offset
+    decode: Offset
+    colocated: Offset
+
+
+class Ports(Strict):
+    master_base: Port
+    api_base: Port
+    proxy: Port
+    offset: Offsets
+    kv_side_channel: Port
+    zmq: Port
+    ray: Port
+    hccl_base: Port
+    hccl_span: Annotated[int, Field(ge=1, le=1024)]
+    ephemeral_low: Annotated[int, Field(ge=1024, le=65536)]
+
+
+class Paths(Strict):
+    work_dir: PathText
+    log_dir: Optional[PathText]
+    log_per_instance: bool
+    run_dir: Optional[PathText]
+    code_dir: Optional[PathText]
+    local_code_dir: Optional[PathText]
+    local_log_dir: Optional[PathText]
+
+
+class SecretFlag(Strict):
+    flag: Annotated[FlagName, Field(description="without its dashes")]
+    variable: Annotated[EnvName, Field(description="what the engine reads in its place")]
+
+
+class Engine(Strict):
+    device_kind: Literal["npu", "none"]
+    decode_devices: Literal["told", "from_zero"]
+    secret_flags: List[SecretFlag]
+    venv: Optional[PathText]
+    requirements: Optional[PathText]
+    python: Optional[PathText]
+    torch_index: Url
+    install_disk_mib: Annotated[int, Field(ge=0)]
+    memory_per_server_mib: Annotated[int, Field(ge=0)]
+    max_transferable_prompt: Optional[Count]
+
+
+class ModelSettings(Strict):
+    path: PathText
+    served_name: Line
+    placement: bool
+    generate_seed: Optional[Annotated[int, Field(ge=0, le=2**32 - 1)]]
+
+
+class Ray(Strict):
+    head: Annotated[List[Line], Field(min_length=1)]
+    worker: Annotated[List[Line], Field(min_length=1)]
+    resource: Name
+    deadline_s: Seconds
+    server: ServerPart
+
+
+class Tls(Strict):
+    certificate: Optional[AbsolutePath]
+    key: Optional[AbsolutePath]
+    ca: Optional[PathText]
+    name: Optional[Address]
+
+
+class Proxy(Strict):
+    kind: ProxyKind
+    listen_host: Address
+    api_keys: Optional[Secret]
+    internal_key: Optional[Secret]
+    tls: Tls
+    metrics_from: Optional[List[Network]]
+    paths: Dict[UrlPath, bool]
+    kv_params: Literal["nixl", "none"]
+    prefill_balance: Balance
+    decode_balance: Balance
+    pd_score_limit: Literal["decode_req_limit", "max_num_seqs"]
+    decode_request_limit: Count
+    total_load_batch_size: Count
+    auto_balance_batch_size: Count
+    worker_processes: Count
+    start_core: Optional[Annotated[int, Field(ge=0, le=1023)]]
+    stream_ops: Optional[Literal["off", "add", "set_opt"]]
+    worker_connections: Count
+    keepalive: Count
+    keepalive_timeout: NginxTime
+    keepalive_requests: Count
+    retries: Annotated[int, Field(ge=0, le=100)]
+    max_fails: Annotated[int, Field(ge=0)]
+    fail_timeout: NginxTime
+    connect_timeout: NginxTime
+    read_timeout: NginxTime
+    client_timeout: NginxTime
+    client_connections: Annotated[int, Field(ge=0, le=1_000_000)]
+    client_requests: Annotated[int, Field(ge=0, le=1_000_000)]
+    client_half_sent: Annotated[int, Field(ge=0, le=1_000_000)]
+    client_max_body_size: Size
+    client_body_buffer_size: Size
+    subrequest_output_buffer_size: Size
+    large_client_header_buffers: Buffers
+    log_level: Literal["debug", "info", "notice", "warn", "error"]
+    log_file: PathText
+    nginx: Optional[PathText]
+    modules_dir: Optional[PathText]
+    venv: Optional[PathText]
+    install_timeout_s: Seconds
+    metrics: bool
+
+
+class Ranktable(Strict):
+    source: Literal["auto", "hccn_tool", "hccn.conf"]
+    hccn_tool: Line
+    hccn_conf: Line
+    npu_smi: Line
+    ip: Line
+    timeout_s: Seconds
+    interval_s: Seconds
+
+
+class Deploy(Strict):
+    on_failure: Literal["rollback", "keep"]
+    keep_releases: Count
+
+
+class Roll(Strict):
+    drain_s: Seconds
+    kv_s: Seconds
+
+
+class Doctor(Strict):
+    kv_high: Annotated[float, Field(gt=0, le=1)]
+    quiet_s: Seconds
+    look_again_s: Seconds
+    disk_free_mib: Mebibytes
+    tail_kib: Count
+
+
+class Readiness(Strict):
+    deadline_s: Seconds
+    poll_interval_s: Seconds
+    request_timeout_s: Seconds
+
+
+class Stop(Strict):
+    grace_s: Seconds
+
+
+class Logs(Strict):
+    max_mib: Mebibytes
+    files: Count
+    fetch_file_mib: Mebibytes
+    fetch_mib: Mebibytes
+
+
+class SmokeTest(Strict):
+    prompt: Annotated[str, Field(min_length=1)]
+    max_tokens: Count
+    timeout_s: Seconds
+    attempts: Count
+
+
+class Metrics(Strict):
+    running: Optional[Line]
+    waiting: Optional[Line]
+    kv_usage: Optional[Line]
+    kv_transferred: Optional[Line]
+    kv_recomputed: Optional[Line]
+
+
+class Fleet(Strict):
+    forks: Count
+    http_proxy: Optional[Url]
+    connect_timeout_s: Seconds
+    watch_s: Seconds
+    log_tail_lines: Count
+
+
+class Settings(Strict):
+    """The merged configuration."""
+
+    profile: Profile
+    runtime: Literal["process", "docker"]
+    hosts: Dict[Name, Host]
+    topology: Topology
+    devices: Devices
+    ports: Ports
+    paths: Paths
+    container: Container
+    image: Image
+    release: Release
+    source: Source
+    sync: Sync
+    checks: Checks
+    keys: Keys
+    engine: Engine
+    model: ModelSettings
+    server: Server
+    roles: Roles
+    ray: Ray
+    proxy: Proxy
+    ranktable: Ranktable
+    deploy: Deploy
+    roll: Roll
+    doctor: Doctor
+    readiness: Readiness
+    stop: Stop
+    logs: Logs
+    smoke_test: SmokeTest
+    benchmark: Benchmark
+    metrics: Metrics
+    monitoring: Monitoring
+    profiling: Profiling
+    fleet: Fleet
+    weights: Weights

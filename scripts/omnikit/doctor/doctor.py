@@ -1,0 +1,236 @@
+"""Look at an environment now and name likely causes of what is wrong, each with its evidence."""
+
+from __future__ import annotations
+
+import json
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any, Mapping, Optional
+
+from hostkit.access.service import Service
+from hostkit.base import health
+from hostkit.base.errors import ToolkitError
+from hostkit.base.log import say
+from omnikit.access import targets
+from omnikit.config.config import Config
+from omnikit.deploy import smoke_test
+from omnikit.doctor import rules
+from omnikit.doctor.rules import CERTAIN, LIKELY, UNKNOWN, Finding, Limits, Look, known
+from omnikit.fleet import causes, jobs
+from omnikit.logs import errors
+from omnikit.plan.types import Plan
+from omnikit.prepare import local_setup, ranktables
+from omnikit.prepare.deployment import prepare
+from omnikit.topology.topology import make_plan
+
+JOB = "symptoms"
+
+
+@dataclass
+class Report:
+    """findings, the most certain first; notes: what is no fault, or could not be looked at."""
+
+    environment: str
+    findings: list[Finding] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    seen: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def text(self) -> str:
+        """For people."""
+        return rules.as_text(self.environment, self.findings, self.notes, self.seen)
+
+    @property
+    def data(self) -> dict[str, Any]:
+        """For programs."""
+        return rules.as_data(self.environment, self.findings, self.notes, self.seen)
+
+
+def examine(config: Config, limits: Limits) -> Report:
+    """Ask all hosts, send a request if all are ready, judge. Changes nothing."""
+    plan = make_plan(config)
+    report = Report(plan.environment)
+    found: list[Finding] = []
+    sent_at = time.time()
+    looks, answered = _ask(plan, config, limits, found)
+    planned = _planned(config, plan, report.notes)
+    for host, look in looks.items():
+        found += rules.clock(host, sent_at, answered[host], look["time"], limits)
+        found += rules.machine(host, look, limits)
+        found += rules.nodes(host, look, planned[host], limits)
+        report.notes += rules.starting(host, look)
+    found += _loads(plan, config, looks, limits)
+    if len(looks) == len(plan.hosts) and all(_ready(look) for look in looks.values()):
+        found += _request(plan, config, looks)
+    else:
+        report.notes.append("no request was sent: not every server is ready")
+    found += _rank_tables(config, plan, len(looks) == len(plan.hosts), report.notes)
+    report.findings = rules.merged(found)
+    servers = sum(len(n["servers"]) for look in looks.values() for n in look["nodes"])
+    report.seen = {"hosts": len(looks), "servers": servers}
+    return report
+
+
+def read_log(name: str, text: str) -> list[Finding]:
+    """Known failures in a log that somebody has."""
+    source = None if name == "-" else errors.source_of(name)
+    return [
+        known(m.cause.name, LIKELY, name, f"{name}:{m.index + 1}: {m.line.strip()[:300]}")
+        for m in causes.matches(text.split("\n"), None if source == "server" else source)
+    ]
+
+
+def _ask(
+    plan: Plan,
+    config: Config,
+    limits: Limits,
+    found: list[Finding],
+    nodes: Optional[Mapping[str, list[str]]] = None,
+) -> tuple[dict[str, Look], dict[str, float]]:
+    """What the hosts show, and when each answered; a host that does not is a finding.
+
+    nodes: only these, by host.
+    """
+    answered: dict[str, float] = {}
+    parameters = {
+        host.name: {
+            "work_dir": host.work_dir,
+            "tail_bytes": limits.tail_bytes,
+            "ready_tail_bytes": limits.tail_bytes // 8,
+            "nodes": nodes[host.name] if nodes is not None else None,
+        }
+        for host in plan.hosts
+        if nodes is None or host.name in nodes
+    }
+    say(f"asking {len(parameters)} hosts" if len(parameters) > 1 else "asking the host")
+    done = jobs.run(
+        plan,
+        config.settings,
+        JOB,
+        parameters,
+        on_done=lambda host, _: answered.__setitem__(host, time.time()),
+    )
+    looks: dict[str, Look] = {}
+    for host, outcome in done.items():
+        if outcome.result is not None:
+            looks[host] = outcome.result
+            continue
+        said = str(outcome.error)
+        cause = causes.likely_cause(said.splitlines(), "status")
+        if cause is not None:
+            found.append(known(cause.name, CERTAIN, f"host {host}", said.splitlines()[0]))
+        else:
+            words = "The host could not be asked."
+            todo = "see what it says, then: invoke check-env"
+            found.append(Finding("unknown", UNKNOWN, (f"host {host}",), words, (said,), todo))
+    return looks, answered
+
+
+def _planned(config: Config, plan: Plan, notes: list[str]) -> dict[str, dict[str, Optional[str]]]:
+    """Digests of what the configuration now wants, by host and node."""
+    names: dict[str, dict[str, Optional[str]]] = {host.name: {} for host in plan.hosts}
+    for node in plan.nodes:
+        if node.servers or node.ray:
+            names[node.host][node.name] = None
+    if plan.proxy is not None:
+        names[plan.proxy.host][plan.proxy.name] = None
+    try:
+        there = local_setup.look(config, plan)
+        tables = ranktables.remembered(plan.environment) if ranktables.needed(config, plan) else {}
+        deployment = prepare(config, there.inputs, there.proxy, tables, plan)
+    except (ToolkitError, OSError) as error:
+        notes.append(f"what runs was not compared with the configuration: {error}")
+        return names
+    for host, files in deployment.files.items():
+        for spec in json.loads(files["host.json"])["nodes"]:
+            names[host][spec["name"]] = spec["digest"]
+    return names
+
+
+def _ready(look: Look) -> bool:
+    return bool(look["nodes"]) and all(
+        node["state"] == "ready" and all(server["state"] == "ready" for server in node["servers"])
+        for node in look["nodes"]
+    )
+
+
+def _loads(plan: Plan, config: Config, looks: Mapping[str, Look], limits: Limits) -> list[Finding]:
+    """Loads that look wrong are looked at twice: a moment later they may be right."""
+    again: dict[str, list[str]] = {}
+    for host, look in looks.items():
+        names = rules.suspicious(look, limits)
+        wanted = [n["node"] for n in look["nodes"] if any(s["name"] in names for s in n["servers"])]
+        if wanted:
+            again[host] = wanted
+    if not again:
+        return []
+    say(f"looking again at the load in {limits.look_again_s:g} s")
+    health.wait_until(lambda: False, limits.look_again_s, limits.look_again_s)
+    found: list[Finding] = []
+    seconds, _ = _ask(plan, config, limits, found, again)
+    for host, second in seconds.items():
+        found += rules.load(host, looks[host], second, limits)
+    return found
+
+
+def _request(plan: Plan, config: Config, looks: Mapping[str, Look]) -> list[Finding]:
+    """A completion through the entry; when it fails, each server is asked by itself."""
+    say(f"sending a request (up to {config.settings.smoke_test.timeout_s:g} s)")
+    check = smoke_test.one_completion(plan, config.settings)
+    if check.passed:
+        return []
+    cause = causes.likely_cause([check.found.replace("\n", " ")], "status")
+    name = cause.name if cause else "no-answer"
+    url = targets.url(plan, config.settings)
+    evidence = [f"{url}/v1/completions: {check.found}", *_one_by_one(plan, config)]
+    found = [known(name, CERTAIN, f"the entry, {url}", *evidence)]
+    from omnikit.doctor import rules
+
+    for host, look in looks.items():
+        for node in look["nodes"]:
+            for server in node["servers"]:
+                found += rules.mentions(f"{server['name']} on {host}", server)
+    return found
+
+
+def _one_by_one(plan: Plan, config: Config) -> list[str]:
+    """What each server answers to a short request of its own."""
+    settings = config.settings
+    body = {**smoke_test.completion_body(plan, settings), "max_tokens": 1}
+    asked = targets.servers(plan.nodes, settings)
+
+    def ask(server: Service) -> str:
+        answer = server.request(
+            "/v1/completions", timeout_s=settings.smoke_test.timeout_s, body=body
+        )
+        if answer.status == 200 and '"text"' in answer.text:
+            return "answers"
+        return f"does not answer: status {answer.status}: {answer.text[:120]}"
+
+    with ThreadPoolExecutor(max_workers=settings.fleet.forks) as pool:
+        said = list(pool.map(ask, asked.values()))
+    return [f"{name}, asked by itself, {text}" for name, text in zip(asked, said)]
+
+
+def _rank_tables(config: Config, plan: Plan, all_answer: bool, notes: list[str]) -> list[Finding]:
+    """Plan, rank table and devices against each other, where there are accelerators."""
+    if not ranktables.needed(config, plan):
+        return []
+    tables = ranktables.remembered(plan.environment)
+    if not tables or not all_answer:
+        why = "there is none yet" if not tables else "not every host answers"
+        notes.append(f"the rank table was not checked: {why}")
+        return []
+    say("checking the rank table")
+    try:
+        gathered = ranktables.gather(config, plan)
+        text = ranktables.cluster_text(tables)
+        problems = ranktables.disagreements(plan, text, "the kept rank table", gathered)
+    except ToolkitError as error:
+        notes.append(f"the rank table could not be checked: {error}")
+        return []
+    if not problems:
+        return []
+    evidence = [f"rank table: {problem}" for problem in problems]
+    return [known("ranktable-differs", CERTAIN, "the rank table", *evidence)]

@@ -1,0 +1,188 @@
+"""The way to one host: commands and jobs there, over an SSH connection that is opened only once.
+
+For questions, which Ansible is too slow for: it costs some tenths of a second of this machine for
+each task and host. Log-in, host keys and the code that runs on the host are the same as Ansible's.
+This machine as a host takes the same way, without SSH: only here that makes a difference.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import os
+import shlex
+import sys
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Iterator, Mapping, Optional
+
+from hostkit.agent import jobs
+from hostkit.base import command as base_command
+from hostkit.base import run
+from hostkit.base.errors import ActionError, InputError
+from omnikit.config.layers import PROJECT
+from omnikit.config.schema import Settings
+from omnikit.fleet import bundle, ssh_options
+from omnikit.plan.types import HostPlan
+
+_BOOT = PROJECT / "scripts" / "hostkit" / "agent" / "boot.py"
+_KEPT_S = 60  # like Ansible's connections
+_LONGEST = 107 - 18  # bytes of a socket's path; ssh appends some meanwhile
+# In what ssh says: (sign, what it means, what to do).
+_FAULTS = (
+    (
+        "remote host identification has changed",
+        "its host key is not the recorded one: it was set up anew, or another machine answers",
+        "find out which; invoke setup-keys compares the keys",
+    ),
+    (
+        "host key verification failed",
+        "its host key is not recorded here",
+        "compare and record it: invoke setup-keys",
+    ),
+    (
+        "permission denied",
+        "it does not let this user in with this key or password",
+        "invoke setup-keys; or try it by hand: {login}",
+    ),
+    (
+        "too many authentication failures",
+        "too many keys were tried",
+        "name the right one: hosts.{name}.private_key",
+    ),
+    ("could not resolve", "its name is not known", "check hosts.{name}.address"),
+    ("connection refused", "no SSH server answers at this port", "try it by hand: {login}"),
+)
+
+
+class Unreachable(ActionError):
+    """SSH itself failed: nothing was done on the host."""
+
+
+@dataclass(frozen=True)
+class Link:
+    """How a host is reached. words: of ssh, none for this machine. env: of every command that is
+    made with argv(); it may hold the host's password.
+    """
+
+    host: HostPlan
+    words: tuple[str, ...]
+    login: tuple[str, ...]
+    env: Mapping[str, str]
+    socket: Optional[Path] = None
+
+    @property
+    def python(self) -> str:
+        """What runs our code there."""
+        return self.host.settings.python if self.words else sys.executable
+
+    def argv(self, *command: str) -> list[str]:
+        """A command of this machine that runs one on the host."""
+        if not self.words:
+            return list(command)
+        target = ssh_options.target(self.host.settings)
+        return [*self.words, "--", target, shlex.join(command)]
+
+    def open(self) -> None:
+        """Connect, unless that is done: later commands use this connection. Raises Unreachable."""
+        if not self.words or (self.socket is not None and self.socket.is_socket()):
+            return
+        what = f"connecting to {self.host.name}"
+        # Its output goes to a file: old versions of ssh hold a pipe as long as the connection.
+        ended = base_command.watch(self.argv("true"), what, env=self.env)
+        if ended.code != 0:
+            raise fault(self, ended.said)
+
+    def ask(self, *command: str, stdin: str = "", timeout_s: Optional[float] = None) -> run.Result:
+        """Run a command there, whatever its exit status. Raises Unreachable."""
+        self.open()
+        argv = self.argv(*command)
+        done = run.run(argv, env=self.env, stdin=stdin, check=False, timeout=timeout_s)
+        if self.words and done.code == NO_SSH:
+            self.close()
+            raise fault(self, done.err)
+        return done
+
+    def close(self) -> None:
+        """Forget the connection, which may be dead without knowing: it ends by itself."""
+        if self.socket is not None:
+            self.socket.unlink(missing_ok=True)
+
+    def job(
+        self, name: str, parameters: Mapping[str, Any], timeout_s: Optional[float] = None
+    ) -> dict[str, Any]:
+        """Do a job of hostkit.agent.jobs there, and return its result."""
+        if not self.words:
+            return jobs.find(name)(dict(parameters))
+        shipped = base64.b64encode(host_code()).decode()
+        given = base64.b64encode(json.dumps(parameters).encode()).decode()
+        kept = f"{self.host.work_dir}/jobs/host.pyz"
+        words = ("-c", _BOOT.read_text(), kept, str(len(shipped)), name)
+        done = self.ask(self.python, *words, stdin=shipped + given, timeout_s=timeout_s)
+        if done.code != 0:
+            said = done.err[done.err.rfind("error: ") :] if "error: " in done.err else done.tail
+            kind = InputError if done.code == InputError.exit_code else ActionError
+            raise kind(said.strip().removeprefix("error: ")[-2000:])
+        try:
+            result: dict[str, Any] = json.loads(done.out.strip().splitlines()[-1])
+        except (ValueError, IndexError) as error:
+            raise ActionError(f"the host's answer cannot be read: {done.out[-500:]}") from error
+        return result
+
+
+NO_SSH = 255  # ssh's own exit status when it failed itself
+
+
+@contextmanager
+def link(host: HostPlan, settings: Settings, sockets: Optional[Path] = None) -> Iterator[Link]:
+    """The way to a host. sockets: folder for kept connections, None: the user's own.
+
+    Raises InputError when a password is needed and cannot be read.
+    """
+    if host.settings.connection == "local":
+        yield Link(host, (), (), {})
+        return
+    login = ("ssh", *ssh_options.words(host.settings, settings))
+    options = ["-o", f"ConnectTimeout={round(settings.fleet.connect_timeout_s)}"]
+    socket = _socket(sockets, [*login, ssh_options.target(host.settings)])
+    if socket is not None:
+        socket.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        options += ["-o", "ControlMaster=auto", "-o", f"ControlPersist={_KEPT_S}s"]
+        options += ["-o", f'ControlPath="{socket}"']
+    passwords = ssh_options.passwords({host.name: host.settings})
+    # In batch mode ssh asks for no password, of nobody.
+    options += ssh_options.OPTIONS if passwords else ["-o", "BatchMode=yes"]
+    with ssh_options.answering(passwords) as env:
+        yield Link(host, (*login, *options), login, env, socket)
+
+
+def fault(link: Link, said: str) -> Unreachable:
+    """What it means that a host could not be reached."""
+    host = link.host
+    lowered = said.lower()
+    login = run.show([*link.login, ssh_options.target(host.settings)])
+    for sign, why, todo in _FAULTS:
+        if sign in lowered:
+            return Unreachable(
+                f"the host cannot be used: {why}.", todo=todo.format(login=login, name=host.name)
+            )
+    lines = [line for line in said.strip().splitlines() if line.strip()]
+    last = lines[-1].strip() if lines else "ssh said nothing"
+    todo = f"try it by hand: {login}"
+    return Unreachable(f"the host cannot be reached: {last}.".replace("..", "."), todo=todo)
+
+
+def _socket(folder: Optional[Path], login: list[str]) -> Optional[Path]:
+    """Where a connection is kept: one for each way to log in; None where its path is too long."""
+    name = hashlib.sha256("\0".join(login).encode()).hexdigest()[:16]
+    path = (folder or Path("~/.ansible/cp").expanduser()) / f"omnikit-{name}"
+    return path if len(os.fsencode(path)) <= _LONGEST and "%" not in str(path) else None
+
+
+@lru_cache(maxsize=1)
+def host_code() -> bytes:
+    """The archive of the code that runs on hosts, the same that Ansible ships."""
+    return bundle.archive({}, bundle.host_code())

@@ -1,0 +1,76 @@
+"""The files that a host needs, as finished text. Templates hold no arithmetic."""
+
+from __future__ import annotations
+
+import shlex
+from functools import lru_cache
+from typing import Any, Optional, Sequence
+
+from hostkit.containers.profile import Profile, loading
+from omnikit.config.layers import PROJECT
+from omnikit.plan.types import NodePlan
+from omnikit.topology.topology import HOST_INTERFACE
+
+TEMPLATES = PROJECT / "templates"
+
+
+def quote(value: Any) -> str:
+    """A value as one shell word that means exactly itself, the host's interface filled in there."""
+    parts = [shlex.quote(part) if part else "" for part in str(value).split(HOST_INTERFACE)]
+    return '"$interface"'.join(parts) or "''"
+
+
+def uses_interface(node: NodePlan) -> bool:
+    """Whether a start script has to look up the interface of the default route."""
+    values = [*node.env.values(), *node.command]
+    for server in node.servers:
+        values += [*server.own_env.values(), *server.own_args]
+    return any(HOST_INTERFACE in value for value in values)
+
+
+def command_lines(words: Sequence[str]) -> list[list[str]]:
+    """A command's words in lines that a person reads: a flag with its values on each."""
+    lines: list[list[str]] = [[]]
+    for word in words:
+        if word.startswith("--") and lines[-1]:
+            lines.append([])
+        lines[-1].append(word)
+    return lines
+
+
+@lru_cache(maxsize=1)
+def _environment() -> Any:
+    import jinja2
+
+    made = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        keep_trailing_newline=True,
+        autoescape=False,  # shell, not HTML: every value goes through the sh filter
+    )
+    made.filters["sh"] = quote
+    made.filters["lines"] = command_lines
+    return made
+
+
+def template(name: str, **values: Any) -> str:
+    """A template of templates/ with its holes filled; an unknown hole is an error."""
+    return str(_environment().get_template(name).render(**values))
+
+
+def start_script(
+    environment: str, node: NodePlan, profile: Optional[Profile] = None, secrets: str = ""
+) -> str:
+    """The start script of one node: runs by hand, and the same in a container.
+
+    profile: what it loads first. secrets: the file with the node's, where it has some.
+    """
+    return template(
+        "start_node.sh.j2",
+        environment=environment,
+        node=node,
+        secrets=secrets if node.secrets else "",
+        look_up=uses_interface(node),
+        load=loading(profile, f"container {node.container}") if profile else "",
+    )

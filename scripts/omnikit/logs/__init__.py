@@ -1,0 +1,4 @@
+"""Logs of all hosts: shown, fetched, their errors counted.
+
+Called by doctor, profile and their scripts. May call fleet and below.
+"""

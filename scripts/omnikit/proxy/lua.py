@@ -1,0 +1,161 @@
+"""The kind nginx-lua: nginx with its Lua module, from the system's packages.
+
+Needs nginx 1.18 with stub_status and its Lua module 0.10.14 or later (LuaJIT, lua-resty-core).
+Nothing of it needs root, and no file outside run_dir and log_dir is written. Started as root, its
+workers run as nginx's compiled-in user.
+Files: nginx.conf and three scripts that it runs: pd_json.lua (the members of a request),
+pd_servers.lua (who is asked next), pd_proxy.lua (what becomes of a request; GET /ready, and with
+proxy.metrics GET /metrics for Prometheus). Logs: access.log (one JSON object per request; never a
+prompt), error.log.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from hostkit.base.errors import InputError
+from omnikit.proxy import values
+from omnikit.proxy.spec import LUA_MODULES, MODULE_PLACES, NGINX_PLACES, Address, Kind, ProxySpec
+
+LOG_LEVELS = ("debug", "info", "notice", "warn", "error")
+BALANCE = ("least_conn", "round_robin")
+
+LOOPBACK = ("127.0.0.1", "::1")  # may always read /metrics
+
+# Idle connections to servers end before vLLM's end them (after 5 s): none is taken that is closed
+# at the same moment.
+IDLE = "4s"
+SCRIPTS = ("pd_json", "pd_servers", "pd_proxy")
+KEYS = "pd_keys"  # written where the keys are known, see omnikit.access.targets
+
+# What NixlConnector wants in a prefill request; other connectors need no asking.
+KV_PARAMS = {
+    "nixl": {
+        "do_remote_decode": True,
+        "do_remote_prefill": False,
+        "remote_engine_id": None,
+        "remote_block_ids": None,
+        "remote_host": None,
+        "remote_port": None,
+    },
+    "none": None,
+}
+
+
+def _pool(spec: ProxySpec, role: str, servers: tuple[Address, ...]) -> dict[str, Any]:
+    key = f"{role}_balance"
+    return {
+        "name": role,
+        "least_conn": values.one_of(f"proxy.{key}", spec.settings.get(key), BALANCE) == BALANCE[0],
+        "servers": [values.address(f"address of a {role} server", one) for one in servers],
+    }
+
+
+def _largest(spec: ProxySpec) -> str:
+    """The largest request, which the proxy edits in memory: there is room for it."""
+    largest = values.size("proxy.client_max_body_size", spec.settings.get("client_max_body_size"))
+    if values.size_bytes(largest) == 0:  # to nginx: any size
+        raise values.refused("proxy.client_max_body_size", largest, "size above 0")
+    return largest
+
+
+def _holes(spec: ProxySpec, source: str) -> dict[str, Any]:
+    """Everything that the templates show, finished."""
+    get = spec.settings.get
+    if not spec.decode:
+        raise InputError("the proxy has no decode server to send requests to.", where="topology")
+    connections = values.number("proxy.worker_connections", get("worker_connections"), 8, 2_000_000)
+    workers = get("worker_processes")
+    if workers != "auto":
+        workers = values.number("proxy.worker_processes", workers, 1, 1024)
+    kv_params = KV_PARAMS[values.one_of("proxy.kv_params", get("kv_params"), tuple(KV_PARAMS))]
+    health = {
+        "status": "ok",
+        "role": "proxy",
+        "prefill": len(spec.prefill),
+        "decode": len(spec.decode),
+    }
+    values.path("run_dir", spec.run_dir)
+    modules_dir = values.path("proxy.modules_dir", get("modules_dir") or MODULE_PLACES[0])
+    answer = values.size(
+        "proxy.subrequest_output_buffer_size", get("subrequest_output_buffer_size")
+    )
+    times = {
+        f"{name}_timeout": values.time(f"proxy.{name}_timeout", get(f"{name}_timeout"))
+        for name in ("connect", "read", "fail", "client")
+    }
+    limits = ("client_connections", "client_requests", "client_half_sent")
+    pools = [("prefill", spec.prefill), ("decode", spec.decode)]
+    secured = {key: bool(get(key)) for key in ("api_keys", "internal_key")}
+    scripts = [KEYS, *SCRIPTS] if any(secured.values()) else SCRIPTS
+    return {
+        "source": values.comment(source),
+        "disaggregated": bool(spec.prefill),
+        "front": "prefill" if spec.prefill else "decode",
+        "metrics": bool(get("metrics")),
+        "metrics_from": [
+            values.network("proxy.metrics_from", one)
+            for one in (*LOOPBACK, *(get("metrics_from") or ()))
+        ],
+        "paths": [path for path, open_ in (get("paths") or {}).items() if open_],
+        "scripts": ", ".join(f'"{name}"' for name in scripts),
+        "keys": secured["api_keys"],
+        "internal_key": secured["internal_key"],
+        "tls": bool((get("tls") or {}).get("certificate")),
+        "modules": [f"{modules_dir}/{name}" for name in LUA_MODULES],
+        "listen": values.address("proxy.listen_host", (spec.listen_host, spec.listen_port)),
+        "log_dir": values.path("paths.log_dir", spec.log_dir),
+        "log_level": values.one_of("proxy.log_level", get("log_level"), LOG_LEVELS),
+        "worker_processes": workers,
+        "worker_connections": connections,
+        # A proxied request holds two connections; some files are open besides.
+        "open_files": 2 * connections + 64,
+        "pools": [_pool(spec, role, servers) for role, servers in pools if servers],
+        "keepalive": values.number("proxy.keepalive", get("keepalive"), 1, 1_000_000),
+        "max_fails": values.number("proxy.max_fails", get("max_fails"), 0, 1_000_000),
+        "retries": values.number("proxy.retries", get("retries"), 0, 100),
+        **times,
+        "fail_timeout_s": values.seconds("proxy.fail_timeout", times["fail_timeout"]),
+        "connect_ms": values.milliseconds("proxy.connect_timeout", times["connect_timeout"]),
+        "read_ms": values.milliseconds("proxy.read_timeout", times["read_timeout"]),
+        "idle": IDLE,
+        "idle_ms": values.milliseconds("", IDLE),
+        "answer_bytes": values.size_bytes(answer),
+        **{key: values.number(f"proxy.{key}", get(key), 0, 1_000_000) for key in limits},
+        "large_client_header_buffers": values.buffers(
+            "proxy.large_client_header_buffers", get("large_client_header_buffers")
+        ),
+        "health": json.dumps(health),
+        "kv_params": f"[[{json.dumps(kv_params)}]]" if kv_params else "nil",
+        "client_max_body_size": _largest(spec),
+    }
+
+
+def files(spec: ProxySpec, source: str) -> dict[str, str]:
+    """nginx.conf and the scripts that it runs."""
+    from omnikit.fleet.render import template  # late: it would slow down every --help
+
+    holes = _holes(spec, source)
+    made = {"nginx.conf": template("lua_nginx.conf.j2", **holes)}
+    return {**made, **{f"{name}.lua": template(f"{name}.lua.j2", **holes) for name in SCRIPTS}}
+
+
+def command(spec: ProxySpec) -> list[str]:
+    """nginx in the foreground (the file says so); what is wrong at start goes to stderr."""
+    nginx = spec.settings.get("nginx") or NGINX_PLACES[0]
+    run_dir = values.path("run_dir", spec.run_dir).rstrip("/") or "/"
+    return [str(nginx), "-e", "stderr", "-p", f"{run_dir}/", "-c", "nginx.conf"]
+
+
+def reload_command(spec: ProxySpec) -> list[str]:
+    """New workers take the new files, old ones finish their requests."""
+    return [*command(spec), "-s", "reload"]
+
+
+def check_command(spec: ProxySpec) -> list[str]:
+    """nginx's own look at the written files."""
+    return [*command(spec), "-t", "-q"]
+
+
+KIND = Kind(files, command, reload_command, check_command, "/health")

@@ -1,0 +1,250 @@
+"""A command that changes hosts: it holds the locks of all of them, or of none."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any, Iterator, Mapping, Optional, Sequence
+
+from hostkit.base import lock as base_lock
+from hostkit.base import records as base_records
+from hostkit.base.errors import InputError, ToolkitError
+from hostkit.base.log import say
+from omnikit.config import config as config_config
+from omnikit.config.config import Config
+from omnikit.config.layers import control_folder
+from omnikit.config.schema import Settings
+from omnikit.fleet import direct_ssh, identity
+from omnikit.plan.types import HostPlan
+from omnikit.prepare.deployment import Deployment
+from omnikit.runs import records, releases
+from omnikit.runs.records import Changes
+from omnikit.topology.topology import make_plan
+
+# The next command finishes what one that was cut off began, before it does anything of its own.
+
+
+def settle(config: Config) -> None:
+    """Finish them all. The control folder's lock is held, so that they are dead.
+
+    What was proved is kept: archives, audit, release. Else the hosts are given up, and what was
+    touched there is remembered. A host that cannot be reached is finished when it can be again.
+    """
+    for begun in records.all_of(config.environment):
+        result = "ok" if begun.proved else "interrupted"
+        if not begun.told:
+            say(f"{begun.what} of {begun.time} was cut off; finishing it as: {result}")
+            folder = control_folder(config.environment)
+            base_lock.audit(folder, begun.owner, begun.what, f"{result}, cut off at its end")
+        try:
+            then = releases.with_passwords(config_config.load_merged(begun.settings), config)
+            hosts = make_plan(then).hosts
+        except ToolkitError as error:  # of another version of the toolkit
+            say(f"note: its settings cannot be read any more: {error.what}")
+            then, hosts = config, make_plan(config).hosts
+        conclude(then, begun, hosts, {host.name: result for host in hosts})
+
+
+@contextmanager
+def changing(config: Config, what: str) -> Iterator[None]:
+    """An environment locked on this machine, what was begun before finished, and a line in its
+    audit file.
+    """
+    lock = control_folder(config.environment) / "lock"
+    with identity.audited(config.environment, what), base_records.locked(lock, what):
+        settle(config)
+        yield
+
+
+class Refused(InputError):
+    """Somebody else changes a host of the environment: nothing was done."""
+
+
+def job(host: HostPlan, settings: Settings, name: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """A job on one host. Raises InputError, ActionError."""
+    given = {"work_dir": host.work_dir, "wait_s": 4 * settings.stop.grace_s, **given}
+    with direct_ssh.link(host, settings) as link:
+        return link.job(name, given)
+
+
+def jobs(
+    hosts: Sequence[HostPlan], settings: Settings, name: str, given: Mapping[str, Mapping[str, Any]]
+) -> tuple[dict[str, dict[str, Any]], dict[str, ToolkitError]]:
+    """A job on all hosts at the same time: results and errors."""
+    found: dict[str, dict[str, Any]] = {}
+    errors: dict[str, ToolkitError] = {}
+
+    def one(host: HostPlan) -> None:
+        try:
+            found[host.name] = job(host, settings, name, given[host.name])
+        except ToolkitError as error:
+            errors[host.name] = error
+
+    with ThreadPoolExecutor(max(1, min(len(hosts), settings.fleet.forks))) as pool:
+        list(pool.map(one, hosts))
+    return found, errors
+
+
+def finish(
+    hosts: Sequence[HostPlan],
+    settings: Settings,
+    run: str,
+    results: Mapping[str, Optional[str]],
+    keep: bool = False,
+) -> bool:
+    """End a run on its hosts; False where one of them could not be told."""
+    given = {name: {"run": run, "result": text, "keep": keep} for name, text in results.items()}
+    _, errors = jobs([one for one in hosts if one.name in given], settings, "finish", given)
+    for name, error in errors.items():
+        say(f"host {name}: what was done there is finished by the next command: {error.what}")
+    return not errors
+
+
+class Run:
+    """See hold(). changes: what it has touched so far; proved: real requests have passed."""
+
+    def __init__(self, config: Config, what: str) -> None:
+        self.config, self.settings = config, config.settings
+        self.dead = records.dead(config.environment)
+        self.id, self.owner, self.what = base_lock.new_run(), identity.am_i(), what
+        self.begun = records.begin(config, self.id, self.owner, what)
+        self.hosts: list[HostPlan] = []
+        self.results: dict[str, Optional[str]] = {}
+
+    @property
+    def variables(self) -> dict[str, str]:
+        """For playbooks: on whose behalf the hosts work."""
+        return {"omnikit_run": self.id, "omnikit_owner": self.owner, "omnikit_what": self.what}
+
+    @property
+    def touched(self) -> bool:
+        """Whether it may have started or ended something."""
+        return bool(self.begun.changes.touched)
+
+    @property
+    def proved(self) -> bool:
+        """Whether there is no way back: what is left is to write it down."""
+        return self.begun.proved
+
+    def take(
+        self,
+        hosts: Sequence[HostPlan],
+        seen: Mapping[str, Mapping[str, Any]],
+        frees: bool = False,
+    ) -> None:
+        """Lock these hosts, one after the other in an order that is the same for everybody: so of
+        several commands at once not all can be refused. seen: what each host said of itself.
+
+        Raises Refused; then none is locked.
+        """
+        dead = dict(self.dead)
+        for found in seen.values():
+            lock = found.get("lock")
+            if lock and lock["owner"] == self.owner and base_lock.has_ended(lock["run"]):
+                dead.setdefault(lock["run"], False)
+        self.hosts = sorted(hosts, key=lambda host: str(seen[host.name]["place"]))
+        for host in self.hosts:
+            self.results[host.name] = None
+            given = {"owner": self.owner, "what": self.what, "run": self.id, "over": dead}
+            more = {name: seen[host.name].get(name) for name in ("archive", "changes")}
+            try:
+                done = job(host, self.settings, "lock", {**given, **more, "frees": frees})
+            except ToolkitError as error:
+                where = f"host {host.name}, step 'Take the lock'"
+                kind = Refused if isinstance(error, InputError) else type(error)
+                raise kind(error.what, where=where, todo=error.todo) from error
+            if not done["held"]:
+                del self.results[host.name]
+
+    def install(self, deployment: Deployment, seen: Mapping[str, Mapping[str, Any]]) -> None:
+        """Another deployment becomes the present one on hosts that are locked already."""
+        given = {"owner": self.owner, "what": self.what, "run": self.id, "over": {}}
+        each = {name: {**given, "archive": found["archive"]} for name, found in seen.items()}
+        for name, error in jobs(deployment.plan.hosts, self.settings, "lock", each)[1].items():
+            raise type(error)(error.what, where=f"host {name}", todo=error.todo)
+
+    def touch(self, touched: Mapping[str, str], ran: Sequence[str]) -> None:
+        """Write down what is going to be changed, and which nodes serve that."""
+        changes = self.begun.changes.then(Changes(dict(touched), list(ran)))
+        self.begun = self.begun.write(changes=changes)
+
+    def adopt(self) -> None:
+        """What was not proved before is this run's to prove, or to undo."""
+        self.begun = self.begun.write(changes=self.all_changes())
+
+    def all_changes(self) -> Changes:
+        """What is not proved: its own changes, and those of commands before."""
+        return records.unproved(self.config.environment).then(self.begun.changes)
+
+    def prove(self, staged: releases.Staged) -> None:
+        """Real requests have passed: from here on it is finished, by this command or the next."""
+        if not staged.is_present():
+            staged.write(self.begun.release)
+        self.begun = self.begun.write(proved=True)
+        self.results = dict.fromkeys(self.results, "ok")
+
+    def undone(self) -> None:
+        """What ran before runs again."""
+        self.begun = self.begun.write(changes=Changes())
+        records.nothing_unproved(self.config.environment)
+
+    def end(self, result: Optional[str] = None) -> None:
+        """Give the hosts up. result: for their audit."""
+        if result is not None:
+            self.results = dict.fromkeys(self.results, result)
+        conclude(self.config, self.begun, self.hosts, self.results)
+
+
+def conclude(
+    config: Config,
+    begun: records.Begun,
+    hosts: Sequence[HostPlan],
+    results: Mapping[str, Optional[str]],
+) -> None:
+    """Finish a command, also one that was cut off, as far as its hosts can be reached."""
+    if begun.proved:
+        all_told = finish(hosts, config.settings, begun.run, results, keep=True)
+        releases.keep(config, begun.release)
+        records.nothing_unproved(config.environment)
+    else:
+        records.add_unproved(config.environment, begun.changes)
+        all_told = finish(hosts, config.settings, begun.run, results)
+    if all_told:
+        records.ended(begun)
+    else:
+        begun.write(told=True)
+
+
+@contextmanager
+def hold(
+    config: Config,
+    what: str,
+    seen: Optional[Mapping[str, Mapping[str, Any]]] = None,
+    hosts: Optional[Sequence[HostPlan]] = None,
+    frees: bool = False,
+) -> Iterator[Run]:
+    """A command's hosts, by default all of its plan, locked. The control folder is, too.
+
+    seen: what they said of themselves; None: they are asked, and one that cannot be is left out:
+    what is done next fails there. frees: one whose disk is full need not be locked. Raises Refused.
+    """
+    run = Run(config, what)
+    try:
+        hosts = make_plan(config).hosts if hosts is None else hosts
+        if seen is None:
+            seen, away = ask(hosts, config.settings)
+            hosts = [host for host in hosts if host.name not in away]
+        run.take(hosts, seen, frees)
+        yield run
+    except BaseException as error:
+        failed = "failed" if isinstance(error, Exception) else "interrupted"
+        run.end(None if run.proved or isinstance(error, Refused) else failed)
+        raise
+    run.end()
+
+
+def ask(
+    hosts: Sequence[HostPlan], settings: Settings
+) -> tuple[dict[str, dict[str, Any]], dict[str, ToolkitError]]:
+    """What hosts say of themselves (see lock.about), and why others cannot be asked."""
+    return jobs(hosts, settings, "lock-look", {host.name: {} for host in hosts})

@@ -1,0 +1,142 @@
+"""Who runs what where: each instance on its hosts, with devices, ranks and server settings."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Optional
+
+from omnikit.config.config import Config
+from omnikit.config.schema import ROLES, Instance, Server
+from omnikit.yaml.located import Node
+from omnikit.yaml.setting_types import parse_devices
+
+_PREFIX = {"prefill": "p", "decode": "d", "colocated": "s"}
+
+
+@dataclass(frozen=True)
+class Member:
+    """One host's part of an instance.
+
+    offset and server_offset: devices and API servers of the instance on the hosts before. key:
+    equal for members whose server settings are equal.
+    """
+
+    name: str
+    role: str
+    index: int
+    host: str
+    node_rank: int
+    devices: tuple[int, ...]
+    offset: int
+    server: Server
+    settings: Node
+    key: tuple[str, int, str]
+    tensor_parallel: int
+    server_count: int
+    server_offset: int
+
+
+@dataclass(frozen=True)
+class Group:
+    """An instance: members in the order of its hosts, the master first."""
+
+    role: str
+    index: int
+    entry: Instance
+    members: tuple[Member, ...]
+
+    @property
+    def server_count(self) -> int:
+        """API servers of the whole instance."""
+        return sum(member.server_count for member in self.members)
+
+    @property
+    def dp_size(self) -> int:
+        """Data-parallel size of the whole instance."""
+        return self.server_count if self.role == "decode" else 1
+
+
+def groups(config: Config) -> list[Group]:
+    """Every instance on its hosts, which must be known. Raises InputError."""
+    known: dict[tuple[str, int, str], tuple[Server, Node]] = {}
+    made: list[Group] = []
+    for role in ROLES:
+        count = 0
+        for index, entry in enumerate(getattr(config.settings.topology, role)):
+            group = Group(role, index, entry, tuple(_members(config, role, index, count, known)))
+            count += len(group.members)
+            made.append(group)
+    return made
+
+
+def host_devices(config: Config, entry: Instance, host: str) -> tuple[int, ...]:
+    """The devices of an instance on one host: as its part there says, the host, itself, or all."""
+    own = entry.parts[host].devices if host in entry.parts else None
+    for text in (own, config.settings.hosts[host].devices, entry.devices):
+        if text is not None:
+            return parse_devices(text)
+    return parse_devices(config.settings.devices)
+
+
+def node_name(config: Config, entry: Instance, host: str) -> Optional[str]:
+    """The name that somebody gave the part of an instance on one host, if any."""
+    own = entry.parts[host].node_name if host in entry.parts else None
+    return own or config.settings.hosts[host].node_name
+
+
+def _names(config: Config, role: str, entry: Instance, first: int) -> list[str]:
+    """What the parts of an instance are called, one on each of its hosts."""
+    given = [node_name(config, entry, host) for host in entry.hosts]
+    return [name or f"{_PREFIX[role]}{first + rank}" for rank, name in enumerate(given)]
+
+
+def _members(
+    config: Config,
+    role: str,
+    index: int,
+    first: int,
+    known: dict[tuple[str, int, str], tuple[Server, Node]],
+) -> list[Member]:
+    settings = config.settings
+    entry: Instance = getattr(settings.topology, role)[index]
+    per_host = [host_devices(config, entry, host) for host in entry.hosts]
+    npu = settings.engine.device_kind == "npu"
+    names = _names(config, role, entry, first)
+    # All parts of an instance record, or none: they compute each step together.
+    profiled = not set(settings.profiling.instances).isdisjoint(names)
+    made: list[Member] = []
+    offset = servers = 0
+    for rank, (host, devices) in enumerate(zip(entry.hosts, per_host)):
+        # Settings are merged and checked once for all whom no override of their own sets apart.
+        apart = entry.server is not None or config.on_ray(role, index) or profiled
+        own_instance = index if apart else -1
+        key = (role, own_instance, host if settings.hosts[host].server is not None else "")
+        if key not in known:
+            known[key] = config.server_for(role, index, host, profiled)
+        server, tree = known[key]
+        tp = server.tensor_parallel
+        if tp is None:
+            tp = max(1, sum(map(len, per_host))) if npu and role != "decode" else 1
+        count = len(devices) // tp if npu else 1
+        if role != "decode":
+            count = 1 if rank == 0 else 0
+        made.append(
+            Member(
+                name=names[rank],
+                role=role,
+                index=index,
+                host=host,
+                node_rank=rank,
+                devices=devices,
+                offset=offset,
+                server=server,
+                settings=tree,
+                key=key,
+                tensor_parallel=tp,
+                server_count=count,
+                server_offset=servers,
+            )
+        )
+        offset += len(devices)
+        servers += count
+    return made

@@ -1,0 +1,254 @@
+"""Which port everything uses: bases, offsets and overrides, each claimed once on its machine.
+
+Claimed is what is listened on, and only that: a server that is not told a port opens none, and
+some ports are opened in certain layouts alone (see _Planned). What somebody chose stays; what the
+toolkit chooses moves out of the way.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Union
+
+from hostkit.base.errors import InputError
+from omnikit.config.config import Config
+from omnikit.plan.arguments import references
+from omnikit.plan.types import Listener
+from omnikit.topology.members import Group, Member
+from omnikit.topology.overrides import replaced_by
+
+# Every port that a plan uses, per host, each claimed once.
+
+
+@dataclass(frozen=True)
+class Claim:
+    """count ports from first on, for a purpose that a person recognises."""
+
+    first: int
+    count: int
+    purpose: str
+    setting: str
+
+    @property
+    def last(self) -> int:
+        return self.first + self.count - 1
+
+
+@dataclass
+class PortLedger:
+    """The claims of all hosts, keyed by host address: two names of one machine share ports."""
+
+    ephemeral_low: int
+    claims: dict[str, list[Claim]] = field(default_factory=dict)
+
+    def claim(self, address: str, claim: Claim) -> int:
+        """Record a claim and return its first port. Raises InputError when it cannot be had."""
+        if claim.last > 65535:
+            raise InputError(
+                f"{claim.purpose} on {address} needs port {claim.last}, the highest is 65535.",
+                where=claim.setting,
+            )
+        if claim.last >= self.ephemeral_low:
+            raise InputError(
+                f"{claim.purpose} on {address} needs port {claim.last}, but from"
+                f" {self.ephemeral_low} on the kernel hands ports out to anyone.",
+                where=claim.setting,
+                todo="choose a lower port, or raise ports.ephemeral_low if your hosts allow it "
+                "(sysctl net.ipv4.ip_local_port_range)",
+            )
+        taken = self.claims.setdefault(address, [])
+        for other in taken:
+            if claim.first <= other.last and other.first <= claim.last:
+                port = max(claim.first, other.first)
+                raise InputError(
+                    f"port {port} on {address} is used twice: by {other.purpose}"
+                    f" ({other.setting}) and by {claim.purpose}.",
+                    where=claim.setting,
+                    todo="give one of the two another port",
+                )
+        taken.append(claim)
+        return claim.first
+
+    def users(self, address: str, port: int) -> list[Claim]:
+        """Who has claimed a port."""
+        return [one for one in self.claims.get(address, []) if one.first <= port <= one.last]
+
+    def next_free(self, address: str, base: int, count: int, purpose: str, setting: str) -> int:
+        """Claim the first free run of count ports at or after base."""
+        first = base
+        for other in sorted(self.claims.get(address, []), key=lambda c: c.first):
+            if first <= other.last and other.first <= first + count - 1:
+                first = other.last + 1
+        return self.claim(address, Claim(first, count, purpose, setting))
+
+
+Setting = tuple[Union[str, int], ...]
+
+
+@dataclass(frozen=True)
+class GroupPorts:
+    """Ports of an instance, on its master. ray: only used when it spans several hosts."""
+
+    master: int
+    ray: int
+
+
+@dataclass(frozen=True)
+class NodePorts:
+    """First ports of a node: api and kv are the first of as many as it has servers.
+
+    listeners: what of all this the node really listens on.
+    """
+
+    api: int
+    kv: int
+    zmq: int
+    hccl: int
+    listeners: tuple[Listener, ...]
+
+
+class Ports:
+    """Hands out the ports of a configuration. Raises InputError when one is taken.
+
+    notes: ports that stand twice on a machine, where one of the two is never listened on.
+    """
+
+    def __init__(self, config: Config, groups: list[Group]) -> None:
+        self._config = config
+        self._ports = config.settings.ports
+        self._ledger = PortLedger(self._ports.ephemeral_low)
+        self._told: dict[tuple[str, int, str], set[str]] = {}
+        self._listeners: dict[tuple[str, int, int], list[Listener]] = {}
+        self._masters = {(g.role, g.index): self._master(g) for g in groups}
+        self._apis = {_key(m): self._api(m, g) for g in groups for m in g.members}
+        proxy = config.settings.topology.proxy
+        if proxy is not None:
+            address = config.settings.hosts[proxy].address
+            self._claim(address, self._ports.proxy, 1, "the proxy", "ports", "proxy")
+        self._groups = {(g.role, g.index): self._group(g) for g in groups}
+        self._nodes = {_key(m): self._node(m) for g in groups for m in g.members}
+        self.notes = [note for g in groups for note in self._unused_master(g)]
+
+    def group(self, group: Group) -> GroupPorts:
+        """The ports of an instance's master."""
+        return self._groups[group.role, group.index]
+
+    def node(self, m: Member) -> NodePorts:
+        """The ports of one host's part of an instance."""
+        return self._nodes[_key(m)]
+
+    def _master(self, group: Group) -> tuple[int, Setting]:
+        """The master port of an instance and the setting that says it."""
+        base = self._ports.master_base + self._offset(group.role) + group.index
+        given = group.entry.master_port
+        path: Setting = ("topology", group.role, group.index, "master_port")
+        port, path = (base, ("ports", "master_base")) if given is None else (given, path)
+        if self._has_master(group):
+            # vLLM 0.9.0: rank 0's engine listens on it for the engines of the other ranks, its
+            # worker on the next one for their workers (ParallelConfig.get_next_dp_init_port).
+            first = group.members[0]
+            self._listen(first, "master", port, 2, f"the master of {first.name}", path)
+        return port, path
+
+    def _has_master(self, group: Group) -> bool:
+        """With data-parallel size 1, vLLM listens on neither master nor rpc port."""
+        return group.dp_size > 1 and self._is_told(group.members[0], "master_port")
+
+    def _unused_master(self, group: Group) -> list[str]:
+        """Notes for a master port that others use too, and that nothing listens on."""
+        first = group.members[0]
+        if self._has_master(group) or not self._is_told(first, "master_port"):
+            return []
+        port, path = self._masters[group.role, group.index]
+        return [
+            f"{self._where(path)}: port {port} on {self._address(first)} is also for"
+            f" {other.purpose} ({other.setting}). That is no clash: {first.name} has data-parallel"
+            " size 1, so nothing listens on its master port."
+            for other in self._ledger.users(self._address(first), port)
+        ]
+
+    def _group(self, group: Group) -> GroupPorts:
+        first, ray = group.members[0], self._ports.ray
+        if self._config.on_ray(group.role, group.index):
+            ray = self._next(first, "ray", "ray", 1, f"the Ray head of {first.name}")
+        return GroupPorts(self._masters[group.role, group.index][0], ray)
+
+    def _node(self, m: Member) -> NodePorts:
+        ports = self._ports
+        # Apart for each role: another prefill instance moves no port of decode.
+        offset = self._offset(m.role)
+        kv, zmq, hccl = ports.kv_side_channel + offset, ports.zmq, ports.hccl_base
+        if m.role != "colocated" and m.server_count and self._is_told(m, "kv_port"):
+            purpose = f"the KV side channel of {m.name}"
+            kv = self._next(m, "kv", "kv_side_channel", m.server_count, purpose, offset)
+        # omni-infer's connector listens in the first worker of a prefill instance alone.
+        if m.role == "prefill" and m.node_rank == 0 and self._is_told(m, "zmq_port"):
+            zmq = self._next(m, "zmq", "zmq", 1, f"the ZMQ messages of {m.name}")
+        if self._config.settings.engine.device_kind == "npu" and self._is_told(m, "hccl_base"):
+            hccl = self._next(m, "hccl", "hccl_base", ports.hccl_span, f"HCCL of {m.name}")
+        return NodePorts(self._apis[_key(m)], kv, zmq, hccl, tuple(self._listeners[_key(m)]))
+
+    def _api(self, m: Member, group: Group) -> int:
+        rank = m.node_rank if m.role == "decode" else m.index
+        port = self._ports.api_base + self._offset(m.role) + rank
+        path: Setting = ("ports", "api_base")
+        entry, here = group.entry, ("topology", m.role, m.index)
+        own = entry.parts[m.host].api_port if m.host in entry.parts else None
+        for given, place in (
+            (entry.api_port, (*here, "api_port")),
+            (self._config.settings.hosts[m.host].api_port, ("hosts", m.host, "api_port")),
+            (own, (*here, "parts", m.host, "api_port")),
+        ):
+            if given is not None:
+                port, path = given, place
+        self._listeners.setdefault(_key(m), [])
+        if m.server_count:
+            self._listen(m, "api", port, m.server_count, f"the API of {m.name}", path)
+        return port
+
+    def _offset(self, role: str) -> int:
+        return int(getattr(self._ports.offset, role))
+
+    def _address(self, m: Member) -> str:
+        return self._config.settings.hosts[m.host].address
+
+    def _is_told(self, m: Member, fact: str) -> bool:
+        """Whether a server's settings refer to a planned port: what is not told is not opened.
+
+        A number in its place opens one too; overrides sees whether it is the planned one.
+        """
+        if m.key not in self._told:
+            shipped = self._config.shipped_server(m.role, m.index)
+            replaced = [] if shipped is None else replaced_by(m.settings, shipped)
+            self._told[m.key] = references([m.settings.plain(), *replaced])
+        return fact in self._told[m.key]
+
+    def _where(self, path: Setting) -> str:
+        return f"{self._config.origin(*path)}: {'.'.join(map(str, path))}"
+
+    def _listen(
+        self, m: Member, kind: str, first: int, count: int, purpose: str, path: Setting
+    ) -> None:
+        self._claim(self._address(m), first, count, purpose, *path)
+        self._record(m, Listener(kind, first, count, purpose))
+
+    def _record(self, m: Member, listener: Listener) -> None:
+        self._listeners.setdefault(_key(m), []).append(listener)
+
+    def _claim(
+        self, address: str, first: int, count: int, purpose: str, *path: Union[str, int]
+    ) -> None:
+        self._ledger.claim(address, Claim(first, count, purpose, self._where(path)))
+
+    def _next(
+        self, m: Member, kind: str, name: str, count: int, purpose: str, offset: int = 0
+    ) -> int:
+        base = int(getattr(self._ports, name)) + offset
+        where = self._where(("ports", name))
+        first = self._ledger.next_free(self._address(m), base, count, purpose, where)
+        self._record(m, Listener(kind, first, count, purpose))
+        return first
+
+
+def _key(m: Member) -> tuple[str, int, int]:
+    return m.role, m.index, m.node_rank

@@ -1,0 +1,201 @@
+"""A folder of safetensors files as it describes itself: configuration, index and headers.
+
+No tensor is read. The safetensors library hands out tensors by dtype and knows no offsets for FP8
+in numpy; the conversion needs places in files, so the header (an 8-byte little-endian length, JSON,
+then the data: https://huggingface.co/docs/safetensors) is read here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Optional
+
+from hostkit.base.errors import InputError, ManyErrors
+from hostkit.files import regular, tensor_header
+
+INDEX = "model.safetensors.index.json"
+_ANY_INDEX = "*.safetensors.index.json"  # msmodelslim names it after its shards
+SINGLE = "model.safetensors"
+# Bytes of one element; all that checkpoints of this kind hold.
+SIZES = {"F8_E4M3": 1, "I8": 1, "U8": 1, "BF16": 2, "F16": 2, "F32": 4, "I32": 4, "I64": 8}
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """shape: elements. start, end: bytes of the file, from its beginning."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    file: str
+    start: int
+    end: int
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        return self.end - self.start
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """shards: names of the files in their order. sizes: their bytes. changed: when each was written
+    last, in ns, at the time that its header was read. index: tensor to file, as the index says;
+    empty where there is none. faults: what is wrong with the files, of look() alone.
+    """
+
+    folder: Path
+    config: dict[str, Any]
+    tensors: dict[str, Tensor]
+    shards: list[str]
+    sizes: dict[str, int]
+    changed: dict[str, int]
+    index: dict[str, str] = field(default_factory=dict)
+    faults: tuple[InputError, ...] = ()
+
+
+def read(folder: Path) -> Checkpoint:
+    """All headers of a folder, checked against its index and the files' lengths.
+
+    Raises InputError or ManyErrors: every file that is missing, cut or says something else than the
+    index.
+    """
+    found = look(folder)
+    if found.faults:
+        errors: list[Any] = list(found.faults[:20])
+        raise errors[0] if len(errors) == 1 else ManyErrors(errors)
+    return found
+
+
+def look(folder: Path) -> Checkpoint:
+    """The same of a folder that may be damaged: tensors that can be had, and faults.
+
+    Raises InputError: no checkpoint at all, or its index cannot be read.
+    """
+    if not folder.is_dir():
+        raise InputError("there is no such folder.", where=str(folder), todo="name a checkpoint")
+    faults: list[InputError] = []
+    config: dict[str, Any] = {}
+    try:
+        config = read_json(folder / "config.json")
+    except InputError as error:
+        faults.append(error)
+    try:
+        weight_map = _weight_map(folder)
+    except InputError as error:
+        raise ManyErrors([*faults, error]) if faults else error from None
+    shards = sorted(set(weight_map.values())) or [SINGLE]
+    tensors: dict[str, Tensor] = {}
+    sizes, changed = {}, {}
+    for shard in shards:
+        try:
+            changed[shard] = _changed(folder / shard)  # first: what changes later is noticed
+            found, sizes[shard] = read_header(folder / shard)
+        except InputError as error:
+            faults.append(error)
+            continue
+        held = {name: one for name, one in found.items() if weight_map.get(name, shard) == shard}
+        strange = sorted(found.keys() - weight_map.keys()) if weight_map else []
+        faults += _differences(folder / shard, weight_map, found, strange)
+        tensors.update({name: one for name, one in held.items() if name not in strange})
+    return Checkpoint(folder, config, tensors, shards, sizes, changed, weight_map, tuple(faults))
+
+
+def _differences(
+    path: Path, weight_map: dict[str, str], found: dict[str, Tensor], strange: list[str]
+) -> list[InputError]:
+    """Between a file and what the index says of it. strange: what the index does not name."""
+    faults = []
+    for name in found:
+        said = weight_map.get(name, path.name)
+        if name in strange or said != path.name:
+            where = "the index does not name it" if name in strange else f"the index says {said}"
+            faults.append(InputError(f"holds {name}, but {where}.", where=str(path)))
+    lost = [name for name, file in weight_map.items() if file == path.name and name not in found]
+    if lost:
+        count = f" and {len(lost) - 1} more" if len(lost) > 1 else ""
+        faults.append(
+            InputError(
+                f"has no {lost[0]}{count}, which the index says that it holds.",
+                where=str(path),
+                todo="download this file again",
+            )
+        )
+    return faults
+
+
+def _changed(path: Path) -> int:
+    """Nanoseconds; 0 where there is no such file, which read_header says."""
+    try:
+        return path.stat().st_mtime_ns
+    except OSError:
+        return 0
+
+
+def _weight_map(folder: Path) -> dict[str, str]:
+    """Tensor name to file name; empty: one file without an index."""
+    index = _index(folder)
+    if index is None:
+        if (folder / SINGLE).is_file():
+            return {}
+        raise InputError(
+            f"there is neither {INDEX} nor {SINGLE}.",
+            where=str(folder),
+            todo="name the folder of a checkpoint in safetensors files",
+        )
+    weight_map = read_json(index).get("weight_map")
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise InputError("has no weight_map.", where=str(index), todo="download it again")
+    for name, file in weight_map.items():
+        if not isinstance(file, str) or "/" in file or not file.endswith(".safetensors"):
+            raise InputError(f"{name}: {file!r} is no name of a shard.", where=str(index))
+    return dict(sorted(weight_map.items()))
+
+
+def _index(folder: Path) -> Optional[Path]:
+    """The one that has the usual name, else the only one. Raises InputError: several."""
+    if (folder / INDEX).exists():
+        return folder / INDEX
+    found = sorted(folder.glob(_ANY_INDEX))
+    if len(found) > 1:
+        names = ", ".join(path.name for path in found)
+        raise InputError(
+            f"has several indexes, and none named {INDEX}: {names}.",
+            where=str(folder),
+            todo="keep the one that names the weights here, move the others away",
+        )
+    return found[0] if found else None
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object. Raises InputError."""
+    try:
+        found = regular.parsed(path)
+    except FileNotFoundError as error:
+        raise InputError("is missing.", where=str(path), todo="download it") from error
+    except (OSError, ValueError) as error:
+        raise InputError(f"cannot be read: {error}.", where=str(path)) from error
+    if not isinstance(found, dict):
+        raise InputError("is no JSON object.", where=str(path))
+    return found
+
+
+def read_header(path: Path) -> tuple[dict[str, Tensor], int]:
+    """The tensors of a file and its size in bytes.
+
+    Raises InputError: no such file, no safetensors, or its length is not what its header says.
+    """
+    again = "download this file again"
+    try:
+        found, size = tensor_header.read(path)
+    except FileNotFoundError as error:
+        raise InputError("is missing.", where=str(path), todo=again) from error
+    except OSError as error:
+        raise InputError(f"cannot be read: {error.strerror}.", where=str(path)) from error
+    except ValueError as error:
+        raise InputError(f"{error}.", where=str(path), todo=again) from error
+    return {
+        name: Tensor(name, one.dtype, one.shape, path.name, one.begin, one.end)
+        for name, one in found.items()
+    }, size

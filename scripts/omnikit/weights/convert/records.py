@@ -1,0 +1,233 @@
+"""What a conversion writes down: shards that are done, and what a finished folder was made of."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any, Optional
+
+from hostkit.base import records
+from hostkit.base.errors import ActionError, InputError
+from omnikit.weights.checkpoint import headers
+from omnikit.weights.checkpoint.hashes import sha256
+from omnikit.weights.checkpoint.layout import NewShard
+from omnikit.weights.checkpoint.w8a8 import MANIFEST, Conversion, other_files
+
+FORM = "compressed-tensors int-quantized, W8A8 dynamic"
+_RECORDS, LOCK, _SOURCE = ".records", ".lock", "source.json"
+_TASTE = 1 << 16
+
+
+def source_print(conversion: Conversion) -> dict[str, Any]:
+    """What tells one source from another: its configuration, sizes, and of each file header, first
+    and last data; not its times, which a copy may not keep.
+    """
+    found = conversion.checkpoint
+    digest = hashlib.sha256(json.dumps(found.config, sort_keys=True).encode())
+    for name, size in sorted(found.sizes.items()):
+        digest.update(f"{name} {size}\n".encode())
+        with (found.folder / name).open("rb", buffering=0) as file:
+            header = int.from_bytes(file.read(8), "little")
+            digest.update(file.read(header + _TASTE))
+            file.seek(max(8, size - _TASTE))
+            digest.update(file.read(_TASTE))
+    return {"sha256": digest.hexdigest(), "bytes": sum(found.sizes.values())}
+
+
+def begin(work: Path, conversion: Conversion) -> None:
+    """A working folder for this source, with nothing in it but what is done.
+
+    Raises InputError: see check.
+    """
+    for path in check(work, conversion):
+        path.unlink()
+    file = work / _RECORDS / _SOURCE
+    file.parent.mkdir(parents=True, exist_ok=True)
+    records.write_atomically(file, json.dumps(source_print(conversion)) + "\n")
+
+
+def check(work: Path, conversion: Conversion) -> list[Path]:
+    """What a run that was cut left half done in the working folder; changes nothing.
+
+    Raises InputError: it holds a conversion of another source, or what is not ours.
+    """
+    file = work / _RECORDS / _SOURCE
+    if file.exists() and headers.read_json(file) != source_print(conversion):
+        raise InputError(
+            "holds a conversion of another source, not finished.",
+            where=str(work),
+            todo=f"choose another target, or remove this one: rm -r {work}",
+        )
+    return _half_done(work, conversion, ours=file.exists())
+
+
+def replaced(work: Path, conversion: Conversion) -> int:
+    """Bytes of disk that files of an earlier run take which this one will not use."""
+    kept = {one.name for one in conversion.shards if done(work, conversion, one)}
+    names = (path for path in _entries(work) if path.name not in kept and path.is_file())
+    return sum(path.stat().st_blocks * 512 for path in names)
+
+
+def _entries(work: Path) -> list[Path]:
+    return sorted(work.iterdir()) if work.is_dir() else []
+
+
+def _half_done(work: Path, conversion: Conversion, ours: bool) -> list[Path]:
+    texts = {"config.json", headers.INDEX, MANIFEST}
+    texts |= {path.name for path in other_files(conversion.checkpoint.folder)}
+    shards = {shard.name: shard for shard in conversion.shards}
+    parts = {f"{name}.part" for name in shards}
+    found = []
+    for path in _entries(work):
+        name = path.name
+        if name in (_RECORDS, LOCK):
+            continue
+        # .NAME.PID: one that was just being written.
+        of = name[1:].rpartition(".")[0] if name.startswith(".") else name
+        if not ours or not path.is_file() or of not in {*texts, *parts, *shards}:
+            raise InputError(
+                f"holds {name}, which no conversion of this source made.",
+                where=str(work),
+                todo=f"move it away, or remove the folder: rm -r {work}",
+            )
+        if name not in shards or done(work, conversion, shards[name]) is None:
+            found.append(path)
+    return found
+
+
+def stamp(conversion: Conversion, shard: NewShard) -> list[Any]:
+    """What a shard is made of: every file that it reads, with size and time of change as they were
+    when the conversion was planned.
+    """
+    found = conversion.checkpoint
+    return [[file, found.sizes[file], found.changed[file]] for file in _sources(shard)]
+
+
+def changed_file(conversion: Conversion, shard: NewShard) -> Optional[Path]:
+    """A file that a shard reads and that is not as the conversion was planned with it. Raises
+    OSError.
+    """
+    found = conversion.checkpoint
+    for file in _sources(shard):
+        now = (found.folder / file).stat()
+        if (now.st_size, now.st_mtime_ns) != (found.sizes[file], found.changed[file]):
+            return found.folder / file
+    return None
+
+
+def _sources(shard: NewShard) -> list[str]:
+    files = {piece.source.file for piece in shard.pieces}
+    return sorted(files | {piece.scales.file for piece in shard.pieces if piece.scales is not None})
+
+
+def done(work: Path, conversion: Conversion, shard: NewShard) -> Optional[dict[str, Any]]:
+    """The record of a shard that is there and was made of the source as it is now."""
+    try:
+        record: dict[str, Any] = json.loads((work / _RECORDS / f"{shard.name}.json").read_text())
+        size = (work / shard.name).stat().st_size
+    except (OSError, ValueError):
+        return None
+    good = record.get("size") == size == shard.size
+    return record if good and record.get("made_of") == stamp(conversion, shard) else None
+
+
+def write(work: Path, shard: NewShard, record: dict[str, Any]) -> None:
+    """Say that a shard is done."""
+    records.write_atomically(work / _RECORDS / f"{shard.name}.json", json.dumps(record) + "\n")
+
+
+def manifest(
+    conversion: Conversion, files: dict[str, dict[str, Any]], checked: dict[str, Any]
+) -> dict[str, Any]:
+    """What a finished folder says of itself. files: name -> {size, sha256} of every file; checked:
+    what the last look compared.
+    """
+    found = conversion.checkpoint
+    changed = {name: found.changed[name] for name in found.shards}
+    return {
+        "form": FORM,
+        "method": "native",
+        "source": {**source_print(conversion), "changed_ns": changed},
+        "checked": checked,
+        "files": dict(sorted(files.items())),
+    }
+
+
+def finished(target: Path, conversion: Conversion) -> bool:
+    """Whether target is the finished conversion of this source.
+
+    Raises InputError: it is something else that must not be overwritten.
+    """
+    if not target.exists() or (target.is_dir() and not any(target.iterdir())):
+        return False
+    file = target / MANIFEST
+    if not file.exists():
+        raise InputError(
+            f"is there already and has no {MANIFEST}: it was not made here.",
+            where=str(target),
+            todo="choose another target",
+        )
+    told = headers.read_json(file)
+    try:
+        source, files = (
+            dict(told["source"]),
+            {name: dict(one) for name, one in told["files"].items()},
+        )
+        changed = source.pop("changed_ns", None)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise InputError(
+            "is no manifest of a conversion.", where=str(file), todo=_ANEW.format(target)
+        ) from error
+    if source != source_print(conversion):
+        raise InputError(
+            "holds the conversion of another source.",
+            where=str(target),
+            todo="choose another target, or remove this one",
+        )
+    for name, one in files.items():
+        path = target / name
+        if not path.is_file() or path.stat().st_size != one.get("size"):
+            raise ActionError(
+                f"{name} is missing or has another size than when it was made.",
+                where=str(target),
+                todo=_ANEW.format(target),
+            )
+    _unchanged_source(target, conversion, changed, files)
+    return True
+
+
+_ANEW = "remove the folder (rm -r {}) and convert again"
+
+
+def _unchanged_source(
+    target: Path, conversion: Conversion, changed: Any, files: dict[str, dict[str, Any]]
+) -> None:
+    """Raises ActionError: a file of the source was written after the target was made of it, so that
+    nobody knows whether that is still its conversion.
+    """
+    folder, found = conversion.checkpoint.folder, conversion.checkpoint.changed
+    for name in found:
+        if isinstance(changed, dict) and changed.get(name) != found[name]:
+            raise ActionError(
+                f"the source's {name} was written after this was made of it, or is a copy.",
+                where=str(target),
+                todo="see whether it still is its conversion: invoke verify-weights --all"
+                f" --source {folder} --target {target}; if not, {_ANEW.format(target)}",
+            )
+    for path in other_files(folder):
+        if path.name in files and files[path.name].get("sha256") != sha256(path):
+            raise ActionError(
+                f"its {path.name} is not the source's.",
+                where=str(target),
+                todo=f"copy it ({path}), or {_ANEW.format(target)}",
+            )
+
+
+def forget(folder: Path) -> None:
+    """Remove the records and the lock of a folder that is finished."""
+    for file in _entries(folder / _RECORDS):
+        file.unlink(missing_ok=True)
+    if (folder / _RECORDS).is_dir():
+        (folder / _RECORDS).rmdir()
+    (folder / LOCK).unlink(missing_ok=True)

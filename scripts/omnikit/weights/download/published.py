@@ -1,0 +1,253 @@
+"""Which files lie at a web address or in a folder, and the checksums that are published there."""
+
+from __future__ import annotations
+
+import json
+import re
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Collection, Mapping, Optional, Sequence, Union
+from urllib.parse import quote
+
+from hostkit.base.errors import ActionError, InputError
+from hostkit.files import regular
+from omnikit.weights.checkpoint.headers import INDEX, SINGLE
+from omnikit.weights.download.faults import RefusedError
+from omnikit.weights.download.request import Answer, Requests
+from omnikit.weights.download.types import Listing, RemoteFile, checked_name
+
+# Names under which a source publishes checksums, the first that is there.
+NAMES = ("SHA256SUMS", "sha256sum.txt", "SHA256SUMS.txt", "sha256sums.txt")
+_LINE = re.compile(r"\\?([0-9a-fA-F]{64}) [ *](.+)")
+_BSD = re.compile(r"SHA256 ?\((.+)\) = ([0-9a-fA-F]{64})")
+_MAKE = "make the list with: sha256sum * > SHA256SUMS"
+# The small files that checkpoints have by these names; no index tells of them.
+_USUAL = (
+    "config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json",
+    "tokenizer.model", "vocab.json", "merges.txt", "special_tokens_map.json", "added_tokens.json",
+    "chat_template.jinja", "configuration.json", INDEX, SINGLE,
+)  # fmt: skip
+_SMALL = 64 << 20  # a list or an index is not larger
+_AT_ONCE = 8
+_NONE = (403, 404, 410)  # an object store's missing file is 403
+
+
+def of_url(base: str, requests: Requests, sums: Optional[dict[str, str]]) -> Listing:
+    """The files that an address's checksums and index name, and those with a checkpoint's usual
+    names; its page is not read.
+
+    base: ends with a slash. Raises TransientError, ActionError, InputError.
+    """
+    notes = []
+    if sums is None:
+        sums = _sums_of_url(base, requests)
+    if not sums:
+        notes.append(
+            "there is no SHA256SUMS; only the usual names and those of the index were looked for."
+            " What else is wanted, such a list names: sha256sum * > SHA256SUMS"
+        )
+    # Each name with who says that there is such a file; nobody does of the usual names.
+    named = {
+        **dict.fromkeys(sums, "the checksums name it"),
+        **dict.fromkeys(_shards(base, requests), "the index names it"),
+    }
+    for name in NAMES:  # a list may name itself
+        named.pop(name, None)
+    usual = {**dict.fromkeys(_USUAL, ""), **_modules(base, requests)}
+    heads, refused = _heads(base, {**usual, **named}, set(named), requests)
+    if not heads and not named:
+        raise ActionError(
+            f"has no checksums ({NAMES[0]}), no {INDEX} and no checkpoint"
+            f" ({refused['config.json']}).",
+            where=base,
+            todo="name the address of the folder in which config.json lies"
+            " (weights.download.source), and where its files have other names, list them there:"
+            " sha256sum * > SHA256SUMS; if it wants a login, set weights.download.token",
+        )
+    all_there(sums, set(heads), base, refused)
+    files = [
+        RemoteFile(name, base + quote(name), head.total, sums.get(name, ""), head.version)
+        for name, head in heads.items()
+    ]
+    lost = {name: f"{why}, {named[name]}" for name, why in refused.items() if name in named}
+    notes += [
+        f"{name} is not there ({why}), {usual[name]}"
+        for name, why in refused.items()
+        if name not in named and usual[name]
+    ]
+    return Listing(f"url:{base}", "", files, requests.host, requests.headers, lost, notes)
+
+
+def of_folder(folder: Path, sums: Optional[dict[str, str]]) -> Listing:
+    """All files below a folder but hidden ones and checksums. Raises InputError, ActionError."""
+    if not folder.is_dir():
+        raise InputError(
+            "there is no such folder.",
+            where=str(folder).partition("?")[0],  # an address without its scheme may have a token
+            todo="mend weights.download.source: a hub's name (modelscope, huggingface),"
+            " http(s)://HOST/FOLDER, or a folder of this machine",
+        )
+    within = _within(folder)
+    if sums is None:
+        sums = _sums_of_folder(folder, within)
+    files, lost, notes = [], {}, []
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder).as_posix()
+        if name in NAMES or any(part.startswith(".") for part in name.split("/")):
+            continue
+        if path.is_symlink() and path.is_dir():
+            notes.append(f"{name} is a link to a folder, which is not followed")
+        elif path.is_file() and not _inside(path, within):
+            lost[name] = f"a link that leads out of the folder, to {path.resolve()}"
+        elif path.is_file():
+            real, status = path.resolve(), path.stat()
+            version = f"mtime:{status.st_mtime_ns}-{status.st_size}"
+            files.append(
+                RemoteFile(name, real.as_uri(), status.st_size, sums.get(name, ""), version)
+            )
+        elif path.is_symlink():
+            lost[name] = "a link that leads to no file"
+        elif not path.is_dir():
+            lost[name] = "no regular file"
+    all_there(sums, {file.name for file in files}, str(folder), lost)
+    return Listing(f"folder:{folder.absolute()}", "", files, lost=lost, notes=notes)
+
+
+def parse_sums(text: str, where: str) -> dict[str, str]:
+    """File name to hash, of what sha256sum and shasum write.
+
+    Raises InputError with the line, or: there is none, so that nothing would be verified.
+    """
+    found = {}
+    for number, raw in enumerate(text.lstrip("\ufeff").splitlines(), 1):  # Windows' mark
+        line = raw.strip()
+        if not line or line.startswith("#"):
+            continue
+        plain, bsd = _LINE.fullmatch(line), _BSD.fullmatch(line)
+        if not plain and not bsd:
+            raise InputError(
+                f"found {line[:60]!r}, expected a SHA-256 and a file's name.",
+                where=f"{where}:{number}",
+                todo=_MAKE,
+            )
+        digest, name = (plain[1], plain[2]) if plain else (bsd[2], bsd[1]) if bsd else ("", "")
+        found[name.removeprefix("./")] = f"sha256:{digest.lower()}"
+    if not found:
+        raise InputError("found no checksum in it.", where=where, todo=_MAKE)
+    return found
+
+
+def read_sums(path: Path, todo: str) -> dict[str, str]:
+    """The same of a file. Raises InputError: it cannot be read."""
+    try:
+        text = regular.text(path)
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is no text"
+        raise InputError(f"cannot be read: {reason}.", where=str(path), todo=todo) from error
+    return parse_sums(text, str(path))
+
+
+def all_there(
+    sums: Collection[str], found: Collection[str], where: str, why: Mapping[str, str]
+) -> None:
+    """Raises ActionError: the source has not all files that the checksums name.
+
+    why: what is known of those that are not there.
+    """
+    missing = sorted(set(sums) - set(found) - set(NAMES))
+    if missing:
+        told = [f"{name} ({why[name]})" if name in why else name for name in missing[:3]]
+        raise ActionError(
+            f"lacks {len(missing)} files that the checksums name: {', '.join(told)}.",
+            where=where,
+            todo="complete it, or make the checksums anew: each line has a file's name as it is"
+            " below the source",
+        )
+
+
+def _heads(
+    base: str, names: Collection[str], named: Collection[str], requests: Requests
+) -> tuple[dict[str, Answer], dict[str, str]]:
+    """What the server tells of each file; why it does not of the others."""
+
+    def look(name: str) -> Union[Answer, str]:
+        try:
+            answer = requests.look(base + quote(checked_name(name, base)))
+        except RefusedError as error:
+            if error.status not in _NONE:
+                raise
+            return f"HTTP {error.status}"
+        # Some servers answer every name that is wrong with a page.
+        page = name not in named and "html" in answer.content_type
+        return "a web page instead" if page else answer
+
+    ordered = sorted(names)
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        found = dict(zip(ordered, pool.map(look, ordered)))
+    heads = {name: one for name, one in found.items() if isinstance(one, Answer)}
+    return heads, {name: one for name, one in found.items() if isinstance(one, str)}
+
+
+def _sums_of_url(base: str, requests: Requests) -> dict[str, str]:
+    for name in NAMES:
+        text = _text(base + name, requests)
+        if text is not None:
+            return parse_sums(text, base + name)
+    return {}
+
+
+def _sums_of_folder(folder: Path, within: Sequence[Path]) -> dict[str, str]:
+    for name in NAMES:
+        if (folder / name).is_file() and _inside(folder / name, within):
+            return read_sums(folder / name, "mend it, or give --checksums FILE")
+    return {}
+
+
+def _shards(base: str, requests: Requests) -> set[str]:
+    text = _text(base + INDEX, requests)
+    if text is None:
+        return set()
+    try:
+        return set(map(str, json.loads(text)["weight_map"].values()))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ActionError("has no weight_map.", where=base + INDEX) from error
+
+
+def _modules(base: str, requests: Requests) -> dict[str, str]:
+    """Python files that the configuration names as the model's code, with who names them."""
+    text = _text(base + "config.json", requests)
+    try:
+        told: Any = json.loads(text or "{}").get("auto_map") or {}
+        classes = list(told.values())
+    except (ValueError, AttributeError):
+        return {}  # is told when it is read as a configuration
+    found = {}
+    flat = [name for given in classes for name in (given if isinstance(given, list) else [given])]
+    for one in flat:
+        module, _, name = one.rpartition(".") if isinstance(one, str) else ("", "", "")
+        if module and name and "--" not in module:  # REPOSITORY--MODULE.CLASS lies elsewhere
+            found[f"{module.replace('.', '/')}.py"] = "config.json names it in auto_map"
+    return found
+
+
+def _text(url: str, requests: Requests) -> Optional[str]:
+    """A small file's text, None when there is none."""
+    try:
+        answer = requests.open(url)
+    except RefusedError as error:
+        if error.status in _NONE:
+            return None
+        raise
+    data = answer.read(_SMALL)
+    return None if "html" in answer.content_type else data.decode("utf-8", "replace")
+
+
+def _within(folder: Path) -> list[Path]:
+    """Where its files may lie: in it; of a snapshot in a hub's cache, in the blobs beside too."""
+    real = folder.resolve()
+    is_snapshot = real.parent.name == "snapshots"
+    return [real, real.parents[1] / "blobs"] if is_snapshot else [real]
+
+
+def _inside(path: Path, within: Sequence[Path]) -> bool:
+    return any(place in path.resolve().parents for place in within)

@@ -1,0 +1,232 @@
+"""A small checkpoint of DeepSeek-V3's architecture: true names, dtypes, FP8 blocks, MTP layer.
+
+Written with the safetensors library. The library's numpy front has no FP8 and no bf16, so tensors
+are handed over as bytes.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import serialize_file
+
+_NAMES = {
+    **{"F8_E4M3": "float8_e4m3fn", "BF16": "bfloat16", "F16": "float16"},
+    **{"F32": "float32", "I8": "int8"},
+}
+LAYERS = 3
+CONFIG: dict[str, Any] = {
+    "architectures": ["DeepseekV3ForCausalLM"],
+    "model_type": "deepseek_v3",
+    "vocab_size": 384,
+    "hidden_size": 256,
+    "intermediate_size": 512,
+    "moe_intermediate_size": 128,
+    "num_hidden_layers": LAYERS,
+    "num_nextn_predict_layers": 1,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 4,
+    "n_shared_experts": 1,
+    "n_routed_experts": 4,
+    "num_experts_per_tok": 2,
+    "n_group": 2,
+    "topk_group": 1,
+    "topk_method": "noaux_tc",
+    "scoring_func": "sigmoid",
+    "norm_topk_prob": True,
+    "routed_scaling_factor": 2.5,
+    "first_k_dense_replace": 1,
+    "moe_layer_freq": 1,
+    "q_lora_rank": 192,
+    "kv_lora_rank": 512,
+    "qk_nope_head_dim": 128,
+    "qk_rope_head_dim": 64,
+    "v_head_dim": 128,
+    "hidden_act": "silu",
+    "rms_norm_eps": 1e-6,
+    "rope_theta": 10000.0,
+    "max_position_embeddings": 512,
+    "tie_word_embeddings": False,
+    "attention_bias": False,
+    "torch_dtype": "bfloat16",
+}
+QUANTISATION = {
+    "activation_scheme": "dynamic",
+    "fmt": "e4m3",
+    "quant_method": "fp8",
+    "weight_block_size": [128, 128],
+}
+
+
+def e4m3_values() -> Any:
+    """The numbers of all 256 bytes, by the definition of e4m3fn: float32 [256]."""
+    found = []
+    for byte in range(256):
+        exponent, mantissa = (byte >> 3) & 15, byte & 7
+        value = (8 + mantissa) * 2.0 ** (exponent - 10) if exponent else mantissa * 2.0**-9
+        value = float("nan") if byte & 127 == 127 else value
+        found.append(-value if byte & 128 else value)
+    return np.array(found, np.float32)
+
+
+VALUES = e4m3_values()
+
+
+def to_blocks(matrix: Any, block: tuple[int, int]) -> tuple[Any, Any]:
+    """float32 [out, in] as e4m3 bytes and one scale for each block: nearest values."""
+    rows, columns = matrix.shape
+    grid = -(-rows // block[0]), -(-columns // block[1])
+    scales = np.empty(grid, np.float32)
+    made = np.empty(matrix.shape, np.uint8)
+    steps = VALUES[:127]
+    middles = (steps[1:] + steps[:-1]) / 2
+    for i in range(grid[0]):
+        for j in range(grid[1]):
+            place = np.s_[i * block[0] : (i + 1) * block[0], j * block[1] : (j + 1) * block[1]]
+            part = matrix[place]
+            scales[i, j] = np.float32(max(np.abs(part).max(), 1e-12) / 448)
+            nearest = np.searchsorted(middles, np.abs(part) / scales[i, j])
+            byte: np.ndarray[Any, Any] = nearest.astype(np.uint8)
+            made[place] = byte | np.where(part < 0, 128, 0).astype(np.uint8)
+    return made, scales
+
+
+def widened(matrix: Any, scales: Any, block: tuple[int, int]) -> Any:
+    """What the bytes stand for: float32 [out, in]."""
+    rows, columns = matrix.shape
+    wide = scales.repeat(block[0], 0)[:rows].repeat(block[1], 1)[:, :columns]
+    return VALUES[matrix] * wide
+
+
+def bf16(matrix: Any) -> Any:
+    """float32 to the nearest bf16, as uint16."""
+    bits = np.ascontiguousarray(matrix, np.float32).view(np.uint32).astype(np.uint64)
+    return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
+
+
+def from_bf16(words: Any) -> Any:
+    """uint16 to float32."""
+    return (words.astype(np.uint32) << 16).view(np.float32)
+
+
+def opened(made: Small) -> Small:
+    """The same as a bf16 checkpoint: what the FP8 matrices stand for."""
+    out = Small(None, dict(made.config))
+    for name, (dtype, array) in made.tensors.items():
+        if dtype == "F8_E4M3":
+            scales = made.tensors[f"{name}_scale_inv"][1]
+            out.tensors[name] = ("BF16", bf16(widened(array, scales, made.block)))
+        elif not name.endswith("_scale_inv"):
+            out.tensors[name] = (dtype, array)
+    return out
+
+
+@dataclass
+class Small:
+    """block: of the FP8 matrices, None: all bf16. tensors: name -> (dtype, array)."""
+
+    block: Any = (128, 128)
+    config: dict[str, Any] = field(default_factory=lambda: dict(CONFIG))
+    tensors: dict[str, tuple[str, Any]] = field(default_factory=dict)
+
+    def write(self, folder: Path, shards: int = 3) -> Path:
+        """The files. Block scales lie in the file after that of their matrix."""
+        folder.mkdir(parents=True)
+        config = dict(self.config)
+        if self.block is not None:
+            config["quantization_config"] = {**QUANTISATION, "weight_block_size": list(self.block)}
+        (folder / "config.json").write_text(json.dumps(config, indent=2))
+        (folder / "tokenizer_config.json").write_text('{"bos_token": "<s>"}')
+        (folder / "configuration_deepseek.py").write_text("# as it comes with the model\n")
+        place: dict[str, int] = {}
+        matrices = [name for name in self.tensors if not name.endswith("_scale_inv")]
+        for number, name in enumerate(matrices):
+            place[name] = number * shards // len(matrices)
+        for name in self.tensors.keys() - place.keys():
+            place[name] = (place.get(name[: -len("_scale_inv")], 0) + 1) % shards
+        files = [f"model-{i + 1:05}-of-{shards:06}.safetensors" for i in range(shards)]
+        for number, file in enumerate(files):
+            held = {name: one for name, one in self.tensors.items() if place[name] == number}
+            save(held, folder / file)
+        index = {"metadata": {}, "weight_map": {name: files[i] for name, i in place.items()}}
+        (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+        return folder
+
+
+def save(tensors: dict[str, tuple[str, Any]], path: Path) -> None:
+    """One safetensors file."""
+    data = {
+        name: {"dtype": _NAMES[dtype], "shape": list(array.shape), "data": array.tobytes()}
+        for name, (dtype, array) in tensors.items()
+    }
+    serialize_file(data, str(path), {"format": "pt"})  # type: ignore[no-untyped-call]
+
+
+def make(
+    block: Any = (128, 128), seed: int = 0, rows: tuple[float, float] = (0.2, 3), **config: Any
+) -> Small:
+    """Random weights of CONFIG's shapes, MTP layer included. config: changes of it. rows: the range
+    of the rows' sizes.
+    """
+    random = np.random.default_rng(seed)
+    small = Small(block, {**CONFIG, **config})
+    c = small.config
+
+    def plain(name: str, *shape: int, spread: float = 0.05) -> None:
+        small.tensors[name] = ("BF16", bf16(random.normal(0, spread, shape)))
+
+    def norm(name: str, size: int) -> None:
+        small.tensors[f"{name}.weight"] = ("BF16", bf16(1 + random.normal(0, 0.1, size)))
+
+    def matrix(name: str, out: int, into: int) -> None:
+        # Rows of very different size, as trained matrices have.
+        found = random.normal(0, into**-0.5, (out, into)) * random.uniform(*rows, (out, 1))
+        if block is None:
+            small.tensors[f"{name}.weight"] = ("BF16", bf16(found))
+            return
+        made, scales = to_blocks(found.astype(np.float32), block)
+        small.tensors[f"{name}.weight"] = ("F8_E4M3", made)
+        small.tensors[f"{name}.weight_scale_inv"] = ("F32", scales)
+
+    def mlp(at: str, inner: int) -> None:
+        matrix(f"{at}.gate_proj", inner, c["hidden_size"])
+        matrix(f"{at}.up_proj", inner, c["hidden_size"])
+        matrix(f"{at}.down_proj", c["hidden_size"], inner)
+
+    hidden, heads, rope = c["hidden_size"], c["num_attention_heads"], c["qk_rope_head_dim"]
+    plain("model.embed_tokens.weight", c["vocab_size"], hidden, spread=1.0)
+    for layer in range(LAYERS + 1):
+        at = f"model.layers.{layer}"
+        norm(f"{at}.input_layernorm", hidden)
+        norm(f"{at}.post_attention_layernorm", hidden)
+        matrix(f"{at}.self_attn.q_a_proj", c["q_lora_rank"], hidden)
+        norm(f"{at}.self_attn.q_a_layernorm", c["q_lora_rank"])
+        wide = heads * (c["qk_nope_head_dim"] + rope)
+        matrix(f"{at}.self_attn.q_b_proj", wide, c["q_lora_rank"])
+        matrix(f"{at}.self_attn.kv_a_proj_with_mqa", c["kv_lora_rank"] + rope, hidden)
+        norm(f"{at}.self_attn.kv_a_layernorm", c["kv_lora_rank"])
+        wide = heads * (c["qk_nope_head_dim"] + c["v_head_dim"])
+        matrix(f"{at}.self_attn.kv_b_proj", wide, c["kv_lora_rank"])
+        matrix(f"{at}.self_attn.o_proj", hidden, heads * c["v_head_dim"])
+        if layer < c["first_k_dense_replace"]:
+            mlp(f"{at}.mlp", c["intermediate_size"])
+            continue
+        for expert in range(c["n_routed_experts"]):
+            mlp(f"{at}.mlp.experts.{expert}", c["moe_intermediate_size"])
+        mlp(f"{at}.mlp.shared_experts", c["moe_intermediate_size"])
+        plain(f"{at}.mlp.gate.weight", c["n_routed_experts"], hidden)
+        bias = random.normal(0, 0.01, c["n_routed_experts"]).astype(np.float32)
+        small.tensors[f"{at}.mlp.gate.e_score_correction_bias"] = ("F32", bias)
+    at = f"model.layers.{LAYERS}"
+    plain(f"{at}.embed_tokens.weight", c["vocab_size"], hidden, spread=1.0)
+    for name in ("enorm", "hnorm", "shared_head.norm"):
+        norm(f"{at}.{name}", hidden)
+    plain(f"{at}.eh_proj.weight", hidden, 2 * hidden)
+    plain(f"{at}.shared_head.head.weight", c["vocab_size"], hidden)
+    norm("model.norm", hidden)
+    plain("lm_head.weight", c["vocab_size"], hidden)
+    return small

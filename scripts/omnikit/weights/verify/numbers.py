@@ -1,0 +1,359 @@
+"""How far converted numbers are from those that they came from, for each kind of matrix.
+
+Everything is held against the scale that the formula gives for the source's row (largest value /
+127), never against the scale that was found: with that, destroyed numbers would look fine. An error
+is told in steps of it: rounding to the nearest step makes half a step at most.
+"""
+
+from __future__ import annotations
+
+import re
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, Callable, Optional, Sequence
+
+import numpy as np
+
+from omnikit.weights.checkpoint.headers import SIZES, Checkpoint, Tensor
+from omnikit.weights.checkpoint.layout import COPY, SCALE, Piece
+from omnikit.weights.checkpoint.w8a8 import Conversion
+from omnikit.weights.meter import Meter
+from omnikit.weights.verify.structure import NATIVE, OFFSET
+from omnikit.weights.verify.values import (
+    floats,
+    largest,
+    one_by_one,
+    open_tensor,
+    row_scales,
+    to_bf16,
+    values,
+)
+
+_PART = 4 << 20  # elements that are compared at once
+# The native arithmetic is float32: a value of up to 127 steps is off by two roundings of 2^-24, and
+# so is the step itself.
+_FLOAT32 = 2 * 2.0**-24
+_NATIVE_SCALE = 1e-6
+# One rounding to a dtype: half of the last bit.
+_ROUNDING = {"BF16": 2.0**-8, "F16": 2.0**-11, "F32": 0.0}
+
+
+@dataclass(frozen=True)
+class Limits:
+    """scale: relative difference from what the formula gives. steps: error of a value."""
+
+    scale: float
+    steps: float
+
+    @classmethod
+    def of(cls, native: bool, source_dtype: str, scale_dtype: str) -> Limits:
+        """msmodelslim opens FP8 to bf16 before it quantises, and may keep its scales in 16 bits:
+        either moves a value of 127 steps by a part of itself.
+        """
+        if native and scale_dtype != "F32":
+            # Another tool's, which divides by 127.5 where we do by 127, and all of it in 16 bits.
+            off = (1 + _ROUNDING[scale_dtype]) * 127.5 / 127 - 1 + _NATIVE_SCALE
+            return cls(off, 0.5 + 127.5 * (off + _ROUNDING[scale_dtype]))
+        if native:
+            return cls(_NATIVE_SCALE, 0.5 + 127.5 * _FLOAT32)
+        values = _ROUNDING["BF16"] if source_dtype == "F8_E4M3" else 0.0
+        off = (1 + values) * (1 + _ROUNDING[scale_dtype]) * (1 + _NATIVE_SCALE) - 1
+        return cls(off, 0.5 + 127.5 * off)
+
+
+@dataclass
+class Kind:
+    """All matrices of one kind, for example mlp.experts.up_proj; errors in steps.
+
+    integers: those of the values that int8 stands for. scales: of rows, compared; wrong_scales of
+    these are not what the formula gives, the first is wrong_scale. bound: of errors, 0 where no
+    int8 stands for the values. different: where what must be equal is not: "TENSOR: row N".
+    """
+
+    name: str
+    what: str
+    matrices: int = 0
+    checked: int = 0
+    values: int = 0
+    integers: int = 0
+    scales: int = 0
+    wrong_scales: int = 0
+    wrong_scale: str = ""
+    largest: float = 0.0
+    worst: str = ""
+    error_sum: float = 0.0
+    square_error: float = 0.0
+    square_value: float = 0.0
+    bound: float = 0.0
+    different: str = ""
+
+    def add(self, part: Kind) -> None:
+        """What was found of one matrix."""
+        self.checked += part.checked
+        self.values += part.values
+        self.integers += part.integers
+        self.scales += part.scales
+        self.wrong_scales += part.wrong_scales
+        self.wrong_scale = self.wrong_scale or part.wrong_scale
+        self.error_sum += part.error_sum
+        self.square_error += part.square_error
+        self.square_value += part.square_value
+        self.bound = max(self.bound, part.bound)
+        self.different = self.different or part.different
+        if part.largest > self.largest:
+            self.largest, self.worst = part.largest, part.worst
+
+    def problems(self) -> list[str]:
+        """What is wrong, each a sentence without a full stop."""
+        found = []
+        if self.different:
+            found.append(f"not equal to the source: {self.different}")
+        if self.wrong_scale:
+            more = f" ({self.wrong_scales} rows of this kind)" if self.wrong_scales > 1 else ""
+            found.append(f"a scale that the formula does not give: {self.wrong_scale}{more}")
+        if self.largest > self.bound:
+            error = f"an error of {self.largest:.4g} steps, at most {self.bound:.4f} expected"
+            found.append(f"{error}: {self.worst}")
+        return found
+
+    def report(self) -> dict[str, Any]:
+        """For programs."""
+        mean = self.error_sum / self.integers if self.integers else 0.0
+        relative = (self.square_error / self.square_value) ** 0.5 if self.square_value else 0.0
+        problems = self.problems()
+        return {
+            **{"kind": self.name, "what": self.what, "matrices": self.matrices},
+            **{"checked": self.checked, "values": self.values, "max_error_steps": self.largest},
+            **{"mean_error_steps": mean, "relative_rms_error": relative, "bound": self.bound},
+            **{"worst": self.worst, "different": self.different, "scales": self.scales},
+            **{"wrong_scales": self.wrong_scales, "problems": problems, "ok": not problems},
+        }
+
+
+def kind_of(name: str) -> str:
+    """model.layers.7.mlp.experts.12.up_proj.weight: mlp.experts.up_proj."""
+    short = re.sub(r"^model\.layers\.\d+\.", "", name)
+    return re.sub(r"\.\d+(?=\.)", "", short).rpartition(".")[0] or short
+
+
+def compare(
+    source: Conversion,
+    target: Checkpoint,
+    form: str,
+    rows: Optional[int],
+    each: Optional[int],
+    threads: int,
+    meter: Meter,
+    all_scales: bool = False,
+) -> list[Kind]:
+    """rows: of each matrix, evenly spread, None: all. each: matrices of a kind, None: all.
+    all_scales: of these matrices every row's, not only those of the rows.
+    """
+    groups: dict[tuple[str, str], list[Piece]] = {}
+    for shard in source.shards:
+        for piece in shard.pieces:
+            new = target.tensors.get(piece.source.name)
+            if new is not None and new.dtype in SIZES:  # else the structure is wrong
+                groups.setdefault((kind_of(piece.source.name), piece.what), []).append(piece)
+    found = []
+    work: list[tuple[Kind, _Matrix]] = []
+    for (name, what), pieces in sorted(groups.items()):
+        made = Kind(name, what, matrices=len(pieces))
+        found.append(made)
+        chosen = spread(pieces, each)
+        work += [(made, _Matrix(source, target, form, one, rows, all_scales)) for one in chosen]
+    meter.total = sum(matrix.bytes for _, matrix in work)
+    with ThreadPoolExecutor(threads) as pool:
+        for (kind, _), part in zip(work, pool.map(lambda one: one[1].check(meter), work)):
+            kind.add(part)
+    return found
+
+
+def spread(items: Sequence[Any], count: Optional[int]) -> list[Any]:
+    """count of them, evenly spread, first and last included."""
+    if count is None or len(items) <= count:
+        return list(items)
+    places = np.linspace(0, len(items) - 1, count).round().astype(int)
+    return [items[place] for place in dict.fromkeys(places.tolist())]
+
+
+class _Matrix:
+    """One tensor of the source, and what became of it."""
+
+    def __init__(
+        self,
+        source: Conversion,
+        target: Checkpoint,
+        form: str,
+        piece: Piece,
+        rows: Optional[int],
+        all_scales: bool,
+    ) -> None:
+        self.source = source
+        self.target = target
+        self.form = form
+        self.piece = piece
+        self.old = piece.source
+        self.new = target.tensors[piece.source.name]
+        shape = self.old.shape
+        self.is_matrix = len(shape) > 1
+        self.rows = np.array(spread(range(shape[0] if self.is_matrix else 1), rows))
+        self.scale = target.tensors.get(f"{self.old.name}{SCALE}")
+        fewer = self.is_matrix and len(self.rows) < shape[0]
+        self.all_scales = all_scales and fewer and self.new.dtype == "I8"
+        scale_dtype = self.scale.dtype if self.scale is not None else "F32"
+        self.limits = Limits.of(form == NATIVE, self.old.dtype, scale_dtype)
+
+    @property
+    def bytes(self) -> int:
+        """Of the source that are read."""
+        part = self.old.size
+        if self.is_matrix:
+            part = self.old.size * len(self.rows) // max(1, self.old.shape[0])
+        return part + (self.old.size if self.all_scales else 0)
+
+    def check(self, meter: Meter) -> Kind:
+        """Its findings alone."""
+        made = Kind("", self.piece.what, checked=1)
+        if self.new.dtype == "I8":
+            made.bound = self.limits.steps
+        name = self.old.name
+        if self.old.shape != self.new.shape:
+            made.different = f"{name}: its shape"
+        elif self.new.dtype == "I8" and not one_by_one(self.scale, self.new):
+            made.different = f"{name}: it is int8 without a scale for each row"
+        else:
+            with np.errstate(all="ignore"):  # what is not finite is found and told
+                self._check(made, meter)
+        return made
+
+    def _check(self, made: Kind, meter: Meter) -> None:
+        old, now = open_tensor(self.source.checkpoint, self.old), open_tensor(self.target, self.new)
+        factors = found = None
+        if self.piece.scales is not None:
+            factors = open_tensor(self.source.checkpoint, self.piece.scales)[:]
+        if self.new.dtype == "I8" and self.scale is not None:
+            found = floats(self.scale.dtype, open_tensor(self.target, self.scale)[:]).reshape(-1)
+            if self.all_scales:
+                self._scales(made, old, factors, found, meter)
+        width = int(np.prod(old.shape[1:])) if self.is_matrix else old.size
+        for rows in _parts(self.rows, width):
+            some = rows if self.is_matrix else slice(None)
+            a, b = np.asarray(old[some]), np.asarray(now[some])
+            if found is not None:
+                value = values(self.old, a, factors, self.source.block, rows)
+                self._integers(made, value, b, found[rows], rows)
+            elif self.piece.what == COPY and self.old.dtype == self.new.dtype:
+                self._equal(made, a, b, rows)
+            elif self.new.dtype == "BF16":
+                wide = values(self.old, a, factors, self.source.block, rows)
+                self._equal(made, to_bf16(wide), b, rows)
+            meter.add(a.nbytes)
+
+    def _scales(self, made: Kind, old: Any, factors: Any, found: Any, meter: Meter) -> None:
+        """Of all rows."""
+        for rows in _parts(np.arange(old.shape[0]), old.shape[1]):
+            data = np.asarray(old[rows[0] : rows[-1] + 1])
+            tops = largest(self.old, data, factors, self.source.block, rows)
+            self._held(made, self._wanted(tops, found[rows]), found[rows], rows)
+            meter.add(data.nbytes)
+
+    def _wanted(self, tops: Any, found: Any) -> Any:
+        """The scales that the formula gives."""
+        wanted = row_scales(tops)
+        if self.form == NATIVE:
+            return wanted
+        return np.where((tops == 0) & (found > 0), found, wanted)  # of zeros, any scale will do
+
+    def _held(self, made: Kind, wanted: Any, found: Any, rows: Any) -> None:
+        """Scales against those that the formula gives."""
+        made.scales += len(rows)
+        good = np.abs(found - wanted) <= self.limits.scale * wanted  # never of what is not finite
+        if good.all():
+            return
+        at = int(np.flatnonzero(~good)[0])
+        made.wrong_scales += int((~good).sum())
+        made.wrong_scale = made.wrong_scale or (
+            f"{self.old.name}: row {rows[at]} has {found[at]:.6g}, expected {wanted[at]:.6g}"
+        )
+
+    def _integers(self, made: Kind, value: Any, data: Any, found: Any, rows: Any) -> None:
+        """Numbers against what stands for them."""
+        made.values += value.size
+        tops = np.abs(value).max(axis=1)
+        wanted = self._wanted(tops, found)
+        if not self.all_scales:
+            self._held(made, wanted, found, rows)
+        known = np.isfinite(tops)
+        if not known.all():
+            row = rows[int(np.flatnonzero(~known)[0])]
+            made.different = f"{self.old.name}: row {row} of the source is not finite"
+        use = known & np.isfinite(found)  # other scales are told of
+        if not use.any():
+            return
+        error = np.abs(value[use] - data[use] * found[use][:, None])
+        steps = error / wanted[use][:, None]
+        worst = steps.max(axis=1)
+        if worst.max() > made.largest:
+            made.largest = float(worst.max())
+            made.worst = f"{self.old.name}: row {rows[use][int(worst.argmax())]}"
+        made.integers += steps.size
+        made.error_sum += float(steps.sum())
+        made.square_error += float((error**2).sum())
+        made.square_value += float((value[use] ** 2).sum())
+
+    def _equal(self, made: Kind, wanted: Any, found: Any, rows: Any) -> None:
+        made.values += wanted.size
+        if made.different or wanted.tobytes() == found.tobytes():
+            return
+        if not self.is_matrix:
+            made.different = f"{self.old.name}: its values"
+            return
+        bits = [np.ascontiguousarray(one).view(np.uint8) for one in (wanted, found)]
+        unequal = (bits[0] != bits[1]).reshape(len(wanted), -1).any(axis=1)
+        made.different = f"{self.old.name}: row {rows[int(unequal.argmax())]}"
+
+
+def _parts(rows: Any, width: int) -> list[Any]:
+    """rows, as many at once as memory is meant for."""
+    size = max(1, _PART // max(1, width))
+    return [rows[at : at + size] for at in range(0, len(rows), size)]
+
+
+def scales(target: Checkpoint, matrices: Sequence[str], threads: int, meter: Meter) -> list[str]:
+    """What is wrong with the row scales of all int8 matrices, and msmodelslim's offsets; small, so
+    all are read: scales that are not above 0 or not finite, and offsets that are not 0.
+
+    Those of another dtype or shape are the structure's to tell.
+    """
+    work: list[tuple[Tensor, Callable[[Any], Any], str]] = []
+    for name in matrices:
+        for end, good, expected in (
+            (SCALE, _is_scale, "expected a number above 0"),
+            (OFFSET, _is_zero, "expected 0: rows are symmetric"),
+        ):
+            tensor = target.tensors.get(f"{name}{end}")
+            if tensor is not None and one_by_one(tensor, target.tensors[name]):
+                work.append((tensor, good, expected))
+    meter.total = sum(tensor.size for tensor, _, _ in work)
+
+    def check(one: tuple[Tensor, Callable[[Any], Any], str]) -> Optional[str]:
+        tensor, good, expected = one
+        found = floats(tensor.dtype, np.asarray(open_tensor(target, tensor))).reshape(-1)
+        wrong = np.flatnonzero(~good(found))
+        meter.add(tensor.size)
+        if not wrong.size:
+            return None
+        more = f" ({wrong.size} of {found.size} rows)" if wrong.size > 1 else ""
+        return f"{tensor.name}: row {wrong[0]} is {found[wrong[0]]:.6g}{more}, {expected}"
+
+    with ThreadPoolExecutor(threads) as pool:
+        return [text for text in pool.map(check, work) if text]
+
+
+def _is_scale(found: Any) -> Any:
+    return np.isfinite(found) & (found > 0)
+
+
+def _is_zero(found: Any) -> Any:
+    return found == 0

@@ -1,0 +1,731 @@
+-- generated from local
+-- What the proxy does with one generation request: prefill with a shortened copy, then decode with
+-- the original and the hand-over. The answer of decode, and every other request, is passed on by
+-- nginx itself (nginx.conf beside this file); only whom it asks is chosen here.
+
+local ffi = require "ffi"
+local json = require "pd_json"
+local servers = require "pd_servers"
+local state = ngx.shared.pd_state
+
+local KV_PARAMS = [[{"do_remote_decode": true, "do_remote_prefill": false, "remote_engine_id": null, "remote_block_ids": null, "remote_host": null, "remote_port": null}]]  -- kv_transfer_params of the prefill request, as JSON text
+local DISAGGREGATED = true
+local RETRIES = 1  -- servers that may get a request after one that refused it
+local CONNECT_MS, READ_MS = 5000, 3600000
+local LARGEST_ANSWER = 1048576  -- of a prefill server
+local HALF_SENT = 512  -- requests of one client whose body is on its way; 0: any
+local POOL = 64
+local PIECE = 65536
+local FETCH_S = 10  -- within which a decode server that has a request fetches its KV
+local IDLE_MS = 4000
+local READY_S, PROBES = 1, 16  -- how long a look at the servers counts; how many are asked at once
+local KEPT_MEMORY = 32 * 1024 * 1024  -- of a worker; what is larger goes back to the system at once
+
+-- Of a client's headers, what is of its connection to the proxy or what the proxy says itself.
+local OWN_HEADERS = {}
+for name in ([[accept-encoding connection content-length content-type expect host keep-alive
+    proxy-connection te trailer transfer-encoding upgrade x-request-id]]):gmatch "%S+" do
+    OWN_HEADERS[name] = true
+end
+
+-- Of a decode server's headers, what is of its connection or what the proxy says itself.
+local NOT_PASSED = {}
+for name in ([[connection date keep-alive proxy-connection server trailer transfer-encoding upgrade
+    x-request-id]]):gmatch "%S+" do
+    NOT_PASSED[name] = true
+end
+
+-- Paths that are passed on, as clients send them; "*" stands for one step of any name.
+local PATHS, PATTERNS = {}, {}
+for path in ([[
+    /v1/models
+    /v1/models/*
+    /v1/completions
+    /v1/chat/completions
+    /v1/responses
+    /v1/responses/*
+    /v1/responses/*/cancel
+    /v1/messages
+    /v1/messages/count_tokens
+    /v1/embeddings
+    /v1/score
+    /v1/rerank
+    /v1/audio/transcriptions
+    /v1/audio/translations
+]]):gmatch "%S+" do
+    if path:find("*", 1, true) then
+        PATTERNS[#PATTERNS + 1] = "^" .. path:gsub("[%.%-]", "%%%0"):gsub("%*", "[%%w_~:@][%%w%%._~:@%%-]*") .. "$"
+    else
+        PATHS[path] = true
+    end
+end
+
+local proxy = {}
+
+local function say(status, text)
+    ngx.status = status
+    ngx.header["Content-Type"] = "application/json"
+    ngx.header["Content-Length"] = #text
+    ngx.print(text)
+    return ngx.exit(ngx.HTTP_OK)
+end
+
+local function refuse(status, kind, message)
+    message = message:gsub('["\\]', "\\%0")
+    return say(status, ('{"error":{"message":"%s","type":"%s","code":%d}}\n'):format(message, kind, status))
+end
+
+-- Why a server did not answer, in one word -> what the client is told.
+local FAULTS = {
+    unreachable = { 502, "No %s server can be reached." },
+    timeout = { 504, "The %s server did not answer in time." },
+    died = { 502, "The %s server ended the connection before it answered. The request may be the"
+        .. " reason, so no other server gets it." },
+}
+
+local function fault(role, what)
+    return refuse(FAULTS[what][1], role .. "_" .. what, FAULTS[what][2]:format(role))
+end
+
+-- The whole body, or nothing after an answer was given. A client may have so many on their way.
+local function read_body()
+    local key = "half " .. ngx.var.binary_remote_addr
+    if HALF_SENT > 0 and state:incr(key, 1, 0) > HALF_SENT then
+        state:incr(key, -1)
+        return refuse(429, "too_many_requests", "Too many requests of this client have not arrived yet.")
+    end
+    ngx.var.pd_half_sent = "yes"
+    ngx.req.read_body()
+    proxy.arrived()
+    return ngx.req.get_body_data() or ""
+end
+
+function proxy.arrived()
+    if HALF_SENT > 0 and ngx.var.pd_half_sent == "yes" then
+        ngx.var.pd_half_sent = ""
+        state:incr("half " .. ngx.var.binary_remote_addr, -1)
+    end
+end
+
+local function is_open(path)
+    if PATHS[path] then
+        return true
+    end
+    for _, pattern in ipairs(PATTERNS) do
+        if path:find(pattern) then
+            return true
+        end
+    end
+    return false
+end
+
+-- Every request for a server comes in here: who asks, and for what. What a client sends as its key
+-- reaches no server where keys are in use; the servers get their own. wait: for the whole body.
+function proxy.enter(wait)
+    if not is_open(ngx.var.pd_path) then
+        refuse(404, "not_found", "The proxy does not pass this path on; proxy.paths names those that it does.")
+        return false
+    end
+    if wait then
+        proxy.pass()
+    end
+    return true
+end
+
+-- Requests that are not edited: they only wait until they are whole.
+function proxy.pass()
+    if ngx.req.get_method() ~= "GET" then
+        read_body()
+    end
+end
+
+-- glibc otherwise gives the memory of each large request back, and the kernel makes it anew page by
+-- page: half of the time that such a request takes.
+ffi.cdef "int mallopt(int what, int value);"
+pcall(function()
+    ffi.C.mallopt(-3, KEPT_MEMORY)  -- M_MMAP_THRESHOLD
+    ffi.C.mallopt(-1, 2 * KEPT_MEMORY)  -- M_TRIM_THRESHOLD
+end)
+
+-- Bytes above 127 are rare in JSON, and the look at four at a time is quick.
+local function is_utf8(text)
+    local words, count = ffi.cast("const int32_t *", text), math.floor(#text / 4)
+    local all = 0
+    for i = 0, count - 1 do
+        all = bit.bor(all, words[i])
+    end
+    for i = count * 4 + 1, #text do
+        all = bit.bor(all, text:byte(i))
+    end
+    if bit.band(all, 0x80808080) == 0 then
+        return true
+    end
+    -- The library looks at the whole text before it looks for the pattern.
+    local _, _, wrong = ngx.re.find(text, "^", "ju")
+    return not wrong
+end
+
+local function nothing(value)
+    return value == nil or value == "null" or value == "false"
+end
+
+-- One hand-over is one prompt's, for one answer whose prompt decode need not see itself: otherwise
+-- decode computes the prompt. The first word for the log says which.
+local function handed_over_at_all(body, list)
+    local function value(name)
+        return json.value(body, list, name)
+    end
+    local prompt = json.last(list, "prompt")
+    local several = prompt and body:find("^%[%s*[%[{\"]", prompt.value) and prompt.elements ~= 1
+    local n, best_of = value "n", value "best_of"
+    return not (several or value "prompt_embeds"
+        or not (nothing(n) or n == "1") or not (nothing(best_of) or best_of == "1")
+        or not nothing(value "use_beam_search") or not nothing(value "prompt_logprobs")
+        or (not nothing(value "echo") and not nothing(value "logprobs")))
+end
+
+local function prefill_pieces(body, list)
+    local add = { '"max_tokens":1', '"stream":false' }
+    local drop = { max_tokens = true, stream = true, stream_options = true, kv_transfer_params = true }
+    if json.last(list, "max_completion_tokens") then
+        add[#add + 1], drop.max_completion_tokens = '"max_completion_tokens":1', true
+    end
+    if (tonumber(json.value(body, list, "min_tokens") or 0) or 0) > 1 then
+        add[#add + 1], drop.min_tokens = '"min_tokens":1', true
+    end
+    if KV_PARAMS then
+        add[#add + 1] = '"kv_transfer_params":' .. KV_PARAMS
+    end
+    return json.edited(body, list, drop, add)
+end
+
+local function size_of(pieces)
+    local size = 0
+    for _, piece in ipairs(pieces) do
+        size = size + #piece
+    end
+    return size
+end
+
+-- The head of the request that a server gets: the client's, but for the connection's own.
+local function head_for(role, size)
+    local lines = {
+        "POST " .. ngx.var.request_uri .. " HTTP/1.1\r\nHost: " .. (ngx.var.http_host or ngx.var.host)
+            .. "\r\nX-Request-Id: " .. ngx.var.pd_request_id
+            .. "\r\nContent-Type: application/json\r\nContent-Length: " .. size,
+    }
+    for name, values in pairs(ngx.req.get_headers(0, true)) do
+        local lower = name:lower()
+        if not OWN_HEADERS[lower] or (lower == "accept-encoding" and role == "decode") then
+            for _, value in ipairs(type(values) == "table" and values or { values }) do
+                lines[#lines + 1] = name .. ": " .. tostring(value)
+            end
+        end
+    end
+    lines[#lines + 1] = "\r\n"
+    return table.concat(lines, "\r\n")
+end
+
+-- The head of an answer: status, and headers by lower-case name and in their order; otherwise nil
+-- and why.
+local function read_head(socket)
+    local status, headers
+    repeat
+        local line, why = socket:receive "*l"
+        status = line and tonumber(line:match "^HTTP/1%.%d (%d%d%d)")
+        if not status then
+            return nil, why or "no HTTP"
+        end
+        headers = {}
+        local size = 0
+        while true do
+            line, why = socket:receive "*l"
+            if not line then
+                return nil, why
+            elseif line == "" then
+                break
+            end
+            size = size + #line
+            if size > 65536 then
+                return nil, "a head that is too long"
+            end
+            local name, value = line:match "^([^%s:]+):%s*(.-)%s*$"
+            if name then
+                headers[name:lower()] = value
+                headers[#headers + 1] = { name, value }
+            end
+        end
+    until status >= 200
+    return status, headers
+end
+
+-- Gives the body of an answer to take(piece), as it comes. Otherwise, and when take gives false, nil
+-- and why.
+local function read_body_of(answer, take)
+    local socket, headers = answer.socket, answer.headers
+    local function pass(left)
+        while left > 0 do
+            local data, why = socket:receiveany(math.min(left, PIECE))
+            if not data then
+                return nil, why
+            elseif not take(data) then
+                return nil, "stopped"
+            end
+            left = left - #data
+        end
+        return true
+    end
+    if (headers["transfer-encoding"] or ""):lower() == "chunked" then
+        while true do
+            local line, why = socket:receive "*l"
+            local left = line and tonumber(line:match "^%x+" or "", 16)
+            if not left then
+                return nil, why or "no chunk"
+            elseif left == 0 then
+                repeat
+                    line, why = socket:receive "*l"
+                until not line or line == ""
+                return line ~= nil, why
+            end
+            local good, fault = pass(left)
+            if not good then
+                return nil, fault
+            end
+            socket:receive(2)
+        end
+    end
+    local left = answer.status == 204 and 0 or tonumber(headers["content-length"])
+    if not left then  -- its end is that of the connection
+        answer.ends = true
+        while true do
+            local data, why = socket:receiveany(PIECE)
+            if not data then
+                return why == "closed" or nil, why
+            elseif not take(data) then
+                return nil, "stopped"
+            end
+        end
+    end
+    return pass(left)
+end
+
+-- One request to one server. Gives the answer {socket, status, headers}, its body not yet read;
+-- otherwise nil and one of: "unreachable" (it never got the request), "connect timeout" (nor this),
+-- "timeout", "died".
+local function ask_one(role, server, request, fresh)
+    local socket = ngx.socket.tcp()
+    socket:settimeouts(CONNECT_MS, READ_MS, READ_MS)
+    local pool = server.name .. (fresh and " fresh" or "")
+    local good, why = socket:connect(server.host, server.port, { pool = pool, pool_size = POOL })
+    if not good then
+        return nil, why == "timeout" and "connect timeout" or "unreachable"
+    end
+    local reused = socket:getreusedtimes() > 0
+    local sent, status, headers
+    sent, why = socket:send(request)
+    if sent then
+        status, headers = read_head(socket)
+        why = headers
+    end
+    if status then
+        return { socket = socket, status = status, headers = headers }
+    end
+    socket:close()
+    -- The server may have closed a connection that was idle just when it was taken again.
+    if reused and why ~= "timeout" then
+        local answer, again = ask_one(role, server, request, true)
+        return answer, again == "unreachable" and "died" or again
+    end
+    local words = why == "timeout" and "upstream timed out" or "upstream prematurely closed connection"
+    ngx.log(ngx.ERR, role, " server ", server.name, ": ", words, " (", why, ")")
+    return nil, why == "timeout" and "timeout" or "died"
+end
+
+local function added(name, value)
+    local var = ngx.var
+    var[name] = var[name] == "" and value or var[name] .. ", " .. value
+end
+
+-- The server's connection goes back to the others that are kept.
+local function keep(answer)
+    if answer.ends or (answer.headers.connection or ""):lower() == "close" then
+        answer.socket:close()
+    else
+        answer.socket:setkeepalive(IDLE_MS, POOL)
+    end
+end
+
+-- A request to a server of a role; gives what ask_one does. Another one is asked when one cannot be
+-- reached, and, so often as the settings say, when one refuses. What was done is written down in
+-- variables: pd_ROLE (servers), pd_ROLE_status, pd_holds_ROLE (who has the request now).
+local function ask(role, pieces)
+    local request = { head_for(role, size_of(pieces)), pieces }
+    local tried, refusals, timeouts = {}, 0, 0
+    local refusal
+    while true do
+        local server = servers.pick(role, tried)
+        if not server then
+            return refusal, "unreachable"
+        elseif refusal then
+            refusal.socket:close()
+            refusal = nil
+        end
+        tried[server.name] = true
+        ngx.var["pd_holds_" .. role] = server.name
+        local from = ngx.now()
+        local answer, why = ask_one(role, server, request)
+        ngx.update_time()
+        added("pd_" .. role, server.name)
+        added("pd_" .. role .. "_status", tostring(answer and answer.status or why))
+        if answer then
+            answer.from, answer.head = from, ngx.now()
+            if answer.status ~= 502 and answer.status ~= 503 or refusals >= RETRIES then
+                return answer
+            end
+            refusal, refusals = answer, refusals + 1
+        elseif why == "unreachable" or why == "connect timeout" then
+            servers.unreachable(role, server.name)
+            timeouts = timeouts + (why == "connect timeout" and 1 or 0)
+        end
+        servers.release(role, server.name)
+        ngx.var["pd_holds_" .. role] = ""
+        if not answer and (why == "timeout" or why == "died" or timeouts > RETRIES) then
+            return nil, why == "died" and why or "timeout"
+        end
+    end
+end
+
+local function release(role)
+    local name = ngx.var["pd_holds_" .. role]
+    if name ~= "" then
+        ngx.var["pd_holds_" .. role] = ""
+        servers.release(role, name)
+    end
+end
+
+-- The answer of a prefill server, with its whole body; otherwise nil and why.
+local function ask_prefill(pieces)
+    local answer, why = ask("prefill", pieces)
+    if answer then
+        local parts, size = {}, 0
+        local whole
+        whole, why = read_body_of(answer, function(piece)
+            parts[#parts + 1], size = piece, size + #piece
+            return size <= LARGEST_ANSWER
+        end)
+        ngx.update_time()
+        ngx.var.pd_prefill_time = ("%.3f"):format(ngx.now() - answer.from)
+        if whole then
+            keep(answer)
+            answer.body = table.concat(parts)
+        else
+            answer.socket:close()
+            ngx.log(ngx.ERR, "answer of prefill server ", ngx.var.pd_prefill, ": ",
+                why == "stopped" and "too large" or why)
+            answer, why = nil, (why == "stopped" or why == "timeout") and why or "died"
+        end
+    end
+    release "prefill"
+    return answer, why
+end
+
+-- The answer of a decode server goes to the client as it comes. Whoever leaves ends it, but not
+-- before decode has begun to answer: the KV of the prompt waits on the prefill server until decode
+-- has fetched it.
+local function ask_decode(pieces, handed_over)
+    local begun = not handed_over
+    local good, why = ngx.on_abort(function()
+        local until_then = ngx.now() + FETCH_S
+        while not begun and ngx.now() < until_then do
+            ngx.sleep(0.05)
+        end
+        ngx.exit(499)
+    end)
+    if not good then
+        ngx.log(ngx.ERR, why)
+    end
+    local answer
+    answer, why = ask("decode", pieces)
+    if not answer then
+        return fault("decode", why)
+    end
+    ngx.status = answer.status
+    for _, header in ipairs(answer.headers) do
+        local name, value = header[1], header[2]
+        if not NOT_PASSED[name:lower()] then
+            local before = ngx.header[name]
+            if before and name:lower() ~= "content-type" then
+                value = type(before) == "table" and { value, unpack(before) } or { before, value }
+            end
+            ngx.header[name] = value
+        end
+    end
+    if (answer.headers["content-type"] or ""):find("text/event-stream", 1, true) then
+        ngx.flush()  -- the client sees at once that it is served
+    end
+    local whole
+    whole, why = read_body_of(answer, function(piece)
+        begun = true
+        return ngx.print(piece) and ngx.flush(true)
+    end)
+    ngx.update_time()
+    ngx.var.pd_decode_first = ("%.3f"):format(answer.head - answer.from)
+    ngx.var.pd_decode_time = ("%.3f"):format(ngx.now() - answer.from)
+    if whole then
+        keep(answer)
+        return ngx.eof()
+    end
+    answer.socket:close()
+    if why ~= "stopped" then
+        ngx.log(ngx.ERR, "decode server ", ngx.var.pd_decode, ": upstream prematurely closed connection (", why, ")")
+    end
+    return ngx.exit(ngx.ERROR)  -- the client sees that the answer is not whole
+end
+
+-- The prefill server did not take the request: its words where they are JSON, ours otherwise.
+local function refused_by_prefill(answer, is_json)
+    local status = answer.status
+    if is_json and status >= 400 then
+        for _, name in ipairs { "Retry-After", "WWW-Authenticate" } do
+            ngx.header[name] = answer.headers[name:lower()]
+        end
+        return say(status, answer.body)
+    end
+    return refuse(status >= 400 and status or 502, "prefill_error",
+        "The prefill server answered with status " .. status .. " and no JSON.")
+end
+
+function proxy.generate()
+    if ngx.req.get_method() ~= "POST" then
+        return ngx.exec "@passed_on"
+    end
+    local body = read_body()
+    if not body then
+        return
+    end
+    local list, why, too_much = json.members(body)
+    if list and not is_utf8(body) then
+        list, why = nil, "it is not UTF-8"
+    end
+    if too_much then
+        return refuse(413, "request_too_complex", "The proxy does not take this request: " .. why .. ".")
+    elseif not list then
+        why = body == "" and "it is empty" or why
+        return refuse(400, "bad_request", "The request body is not a JSON object: " .. why .. ".")
+    end
+
+    -- What a client sends as kv_transfer_params never reaches a server.
+    local handover
+    if handed_over_at_all(body, list) then
+        local answer, failed = ask_prefill(prefill_pieces(body, list))
+        if failed == "stopped" then
+            return refuse(502, "prefill_answer_too_large",
+                "The answer of the prefill server is larger than proxy.subrequest_output_buffer_size.")
+        elseif not answer then
+            return fault("prefill", failed)
+        end
+        local answered = json.members(answer.body)
+        if answer.status < 200 or answer.status >= 300 or not answered then
+            return refused_by_prefill(answer, answered)
+        end
+        handover = json.value(answer.body, answered, "kv_transfer_params")
+        if handover == "null" then
+            handover = nil
+        end
+        ngx.var.pd_handover = handover and "yes" or "no"
+        if not handover then
+            ngx.log(ngx.WARN, "prefill gave no kv_transfer_params: decode computes the prompt again")
+        end
+    else
+        ngx.var.pd_handover = "not asked for"
+    end
+    local add = { handover and '"kv_transfer_params":' .. handover }
+    return ask_decode(json.edited(body, list, { kv_transfer_params = true }, add), handover)
+end
+
+-- What nginx wrote down about a try: "1, 2, 3" -> the nth.
+local function nth(text, n)
+    local at = 0
+    for one in (text or ""):gmatch "[^,%s]+" do
+        at = at + 1
+        if at == n then
+            return one
+        end
+    end
+end
+
+local function how_it_failed(n)
+    if tonumber(nth(ngx.var.upstream_bytes_sent, n) or 0) == 0 then
+        return nth(ngx.var.upstream_status, n) == "504" and "connect timeout" or "unreachable"
+    elseif nth(ngx.var.upstream_header_time, n) ~= "-" then
+        return "refused"
+    end
+    return nth(ngx.var.upstream_status, n) == "504" and "timeout" or "died"
+end
+
+local function last_failure()
+    local _, commas = (ngx.var.upstream_addr or ""):gsub(",", "")
+    return how_it_failed(commas + 1)
+end
+
+local function end_try(role, name, what)
+    servers.release(role, name)
+    if what == "unreachable" or what == "connect timeout" then
+        servers.unreachable(role, name)
+    end
+end
+
+-- Chooses the server for nginx's next try, or ends the request: one that a server has got and did
+-- not refuse goes to no other.
+local balancer = require "ngx.balancer"
+function proxy.balance(role)
+    local tries = ngx.ctx.tries
+    if not tries then
+        tries = { names = {}, refused = 0, timeouts = 0, count = 0 }
+        ngx.ctx.tries = tries
+    else
+        local what = how_it_failed(tries.count)
+        end_try(role, tries.last, what)
+        ngx.var.pd_holds = ""
+        if what == "refused" then
+            tries.refused = tries.refused + 1
+        elseif what == "connect timeout" then
+            tries.timeouts = tries.timeouts + 1
+        end
+        if what == "timeout" or what == "died" or tries.timeouts > RETRIES then
+            ngx.var.pd_failure = what == "died" and "died" or "timeout"
+            return ngx.exit(ngx.ERROR)
+        end
+    end
+    local server = servers.pick(role, tries.names)
+    if not server then
+        ngx.var.pd_failure = "unreachable"
+        return ngx.exit(ngx.ERROR)
+    end
+    tries.names[server.name], tries.last, tries.count = true, server.name, tries.count + 1
+    ngx.var.pd_holds = role .. " " .. server.name
+    -- The last that may refuse does so in its own words.
+    if tries.count < #servers.of[role] and (RETRIES == 0 or tries.refused < RETRIES) then
+        balancer.set_more_tries(1)
+    end
+    local good, why = balancer.set_current_peer(server.host, server.port)
+    if not good then
+        ngx.log(ngx.ERR, role, " server ", server.name, ": ", why)
+        return ngx.exit(ngx.ERROR)
+    end
+end
+
+-- nginx got no answer from the servers of the role: an answer of our own.
+function proxy.failed(role)
+    local what = ngx.var.pd_failure
+    if what == "" then
+        if (ngx.var.upstream_addr or "") == "" then
+            return refuse(500, "proxy_error", "The proxy failed; its error log says why.")
+        end
+        what = last_failure()
+        what = what == "connect timeout" and "timeout" or what == "refused" and "died" or what
+    end
+    return fault(role, what)
+end
+
+-- After every request: nothing is held any more, and failures are counted.
+function proxy.log()
+    local var = ngx.var
+    proxy.arrived()
+    release "prefill"
+    release "decode"
+    if var.pd_holds ~= "" then
+        local role, name = var.pd_holds:match "^(%l+) (.+)$"
+        end_try(role, name, last_failure())
+    end
+    if tonumber(var.request_length) > KEPT_MEMORY / 8 then
+        collectgarbage()  -- its text; by itself Lua would wait for several of them
+    end
+    local status = tonumber(var.status)
+    local kind = status == 499 and "499" or status >= 500 and "5xx" or status >= 400 and "4xx"
+    if kind then
+        state:incr("failed " .. kind, 1, 0)
+    end
+end
+
+local function answers(server)
+    local socket = ngx.socket.tcp()
+    socket:settimeouts(CONNECT_MS, CONNECT_MS, CONNECT_MS)
+    local good = socket:connect(server.host, server.port, { pool = "look" })
+    good = good and socket:send("GET /health HTTP/1.1\r\nHost: " .. server.name .. "\r\nConnection: close\r\n\r\n")
+    local status = good and read_head(socket)
+    socket:close()
+    return status == 200
+end
+
+-- Whether a server of the role answered lately; asks them, some at once, until one does.
+local function one_answers(role)
+    local known = state:get("ready " .. role)
+    if known ~= nil then
+        return known
+    end
+    local list, good = servers.of[role], false
+    for first = 1, #list, PROBES do
+        local threads = {}
+        for i = first, math.min(first + PROBES - 1, #list) do
+            threads[#threads + 1] = ngx.thread.spawn(answers, list[i])
+        end
+        while #threads > 0 and not good do
+            local _, answered = ngx.thread.wait(unpack(threads))
+            good = answered == true
+            local running = {}
+            for _, thread in ipairs(threads) do
+                running[#running + 1] = coroutine.status(thread) ~= "dead" and thread or nil
+            end
+            threads = running
+        end
+        if good then
+            break
+        end
+    end
+    state:set("ready " .. role, good, READY_S)
+    return good
+end
+
+-- /ready: whether requests can be served now.
+function proxy.ready()
+    local missing = {}
+    for _, role in ipairs(DISAGGREGATED and { "prefill", "decode" } or { "decode" }) do
+        if not one_answers(role) then
+            missing[#missing + 1] = role
+        end
+    end
+    if #missing > 0 then
+        return refuse(503, "not_ready", "No " .. table.concat(missing, " and no ") .. " server answers.")
+    end
+    return say(200, '{"status":"ready"}\n')
+end
+
+-- For Prometheus: nginx's own counts under the names of nginx-prometheus-exporter, and failures.
+local FAILED = "omnikit_proxy_failed_requests_total"
+
+function proxy.metrics()
+    local text = ngx.location.capture("/omnikit/status").body
+    -- accepts handled requests, the only line of three numbers
+    local accepted, handled, requests = text:match "\n (%d+) (%d+) (%d+) "
+    local lines = {}
+    local function tell(kind, name, help, value)
+        lines[#lines + 1] = ("# HELP %s %s\n# TYPE %s %s\n%s %s\n"):format(name, help, name, kind, name, value)
+    end
+    tell("gauge", "nginx_up", "Whether nginx answers", 1)
+    tell("counter", "nginx_connections_accepted", "Client connections", accepted)
+    tell("counter", "nginx_connections_handled", "Client connections not dropped", handled)
+    tell("counter", "nginx_http_requests_total", "Client requests, also of health and metrics", requests)
+    tell("gauge", "nginx_connections_active", "Client connections now", text:match "Active connections: (%d+)")
+    tell("gauge", "nginx_connections_reading", "Of these, requests being read", text:match "Reading: (%d+)")
+    tell("gauge", "nginx_connections_writing", "Of these, requests being answered", text:match "Writing: (%d+)")
+    tell("gauge", "nginx_connections_waiting", "Of these, idle", text:match "Waiting: (%d+)")
+    lines[#lines + 1] = "# HELP " .. FAILED .. " Requests that ended with this status\n# TYPE " .. FAILED .. " counter\n"
+    for _, kind in ipairs { "4xx", "499", "5xx" } do  -- 499: the client went away
+        lines[#lines + 1] = ('%s{kind="%s"} %d\n'):format(FAILED, kind, state:get("failed " .. kind) or 0)
+    end
+    ngx.header["Content-Type"] = "text/plain; version=0.0.4"
+    ngx.print(lines)
+end
+
+return proxy

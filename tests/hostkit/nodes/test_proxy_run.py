@@ -1,0 +1,153 @@
+"""Prefill servers out of nginx's configuration; real reloads are in test_roll_prefill."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+
+import pytest
+
+from hostkit.base.errors import InputError
+from hostkit.nodes import proxy_run
+
+GOLDEN = Path(__file__).resolve().parents[2] / "golden"
+CONF = """http {
+    upstream prefill_servers {
+        zone prefill_servers 1m;
+        server 192.0.2.1:9000 max_fails=3 fail_timeout=10s;
+        server 192.0.2.1:90001 max_fails=3;
+        server [2001:db8::1]:9001;
+        keepalive 16;
+    }
+
+    upstream decode_servers {
+        server 192.0.2.1:9000;
+    }
+}
+"""
+
+
+def test_a_server_is_left_out_of_prefill_alone() -> None:
+    made = proxy_run.without(CONF, ["192.0.2.1:9000"])
+    assert made == CONF.replace(
+        "        server 192.0.2.1:9000 max_fails=3 fail_timeout=10s;\n", "", 1
+    )
+    made = proxy_run.without(CONF, ["[2001:db8::1]:9001", "192.0.2.1:90001"])
+    assert "2001" not in made and "90001" not in made and "keepalive 16;" in made
+    assert proxy_run.without(CONF, []) == CONF
+
+
+def test_an_unknown_server_and_the_last_one_are_refused() -> None:
+    with pytest.raises(InputError, match=r"no prefill server 192\.0\.2\.9:1"):
+        proxy_run.without(CONF, ["192.0.2.9:1"])
+    every = ["192.0.2.1:9000", "192.0.2.1:90001", "[2001:db8::1]:9001"]
+    with pytest.raises(InputError, match="no prefill server would be left"):
+        proxy_run.without(CONF, every)
+    with pytest.raises(InputError, match="no prefill server at all"):
+        proxy_run.without("http {}", [])
+
+
+@pytest.mark.parametrize("environment", ["local", "2p1d", "18p1d"])
+def test_the_rendered_configurations_are_understood(environment: str) -> None:
+    [path] = (GOLDEN / environment).rglob("nginx.conf")
+    text = path.read_text()
+    block = text.partition("upstream prefill_servers {")[2].partition("}")[0]
+    first = next(line for line in block.splitlines() if line.strip().startswith("server "))
+    name = first.split()[1].rstrip(";")
+    assert proxy_run.without(text, [name]) == text.replace(first + "\n", "", 1)
+
+
+def test_files_of_another_content_differ(tmp_path: Path) -> None:
+    (tmp_path / "nginx.conf").write_text("a")
+    node = {
+        "temp_dir": str(tmp_path),
+        "files": {"nginx.conf": hashlib.sha256(b"a").hexdigest()},
+    }
+    assert not proxy_run.differs(node)
+    (tmp_path / "nginx.conf").write_text("b")
+    assert proxy_run.differs(node)
+    (tmp_path / "nginx.conf").unlink()
+    assert proxy_run.differs(node)
+    assert not proxy_run.differs({"temp_dir": str(tmp_path)})  # of a kind that cannot reload
+
+
+def test_what_a_running_proxy_does_without_is_seen(tmp_path: Path) -> None:
+    node = {"files": {}, "seed_dir": str(tmp_path / "seed"), "temp_dir": str(tmp_path / "run")}
+    for name, text in (("seed", CONF), ("run", proxy_run.without(CONF, ["192.0.2.1:9000"]))):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "nginx.conf").write_text(text)
+    assert proxy_run.left_out(node) == ["192.0.2.1:9000"]
+    (tmp_path / "run" / "nginx.conf").write_text(CONF)
+    assert proxy_run.left_out(node) == []
+    (tmp_path / "run" / "nginx.conf").unlink()
+    assert proxy_run.left_out(node) == []  # it does not run
+    assert proxy_run.left_out({}) == []
+
+
+def a_program(path: Path) -> str:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("#!/bin/sh\n")
+    path.chmod(0o755)
+    return str(path)
+
+
+def test_a_program_comes_from_its_place_else_from_the_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own, other = tmp_path / "own" / "nginx", tmp_path / "bin" / "nginx"
+    places = [str(own), "nginx"]
+    monkeypatch.setenv("PATH", str(other.parent))
+    assert proxy_run.program(places) is None
+    a_program(other)
+    assert proxy_run.program(places) == str(other)
+    a_program(own)
+    assert proxy_run.program(places) == str(own)
+    own.chmod(0o644)  # no program any more
+    assert proxy_run.program(places) == str(other)
+
+
+def test_the_command_of_a_node_gets_the_program(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    load = ["bash", "-c", '. ~/.bashrc; exec "$@"', "bash"]
+    node = {
+        "programs": ["/no/such/nginx", "nginx"],
+        "servers": [{"argv": [*load, "/no/such/nginx", "-c", "nginx.conf"]}],
+    }
+    # What the command loads may have it in PATH, which is not seen from here.
+    [server] = proxy_run.with_program(node)["servers"]
+    assert server["program"] == "nginx" and server["argv"][4:] == ["nginx", "-c", "nginx.conf"]
+    found = a_program(tmp_path / "bin" / "nginx")
+    [server] = proxy_run.with_program(node)["servers"]
+    assert server["program"] == found
+    assert server["argv"] == [*load, found, "-c", "nginx.conf"]
+
+
+def test_what_is_missing_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    programs = ["/no/such/nginx", "nginx"]
+    lacks = proxy_run.lacking("this host", programs, [])
+    assert lacks is not None and lacks.where == "proxy.nginx"
+    assert "this host has no program" in lacks.what
+    assert "/no/such/nginx, then nginx in PATH" in lacks.what and "container.image" in str(lacks)
+    a_program(tmp_path / "bin" / "nginx")
+    assert proxy_run.lacking("this host", programs, []) is None
+    (tmp_path / "there.so").touch()
+    conf = [f'load_module "{tmp_path}/{name}.so";' for name in ("a", "there", "b")]
+    modules = proxy_run.modules("\n".join(["daemon off;", *conf, ""]))
+    lacks = proxy_run.lacking("this host", programs, modules)
+    assert lacks is not None and lacks.where == "proxy.modules_dir"
+    assert f"this host lacks modules that the proxy loads: {tmp_path}/a.so, {tmp_path}/b.so." in (
+        lacks.what
+    )
+
+
+def test_cores_that_this_host_does_not_have_are_a_note() -> None:
+    there = os.cpu_count() or 1
+    assert proxy_run.unbound(0) == proxy_run.unbound(there) == ""
+    note = proxy_run.unbound(there + 1)
+    assert f"up to {there}, this host has 0 to {there - 1}" in note and "proxy.start_core" in note
+    text = "worker_processes 2;\nworker_cpu_affinity 1000 10000;\n"
+    assert (proxy_run.cores(text), proxy_run.cores("worker_processes 2;\n")) == (5, 0)

@@ -1,0 +1,168 @@
+"""The twin of omni-infer's image, laid out as the real one, from the files in tests/twin.
+
+It has this machine's Python and nginx. Its vllm and ray compute nothing and keep the real rules
+(tests/twin/site), CANN's variables are in root's ~/.bashrc alone, nginx is at its place.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import shutil
+import subprocess
+import sysconfig
+from pathlib import Path
+
+import pip
+import server_image
+import vllm_parser
+from docker_host import DockerHost, static_files
+from needs import needs
+
+from hostkit.base import run
+
+TESTS = Path(__file__).resolve().parents[1]
+TWIN = TESTS / "twin"
+# The tag has its date, as omni-infer's have; v0.4.1 is of September 2025.
+TWIN_IMAGE = "omnikit-test/omniinfer:202509302026"
+_PROGRAMS = ("bash", "cat", "dirname", "env", "head", "id", "ip", "ls", "mkdir", "realpath", "rm")
+_PROGRAMS += ("sed", "sleep", "uname")
+_TOOLKIT = "usr/local/Ascend/ascend-toolkit"
+# What `pip list` shows of the real image; versions that no source names are left out.
+PACKAGES = {
+    "vllm": "0.9.0",
+    "omni_infer": "0.1.0",
+    "omni_placement": "0.1.0",
+    "torch": "2.5.1",
+    "torch_npu": "2.5.1",
+    "ray": "2.43.0",
+}
+MODULES = (
+    "ngx_http_set_request_id_module",
+    "ngx_http_prefill_module",
+    *(
+        f"ngx_http_upstream_{name}_module"
+        for name in (
+            "auto_balance_controller",
+            "greedy_timeout",
+            "least_total_load",
+            "length_balance",
+            "pd_score_balance",
+            "prefill_score_balance",
+            "weighted_least_active",
+        )
+    ),
+)
+PLACEMENT = "config_p.yaml", "config_d.yaml"
+LIBRARIES = "libascendcl.so", "libhccl.so"
+
+
+def arguments() -> Path:
+    """The description of vLLM 0.9.0's argument parser, made once with that very vLLM."""
+    python = vllm_parser.install()
+    program = TESTS / "parser" / "describe_arguments.py"
+    made = vllm_parser.VENV / "arguments.json"
+    stamp = made.with_suffix(".sha256")
+    wanted = hashlib.sha256(program.read_bytes() + vllm_parser.PINS.read_bytes()).hexdigest()
+    with (vllm_parser.VENV / "arguments.lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # another test may be at it
+        if not stamp.exists() or stamp.read_text() != wanted:
+            # Not in the project's folder: what lies there must not be imported.
+            done = run.run([python, program], env=vllm_parser.QUIET, cwd=program.parent)
+            made.write_text(done.out)
+            stamp.write_text(wanted)
+    return made
+
+
+def packages(folder: Path) -> None:
+    """The twin's Python packages, as an installation has them."""
+    shutil.copytree(
+        TWIN / "site", folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__")
+    )
+    shutil.copy(arguments(), folder / "vllm" / "twin" / "arguments.json")
+    for name, version in PACKAGES.items():
+        info = folder / f"{name}-{version}.dist-info"
+        info.mkdir()
+        text = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
+        (info / "METADATA").write_text(text)
+        (info / "INSTALLER").write_text("pip\n")
+
+
+def save_twin_image(host: DockerHost, archive: Path) -> Path:
+    """Make the image in an engine, and write it into an archive with its check sum beside."""
+    needs("nginx", "njs")
+    tree = archive.with_name("tree")
+    python = server_image.furnish(
+        tree,
+        _PROGRAMS,
+        {
+            "/opt/nginx/nginx": "/usr/sbin/nginx",
+            "/opt/nginx/ngx_http_js_module.so": "/usr/lib/nginx/modules/ngx_http_js_module.so",
+        },
+    )
+    shutil.copytree(
+        Path(pip.__file__).parent,
+        tree / sysconfig.get_path("stdlib").lstrip("/") / "pip",
+        ignore=shutil.ignore_patterns("__pycache__"),
+    )
+    asked = "import site; print(site.getsitepackages()[0])"
+    site = subprocess.run([python, "-c", asked], check=True, capture_output=True, text=True)
+    packages(tree / site.stdout.strip().lstrip("/"))
+    _nginx(tree)
+    _cann(tree)
+    _source(tree)
+    for name in ("vllm", "ray", "pip"):
+        _program(TWIN / "bin" / name, tree / "usr/local/bin" / name, python)
+    (tree / "usr/bin").mkdir(parents=True, exist_ok=True)
+    (tree / "usr/bin/env").symlink_to("/bin/env")
+    for folder in ("tmp", "home", "data"):
+        (tree / folder).mkdir(exist_ok=True)
+    path = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+    server_image.make(host, tree, TWIN_IMAGE, [f"ENV {path}", "WORKDIR /workspace"])
+    return server_image.save(host, TWIN_IMAGE, archive)
+
+
+def _program(source: Path, place: Path, python: str) -> None:
+    place.parent.mkdir(parents=True, exist_ok=True)
+    place.write_text(source.read_text().replace("/usr/bin/python3", python, 1))
+    place.chmod(0o755)
+
+
+def _nginx(tree: Path) -> None:
+    """The program at omni-infer's place, linked into PATH, and its modules by name."""
+    _program(TWIN / "bin" / "nginx", tree / "usr/local/nginx/nginx", "/bin/python3")
+    (tree / "usr/local/bin").mkdir(exist_ok=True)
+    (tree / "usr/local/bin/nginx").symlink_to("/usr/local/nginx/nginx")
+    shutil.copy(TWIN / "pd.js", tree / "opt/nginx/pd.js")
+    modules = tree / "usr/local/nginx/modules"
+    modules.mkdir()
+    for name in MODULES:
+        (modules / f"{name}.so").write_text("stands in for a module that the twin does in njs\n")
+    for folder in ("var/log/nginx", "var/lib/nginx"):
+        (tree / folder).mkdir(parents=True)
+
+
+def _cann(tree: Path) -> None:
+    """Shared objects in folders that only root's ~/.bashrc names."""
+    (tree / "root").mkdir(exist_ok=True)
+    shutil.copy(TWIN / "bashrc", tree / "root/.bashrc")
+    for place in (_TOOLKIT, "usr/local/Ascend/nnal/atb"):
+        (tree / place).mkdir(parents=True)
+        shutil.copy(TWIN / "set_env", tree / place / "set_env.sh")
+    libraries = tree / _TOOLKIT / "latest/lib64"
+    libraries.mkdir(parents=True)
+    # Any shared object will do: what counts is whether the loader finds it.
+    bash = str(shutil.which("bash"))
+    real = next(path for name, path in static_files({"/bin/bash": bash}).items() if ".so" in name)
+    for name in LIBRARIES:
+        shutil.copy(real, libraries / name)
+
+
+def _source(tree: Path) -> None:
+    """What servers read of omni-infer's source, which the image has."""
+    place = tree / "workspace/omniinfer"
+    (place / "tools/scripts").mkdir(parents=True)
+    configs = place / "tests/test_config"
+    configs.mkdir(parents=True)
+    for name in PLACEMENT:
+        (configs / name).write_text("# placement of experts: the twin only looks for this file\n")

@@ -1,0 +1,64 @@
+"""The status table."""
+
+from __future__ import annotations
+
+import pytest
+
+from omnikit.config import config
+from omnikit.deploy import status
+
+
+def server(**more):
+    base = {"name": "p0", "state": "ready", "port": 9000, "pid": 7, "uptime_s": 125.0}
+    return {**base, "model": "tiny", "running": 1.0, "waiting": 0.0, "kv_usage": 0.25, **more}
+
+
+def shown(state: str, completion, **more) -> str:
+    node = {"node": "p0", "role": "prefill", "host": "h", "state": state}
+    node["servers"] = [server(state=state, **more)]
+    found = {"nodes": [node], "url": "http://x:1", "completion": completion, "asked": True}
+    return status.as_text(found)
+
+
+def test_a_ready_server_has_its_figures() -> None:
+    text = shown("ready", {"passed": True, "found": "'abc'"})
+    for word in ("p0", "prefill", "9000", "2 min 5 s", "25.0%", "answered 'abc'"):
+        assert word in text
+
+
+def test_a_failed_server_says_why_and_where_its_log_is() -> None:
+    text = shown("failed", None, tail=["last words"], log="/l/p0.log")
+    assert "p0 failed: last words" in text and "/l/p0.log" in text
+    assert "no completion was tried" in text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(None, "-"), (0.4, "0 s"), (59, "59 s"), (3599, "59 min 59 s"), (7260, "2 h 1 min")],
+)
+def test_spans(seconds, text) -> None:
+    assert status.span(seconds) == text
+
+
+def never_deployed(tmp_path):
+    loaded = config.load(
+        "tests/environments/single.yaml", assignments=[f"paths.work_dir={tmp_path}"], environ={}
+    )
+    object.__setattr__(loaded, "environment", "never-deployed")
+    return loaded
+
+
+def test_where_nothing_was_deployed_from_here_nothing_is_known(tmp_path) -> None:
+    found = status.collect(never_deployed(tmp_path))
+    assert not found["ok"] and not found["asked"] and found["completion"] is None
+    assert [node["state"] for node in found["nodes"]] == [status.NOT_DEPLOYED]
+    text = status.as_text(found)
+    assert "no host was asked" in text and "stopped" not in text
+    assert "invoke deploy -e never-deployed" in text
+
+
+def test_a_host_without_anything_is_stopped(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(status.layers, "control_folder", lambda _: tmp_path)
+    (tmp_path / "inventory.json").write_text("{}")
+    found = status.collect(never_deployed(tmp_path))
+    assert found["asked"] and [node["state"] for node in found["nodes"]] == ["stopped"]

@@ -1,0 +1,100 @@
+"""The catalogue of known failures, each entry against a log with that failure."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from omnikit.fleet import causes
+
+LOGS = Path(__file__).resolve().parents[2] / "facts" / "logs"
+NAMES = [entry.name for entry in causes.catalogue()]
+
+
+def lines_of(path: Path) -> list[str]:
+    return path.read_bytes().decode().split("\n")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_first_match_of_each_log_is_its_own_entry(name: str) -> None:
+    path = LOGS / f"{name}.log"
+    assert path.is_file(), f"record a log with this failure: {path}"
+    found = causes.matches(lines_of(path))
+    assert [match.cause.name for match in found][:1] == [name]
+    assert re.search(causes.entry(name).pattern, found[0].line)
+    assert lines_of(path)[found[0].index] == found[0].line
+
+
+def test_every_log_belongs_to_an_entry_and_is_told_of_in_the_readme() -> None:
+    assert {path.stem for path in LOGS.glob("*.log")} == set(NAMES)
+    told = re.findall(r"[a-z][a-z-]+[a-z]", (LOGS / "README.md").read_text())
+    assert [name for name in NAMES if told.count(name) != 1] == []
+
+
+def test_entries_are_unique_and_complete() -> None:
+    assert len(NAMES) == len(set(NAMES))
+    for entry in causes.catalogue():
+        assert entry.cause.endswith("."), entry.name
+        assert entry.remedy and "\n" not in entry.remedy, entry.name
+        assert set(entry.where) <= set(causes.SOURCES), entry.name
+
+
+@pytest.mark.parametrize("path", sorted((LOGS / "healthy").iterdir()), ids=lambda p: p.name)
+def test_a_healthy_log_has_no_cause(path: Path) -> None:
+    assert causes.matches(lines_of(path)) == []
+
+
+def test_tasks_named_in_remedies_exist() -> None:
+    tasks = (Path(__file__).resolve().parents[3] / "tasks.py").read_text()
+    known = {name.replace("_", "-") for name in re.findall(r"^def ([a-z]\w*)\(", tasks, re.M)}
+    known |= {"fetch-logs", "doctor"}
+    for entry in causes.catalogue():
+        for task in re.findall(r"\binvoke ([a-z-]+)", entry.remedy):
+            assert task in known, f"{entry.name}: invoke {task}"
+
+
+def test_where_rules_out_other_sources() -> None:
+    line = "p1 is planned but does not run"
+    assert causes.likely_cause([line], "server") is None
+    found = causes.likely_cause([line], "status")
+    assert found is not None and found.name == "not-running"
+    assert causes.of_line(line) == found
+    assert causes.of_line(line, "proxy") is None
+
+
+def test_ordinary_lines_have_no_cause() -> None:
+    assert causes.likely_cause(["INFO: Started server process", "INFO: 200 OK"]) is None
+
+
+def test_describe_shows_the_dying_servers_lines_cause_and_remedy() -> None:
+    said = "api_server.py: error: unrecognized arguments: --no-such-flag"
+    node = {
+        "node": "p0",
+        "reason": None,
+        "servers": [{"name": "p0", "state": "failed", "exit": 2, "log": "/l", "tail": [said]}],
+    }
+    text = causes.describe(node, 15)
+    assert "p0 ended with exit status 2" in text
+    assert "--no-such-flag" in text
+    assert "Likely cause: The engine does not accept one of its flags." in text
+    assert "What to do: correct server.args" in text
+
+
+def test_describe_of_a_missed_deadline() -> None:
+    node = {
+        "node": "d0",
+        "reason": "not ready within 3 s",
+        "servers": [
+            {"name": "d0", "state": "failed", "exit": -15, "log": "/l", "tail": ["INFO loading"]}
+        ],
+    }
+    text = causes.describe(node, 15)
+    assert "d0 not ready within 3 s" in text and "readiness.deadline_s" in text
+
+
+def test_describe_of_a_killed_server() -> None:
+    server = {"name": "d0", "state": "failed", "exit": -9, "log": "/l", "tail": []}
+    text = causes.describe({"node": "d0", "reason": None, "servers": [server]}, 15)
+    assert "memory ran out" in text

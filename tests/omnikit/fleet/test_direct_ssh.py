@@ -1,0 +1,81 @@
+"""Plain SSH connections: their options, and what their faults mean."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from settings_file import FLEET, load
+
+from hostkit.base.errors import InputError
+from omnikit.fleet import direct_ssh
+from omnikit.topology.topology import make_plan
+
+
+def link(folder: Path, entry: str, sockets: Path):
+    """The way to host p0 with such an entry."""
+    text = FLEET.replace("p0: {address: 192.0.2.1}", f"p0: {{address: 192.0.2.1{entry}}}")
+    config = load(folder, text)
+    host = next(one for one in make_plan(config).hosts if one.name == "p0")
+    return direct_ssh.link(host, config.settings, sockets)
+
+
+def test_connections_are_kept_and_ask_nobody(tmp_path: Path) -> None:
+    with link(tmp_path, ", user: ann, port: 2222", Path("/tmp/x")) as made:
+        argv = made.argv("echo", "it's")
+        assert made.socket is not None and made.socket.parent == Path("/tmp/x")
+    assert argv[0] == "ssh" and argv[-3:] == ["--", "ann@192.0.2.1", "echo 'it'\"'\"'s'"]
+    for word in ("StrictHostKeyChecking=yes", "BatchMode=yes", "ControlMaster=auto"):
+        assert word in argv
+    assert argv[argv.index("-p") + 1] == "2222" and "ConnectTimeout=10" in argv
+    assert made.env["SSH_ASKPASS_REQUIRE"] == "never"
+
+
+def test_each_way_to_log_in_has_a_connection_of_its_own(tmp_path: Path) -> None:
+    sockets = []
+    for entry in ("", ", user: ann", ", private_key: /k", ", port: 22"):
+        with link(tmp_path, entry, Path("/tmp/x")) as made:
+            sockets.append(made.socket)
+    assert len(set(sockets)) == 4
+
+
+def test_a_socket_whose_path_is_too_long_is_done_without(tmp_path: Path) -> None:
+    with link(tmp_path, "", tmp_path / ("long" * 30)) as made:
+        assert made.socket is None and "ControlMaster=auto" not in made.words
+
+
+def test_a_password_is_on_no_command_line(tmp_path: Path) -> None:
+    (tmp_path / "password").write_text("open sesame\n")
+    with link(tmp_path, f", password: {{file: {tmp_path}/password}}", tmp_path) as made:
+        assert "sesame" not in " ".join(made.argv("true")) and "BatchMode=yes" not in made.words
+        assert made.env["SSH_ASKPASS_REQUIRE"] == "force"
+        assert not any("sesame" in value for value in made.env.values())
+    (tmp_path / "password").unlink()
+    gone = link(tmp_path, f", password: {{file: {tmp_path}/password}}", tmp_path)
+    with pytest.raises(InputError, match="cannot read the secret"), gone:
+        pass
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        ("@@@ WARNING: REMOTE HOST IDENTIFICATION HAS CHANGED! @@@\nfailed", "setup-keys compares"),
+        ("No key is known\nHost key verification failed.", "is not recorded here"),
+        ("root@192.0.2.1: Permission denied (publickey).", "does not let this user in"),
+        ("Received disconnect: Too many authentication failures", "hosts.p0.private_key"),
+        ("ssh: Could not resolve hostname x: Name or service not known", "hosts.p0.address"),
+        ("ssh: connect to host x port 22: Connection refused", "no SSH server answers"),
+        ("ssh: connect to host x port 22: No route to host", "cannot be reached: ssh: connect"),
+        ("", "ssh said nothing"),
+    ],
+)
+def test_faults(tmp_path: Path, said: str, expected: str) -> None:
+    with link(tmp_path, "", tmp_path) as made:
+        found = str(direct_ssh.fault(made, said))
+    assert expected in found and "What to do: " in found
+
+
+def test_the_archive_is_the_one_that_ansible_ships() -> None:
+    from omnikit.fleet import bundle
+
+    assert direct_ssh.host_code() == bundle.archive({}, bundle.host_code())

@@ -1,0 +1,58 @@
+"""host.json and the rendered files of a host."""
+
+from __future__ import annotations
+
+import json
+
+from omnikit.config import config
+from omnikit.prepare import deployment
+from omnikit.topology.topology import make_plan
+
+NGINX = {"kind": "nginx-lua", "nginx": "/usr/sbin/nginx", "modules_dir": "/usr/lib/nginx/modules"}
+
+
+def files(environment: str, host: str, *assignments: str, inputs=None, tables=None):
+    loaded = config.load(environment, assignments=assignments, environ={})
+    plan = make_plan(loaded)
+    found = next(h for h in plan.hosts if h.name == host)
+    kind = NGINX if environment == "local" else {"kind": "omni-nginx"}
+    made = deployment.host_files(plan, found, loaded.settings, inputs or {}, kind, tables or {})
+    return made, json.loads(made["host.json"])
+
+
+def digest(data, name: str) -> str:
+    return next(node["digest"] for node in data["nodes"] if node["name"] == name)
+
+
+def test_local_has_every_node_and_the_proxy_with_their_ports() -> None:
+    made, data = files("local", "local")
+    assert [node["name"] for node in data["nodes"]] == ["p0", "p1", "d0", "c0"]
+    assert {"p0/start.sh", "c0/nginx.conf", "c0/pd_proxy.lua"} <= set(made)
+    ports = [tuple(port) for node in data["nodes"] for port in node["ports"]]
+    assert ("127.0.0.1", 7000) in ports and len(set(ports)) == len(ports)
+    requires = dict(reversed(entry) for entry in data["nodes"][0]["requires"])
+    assert requires["the model"].endswith("tiny-qwen2/config.json")
+    assert requires["the engine"].endswith("bin/python")
+
+
+def test_a_digest_changes_with_what_a_server_is_started_with_and_nothing_else() -> None:
+    _, base = files("local", "local")
+    _, same = files("local", "local", "readiness.deadline_s=99.0")
+    _, flag = files("local", "local", "roles.decode.server.args.max-num-seqs=8")
+    _, engine = files("local", "local", inputs={"engine": "other"})
+    assert digest(same, "d0") == digest(base, "d0")
+    assert digest(flag, "d0") != digest(base, "d0")
+    assert digest(flag, "p0") == digest(base, "p0")
+    assert digest(flag, "c0") == digest(base, "c0")
+    assert digest(engine, "p0") != digest(base, "p0")
+
+
+def test_json_files_and_rank_tables_stand_beside_the_scripts() -> None:
+    made, data = files("2p1d", "d0", tables={"global/g.json": "{}\n"})
+    extra = json.loads(made["d0/model_extra_config.json"])
+    assert extra["model_parallel_config"]["dp_size"] == 32
+    assert extra["operator_optimizition_config"]["decode_gear_list"] == [64]
+    assert made["ranktable/global/g.json"] == "{}\n"
+    assert data["devices"] == list(range(16))
+    _, other = files("2p1d", "d0", tables={"global/g.json": "{ }\n"})
+    assert digest(other, "d0") != digest(data, "d0")

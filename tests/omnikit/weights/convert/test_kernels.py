@@ -1,0 +1,145 @@
+"""The compiled arithmetic against numpy's, by the definition of the formats: the same bits."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as some
+
+from omnikit.weights.convert import kernels
+from omnikit.weights.loadable import small_deepseek as small
+
+pytestmark = pytest.mark.slow
+
+
+def rows_of(random: np.random.Generator, rows: int, columns: int) -> np.ndarray:
+    made = random.integers(0, 256, (rows, columns), dtype=np.uint8)
+    made[(made & 127) == 127] = 9  # no NaN
+    return made
+
+
+def expected(value: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    scales = (np.abs(value).max(axis=1) / np.float32(127)).astype(np.float32)
+    scales[scales < 2.0**-126] = 1
+    return np.rint(value / scales[:, None]).astype(np.int8), scales
+
+
+@given(
+    seed=some.integers(0, 2**32 - 1),
+    shape=some.tuples(some.integers(1, 300), some.integers(1, 300)),
+    block=some.sampled_from([(128, 128), (64, 32), (1, 7), (500, 500)]),
+    part=some.integers(1, 300),
+    power=some.integers(-40, 20),
+)
+def test_fp8_in_parts_is_the_formula(
+    seed: int, shape: tuple[int, int], block: tuple[int, int], part: int, power: int
+) -> None:
+    random = np.random.default_rng(seed)
+    source = rows_of(random, *shape)
+    source[random.integers(0, shape[0])] &= 128  # a row of zeros
+    grid = [-(-size // side) for size, side in zip(shape, block)]
+    factors = (random.random(grid, dtype=np.float32) + np.float32(1e-3)) * np.float32(2.0**power)
+    value = small.widened(source, factors, block)
+    target, scales = np.empty(shape, np.int8), np.empty(shape[0], np.float32)
+    wide = np.empty(shape, np.uint16)
+    for first in range(0, shape[0], part):
+        some_rows = slice(first, first + part)
+        given_ = (source[some_rows], factors, block, first)
+        assert kernels.quantise_fp8(*given_, target[some_rows], scales[some_rows]) == -1
+        assert kernels.widen_fp8(*given_, wide[some_rows]) == -1
+    right, right_scales = expected(value)
+    assert (scales == right_scales).all() and (target == right).all()
+    assert (wide == small.bf16(value)).all()
+
+
+def test_every_byte_is_the_number_that_e4m3fn_says() -> None:
+    every = np.array([byte for byte in range(256) if byte & 127 != 127], np.uint8).reshape(1, -1)
+    wide = np.empty(every.shape, np.uint16)
+    factors = np.ones((1, 2), np.float32)
+    kernels.widen_fp8(every, factors, (128, 128), 0, wide)
+    assert (small.from_bf16(wide)[0] == small.VALUES[every[0]]).all()  # bf16 holds them exactly
+    assert small.from_bf16(wide).max() == 448
+
+
+def test_bf16_is_the_formula() -> None:
+    random = np.random.default_rng(1)
+    words = small.bf16(random.normal(0, 1, (37, 211)))
+    words[5] = 0
+    target, scales = np.empty(words.shape, np.int8), np.empty(37, np.float32)
+    assert kernels.quantise_bf16(words, target, scales) == -1
+    right, right_scales = expected(small.from_bf16(words))
+    assert (target == right).all() and (scales == right_scales).all()
+    assert scales[5] == 1 and not target[5].any()
+
+
+@pytest.mark.parametrize("byte", [127, 255])
+def test_a_nan_is_found_with_its_row(byte: int) -> None:
+    source = np.ones((9, 300), np.uint8)
+    source[6, 299] = byte
+    factors = np.ones((1, 3), np.float32)
+    out = np.empty(source.shape, np.int8), np.empty(9, np.float32)
+    assert kernels.quantise_fp8(source, factors, (128, 128), 0, *out) == 6
+    wide = np.empty(source.shape, np.uint16)
+    assert kernels.widen_fp8(source, factors, (128, 128), 0, wide) == 6
+
+
+def test_numbers_too_large_for_float32_are_found() -> None:
+    source = np.full((2, 4), 0x7E, np.uint8)
+    factors = np.array([[3e38]], np.float32)
+    out = np.empty(source.shape, np.int8), np.empty(2, np.float32)
+    assert kernels.quantise_fp8(source, factors, (128, 128), 0, *out) == 0
+    words = np.array([[0x3F80, 0x7F80]], np.uint16)
+    assert kernels.quantise_bf16(words, np.empty((1, 2), np.int8), np.empty(1, np.float32)) == 0
+
+
+@pytest.mark.parametrize("block", [(128, 128), None])
+def test_what_is_warm_is_not_compiled_again(block: object) -> None:
+    kernels.warm(block)
+    used = [kernels.quantise_bf16] if block is None else [kernels.quantise_fp8, kernels.widen_fp8]
+    before = [list(one.signatures) for one in used]
+    words, target = np.zeros((3, 200), np.uint16), np.empty((3, 200), np.int8)
+    scales, factors = np.empty(3, np.float32), np.ones((1, 2), np.float32)
+    if block is None:
+        kernels.quantise_bf16(words, target, scales)
+    else:
+        kernels.quantise_fp8(words.astype(np.uint8), factors, block, 0, target, scales)
+        kernels.widen_fp8(words.astype(np.uint8), factors, block, 0, words)
+    assert [list(one.signatures) for one in used] == before
+    assert not kernels.warm(block)
+
+
+def test_a_processor_without_half_precision_gets_the_same_numbers() -> None:
+    """The generic x86 has no F16C; only this way is the code for it run here."""
+    chosen = (
+        "import sys, pytest; from omnikit.weights.convert import kernels; assert not kernels._HALF;"
+    )
+    argv = ["-q", "-p", "no:cacheprovider", __file__, "-k", "formula or every_byte or nan"]
+    call = f"{chosen} sys.exit(pytest.main({argv!r}))"
+    scripts = str(Path(kernels.__file__).parents[3])
+    env = {**os.environ, "PYTHONPATH": scripts, "NUMBA_CPU_NAME": "generic"}
+    words = [sys.executable, "-c", call]
+    done = subprocess.run(words, env=env, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0 and "5 passed" in done.stdout, done.stdout + done.stderr
+
+
+_NOWHERE = """
+import numba.core.caching as caching
+for locator in caching.CacheImpl._locator_classes:
+    locator.from_function = classmethod(lambda *_: None)
+from omnikit.weights.convert import kernels
+print(kernels.warm((128, 128)), kernels.quantise_fp8.stats.cache_path)
+"""
+
+
+def test_without_a_place_to_keep_them_they_are_compiled_anew() -> None:
+    scripts = str(Path(kernels.__file__).parents[3])
+    env = {**os.environ, "PYTHONPATH": scripts}
+    words = [sys.executable, "-c", _NOWHERE]
+    done = subprocess.run(words, env=env, capture_output=True, text=True, timeout=300)
+    assert (done.stdout, done.returncode) == ("False None\n", 0), done.stderr

@@ -1,0 +1,172 @@
+"""2P1D and 1P1D of the twin of omni-infer's image on four SSH hosts with Docker engines.
+
+The whole path: images, rank tables, servers, proxy, requests. The twin's servers die where the real
+ones die (tests/twin), so what runs here has devices, ranks, ports, tables and environment right.
+The tests share the hosts and build on each other, in order.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+from pathlib import Path
+from typing import Any, Iterator
+
+import pytest
+import twin_image
+from docker_host import DockerHost, wait_for
+from twin_fleet import TwinSite, site, twin_fleet
+from wrong_deployments import BY_DEPLOY
+
+from hostkit.base.health import request
+
+HOSTS = ["p0", "p1", "d0", "d1"]
+TWO = "{prefill: [{hosts: [p0]}, {hosts: [p1]}], decode: [{hosts: [d0, d1]}], proxy: p0}"
+ONE = "{prefill: [{hosts: [p1]}], decode: [{hosts: [d0, d1]}], proxy: p0}"
+DECODE = {"d0": [f"d0.{n}" for n in range(16)], "d1": [f"d1.{n}" for n in range(16)]}
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def archive(docker_host: DockerHost, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The twin's image, as somebody brings it who has no registry."""
+    made = twin_image.save_twin_image(docker_host, tmp_path_factory.mktemp("twin") / "twin.tar")
+    yield made
+    made.unlink()
+
+
+@pytest.fixture(scope="module")
+def sites(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, TwinSite]]:
+    folder = tmp_path_factory.mktemp("twins")
+    with twin_fleet(folder / "fleet", HOSTS) as (fleet, engines):
+        yield {
+            name: site(folder, name, topology, fleet, engines)
+            for name, topology in (("twin2p1d", TWO), ("twin1p1d", ONE))
+        }
+
+
+@pytest.fixture
+def two(sites: dict[str, TwinSite]) -> TwinSite:
+    return sites["twin2p1d"]
+
+
+def ask(site: TwinSite, path: str, body: dict[str, Any]) -> str:
+    """The proxy's answer to a POST, as text."""
+    address = site.fleet.hosts["p0"].address
+    answer = request(f"http://{address}:7000{path}", body=body, timeout_s=20)
+    assert answer.status == 200, answer.text
+    return str(answer.text)
+
+
+def pulled(site: TwinSite) -> int:
+    """How often decode servers took KV over from a prefill server."""
+    total = 0.0
+    for number, host in enumerate(("d0", "d1")):
+        for port in range(9100 + number, 9116 + number):
+            address = site.fleet.hosts[host].address
+            text = str(request(f"http://{address}:{port}/metrics", timeout_s=5).text)
+            total += sum(
+                float(r.split()[1]) for r in text.splitlines() if r.startswith("omni_twin")
+            )
+    return int(total)
+
+
+def os_kill(site: TwinSite, host: str, pid: int) -> None:
+    """End a server of a host (its pid is the host's) as the kernel would."""
+    site.fleet.run(host, f"kill -{int(signal.SIGKILL)} {pid}")
+
+
+def test_the_image_is_shipped(two: TwinSite, archive: Path) -> None:
+    words = ["--from-archive", str(archive), "--json"]
+    hosts = json.loads(two.run("pull_image.sh", *words).stdout)["hosts"]
+    assert {host: result["action"] for host, result in hosts.items()} == dict.fromkeys(
+        HOSTS, "loaded"
+    )
+
+
+@pytest.mark.parametrize("name", BY_DEPLOY)
+def test_a_wrong_deployment_is_refused_before_a_server_starts(name: str, two: TwinSite) -> None:
+    settings, says = BY_DEPLOY[name]
+    words = [word for one in settings for word in ("--set", one)]
+    done = two.run("deploy_environment.py", *words, code=None)
+    assert done.returncode in (1, 2) and says in done.stderr, done.stderr
+    assert not any(f" {node}: started on" in done.stderr for node in HOSTS)
+
+
+def test_two_prefill_instances_and_32_decode_servers_become_ready(two: TwinSite) -> None:
+    done = two.run("deploy_environment.py", "--json")
+    result = json.loads(done.stdout.splitlines()[-1])
+    assert result["ready"] and set(result["changed"]) == {"p0", "p1", "d0", "d1", "c0"}
+    assert set(two.pids()) == {"p0", "p1", "c0", *DECODE["d0"], *DECODE["d1"]}
+    assert "left out, done in njs" in two.fleet.run("p0", "cat /data/omnikit/logs/c0/*").stdout
+
+
+def test_requests_go_through_prefill_and_decode(two: TwinSite) -> None:
+    before = pulled(two)
+    body = {"model": "deepseek", "prompt": "a prompt of some length", "max_tokens": 5}
+    first = json.loads(ask(two, "/v1/completions", body))
+    assert first["usage"]["completion_tokens"] == 5 and first["choices"][0]["text"].strip()
+    for _ in range(7):  # whichever servers are asked
+        assert json.loads(ask(two, "/v1/completions", body))["choices"] == first["choices"]
+    streamed = ask(two, "/v1/completions", {**body, "stream": True})
+    parts = [json.loads(row[6:]) for row in streamed.split("\n\n") if row.startswith("data: {")]
+    assert "".join(part["choices"][0]["text"] for part in parts) == first["choices"][0]["text"]
+    assert streamed.rstrip().endswith("data: [DONE]")
+    chat = {"model": "deepseek", "messages": [{"role": "user", "content": "hello"}]}
+    answer = json.loads(ask(two, "/v1/chat/completions", {**chat, "max_tokens": 3}))
+    assert answer["choices"][0]["message"]["content"].strip()
+    assert pulled(two) - before == 10
+
+
+def test_a_second_deployment_changes_nothing(two: TwinSite) -> None:
+    before = two.containers(), two.pids()
+    assert "is ready: nothing to change" in two.run("deploy_environment.py").stderr
+    assert (two.containers(), two.pids()) == before
+
+
+def test_a_killed_prefill_server_is_named_and_mended_alone(two: TwinSite) -> None:
+    before = two.pids()
+    os_kill(two, "p1", before["p1"])
+    assert "p1 failed" in two.run("show_status.py", code=1).stdout
+    said = two.run("diagnose_deployment.py", code=1)
+    assert "p1" in said.stdout and "killed" in said.stdout
+    assert "to do: start p1\n" in two.run("deploy_environment.py").stderr
+    after = two.pids()
+    assert {name for name in after if after[name] != before[name]} == {"p1"}
+
+
+def test_a_killed_decode_server_ends_the_instance_which_is_mended(two: TwinSite) -> None:
+    before = two.pids()
+    os_kill(two, "d1", before["d1.3"])
+    wait_for(
+        lambda: "d0.0 failed" in two.run("show_status.py", code=1).stdout,
+        "the other ranks notice",
+        30,
+    )
+    said = two.run("diagnose_deployment.py", code=1).stdout
+    assert "d1.3" in said and "killed" in said
+    two.run("deploy_environment.py")
+    after = two.pids()
+    assert {n for n in after if after[n] == before[n]} == {"p0", "p1", "c0"}
+
+
+def test_stop_leaves_no_server_and_clean_up_no_container(two: TwinSite) -> None:
+    two.run("stop_environment.py")
+    for host in HOSTS:
+        assert "vllm" not in two.fleet.run(host, "ps -eo args").stdout
+    two.run("clean_hosts.py", "--yes")
+    assert two.containers() == {}
+
+
+def test_one_prefill_instance_serves(sites: dict[str, TwinSite]) -> None:
+    one = sites["twin1p1d"]
+    done = one.run("deploy_environment.py", "--json")
+    assert json.loads(done.stdout.splitlines()[-1])["ready"]
+    assert set(one.pids()) == {"p0", "c0", *DECODE["d0"], *DECODE["d1"]}
+    body = {"model": "deepseek", "prompt": "another prompt", "max_tokens": 5}
+    assert json.loads(ask(one, "/v1/completions", body))["choices"][0]["text"].strip()
+    assert pulled(one) > 0
+    one.run("stop_environment.py")
+    one.run("clean_hosts.py", "--yes")
+    assert one.containers() == {}

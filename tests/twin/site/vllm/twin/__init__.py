@@ -1,0 +1,1 @@
+"""What the twin does, a subject a module."""
