@@ -382,7 +382,10 @@ def _ensure_base(config: Config, engine: Engine, recipe: Recipe, platform: str) 
 def _check_space(config: Config, engine: Engine, recipe: Recipe, target: images_wheels.For) -> None:
     """Room where images live, and here for wheels that are still to be fetched."""
     settings = config.settings
-    image_look.check_images_space(engine, settings.image.free_mib, recipe.tag)
+    wanted = settings.image.free_mib
+    if recipe.room_mib is not None:
+        wanted = min(wanted, recipe.room_mib)
+    image_look.check_images_space(engine, wanted, recipe.tag)
     pins = images_wheels.needed(recipe.pins)
     if len(images_wheels.found(WORK / _wheels_name(recipe), pins, target)) < len(pins):
         needed = settings.engine.install_disk_mib

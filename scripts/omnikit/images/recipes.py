@@ -44,6 +44,8 @@ _TOOLKIT_FILES = (
     "README.zh-CN.md",
     "LICENSE",
 )
+# The image has at most 800; while it is built its wheels and layers lie there too.
+_CONTROL_MIB = 3000
 _KINDS = {".py", ".sh", ".yaml", ".yml", ".cfg", ".txt", ".j2", ".css", ".js", ".md", ".json"}
 
 
@@ -53,7 +55,8 @@ class Recipe:
     wheels: those that are here. args: of the Dockerfile. labels: besides those of all images.
     base: what the Dockerfile starts from; None: only it knows. for_hosts: it runs on the hosts of
     the environment, which may have another processor than this machine. tools: those of the files
-    that only do the work: a change of them is no reason to build again.
+    that only do the work: a change of them is no reason to build again. room_mib: free space that
+    is enough where images live, though image.free_mib, made for the servers' image, says more.
     """
 
     name: str
@@ -66,6 +69,7 @@ class Recipe:
     args: Mapping[str, str] = field(default_factory=dict)
     labels: Mapping[str, str] = field(default_factory=dict)
     for_hosts: bool = True
+    room_mib: Optional[int] = None
 
 
 @dataclass(frozen=True)
@@ -172,6 +176,7 @@ def _control(config: Config, folder: Path, base: Optional[str], asked: Asked) ->
         pins=pins,
         labels={"org.opencontainers.image.version": shown},
         for_hosts=False,
+        room_mib=_CONTROL_MIB,
     )
 
 

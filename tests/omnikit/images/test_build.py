@@ -117,6 +117,20 @@ def test_wheels_that_are_missing_need_space(
     images_build._check_space(made, engine, recipe, target)
 
 
+@pytest.mark.parametrize(("setting", "wanted"), [(60000, 3000), (50, 50)])
+def test_an_image_that_says_what_room_it_takes_does_not_need_that_of_the_servers_image(
+    monkeypatch: pytest.MonkeyPatch, setting: int, wanted: int
+) -> None:
+    asked: list[float] = []
+    monkeypatch.setattr(
+        images_build.image_look, "check_images_space", lambda _engine, mib, _tag: asked.append(mib)
+    )
+    recipe = Recipe("control", TAG, {}, None, room_mib=3000)
+    engine, target = engines.Engine("docker", "true"), For("3.11", "x86_64")
+    images_build._check_space(settings(f"image.free_mib={setting}"), engine, recipe, target)
+    assert asked == [wanted]
+
+
 @pytest.mark.slow
 class TestWithAnEngine:
     @pytest.fixture(autouse=True)
