@@ -403,7 +403,13 @@ class Config:
     def on_ray(self, role: str, index: int) -> bool:
         """Whether an instance spans several hosts in a way that needs Ray."""
         entry = getattr(self.settings.topology, role)[index]
-        return role == "prefill" and len(entry.hosts) > 1
+        whole = self.servers_are(role, index) == "instance"
+        return role == "prefill" and whole and len(entry.hosts) > 1
+
+    def servers_are(self, role: str, index: int) -> str:
+        """What the API servers of an instance are: instance, ranks or replicas."""
+        entry = getattr(self.settings.topology, role)[index]
+        return str(entry.servers or getattr(self.settings.roles, role).servers)
 
     def changed(self) -> Iterator[tuple[tuple[str, ...], Node]]:
         """Values that differ from configs/defaults.yaml, with their paths."""

@@ -333,12 +333,20 @@ class Profile(Strict):
     model: Name
 
 
-class RolePart(Strict):
+# What the API servers of an instance are; configs/defaults.yaml explains them.
+Servers = Literal["instance", "ranks", "replicas"]
+
+
+class Disaggregated(Strict):
     server: Optional[ServerPart] = None
 
 
+class RolePart(Disaggregated):
+    servers: Servers
+
+
 class Roles(Strict):
-    disaggregated: RolePart
+    disaggregated: Disaggregated
     prefill: RolePart
     decode: RolePart
     colocated: RolePart
@@ -378,6 +386,7 @@ class Instance(Strict):
     devices: Optional[Devices] = _said("accelerators on each of its hosts")
     api_port: Optional[Port] = _said("first API port on each of its hosts")
     master_port: Optional[Port] = _said("data-parallel master on its first host")
+    servers: Optional[Servers] = _said("what its API servers are; null: what its role says")
     parts: Dict[Name, Part] = Field(
         default={}, description="by host: what an instance has there that other instances have not"
     )
@@ -428,6 +437,7 @@ class SecretFlag(Strict):
 class Engine(Strict):
     device_kind: Literal["npu", "none"]
     decode_devices: Literal["told", "from_zero"]
+    decode_instances: Literal["one", "several"]
     secret_flags: List[SecretFlag]
     venv: Optional[PathText]
     requirements: Optional[PathText]

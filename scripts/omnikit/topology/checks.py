@@ -17,13 +17,16 @@ VISIBLE_DEVICES = "ASCEND_RT_VISIBLE_DEVICES"
 def check_shape(config: Config) -> None:
     """Which instances there are."""
     topology = config.settings.topology
-    if len(topology.decode) > 1:
+    if len(topology.decode) > 1 and config.settings.engine.decode_instances == "one":
         raise config.error(
-            f"found {len(topology.decode)} decode instances, only one is supported: all decode"
-            " hosts form one data-parallel group that every prefill instance hands over to.",
+            f"found {len(topology.decode)} decode instances, {config.settings.profile.omni_version}"
+            " has one: all decode hosts form one data-parallel group that every prefill instance"
+            " hands over to.",
             "topology",
             "decode",
-            todo="list all decode hosts under one entry: decode: [{hosts: [d0, d1]}]",
+            todo="list all decode hosts under one entry: decode: [{hosts: [d0, d1]}]; or choose a"
+            " release that has several (engine.decode_instances:"
+            f" {config.origin('engine', 'decode_instances')})",
         )
     if bool(topology.prefill) != bool(topology.decode):
         here, there = ("prefill", "decode") if topology.prefill else ("decode", "prefill")
@@ -212,9 +215,10 @@ def _check_tensor_parallel(config: Config, group: Group) -> None:
         if not m.devices:
             raise config.error(f"{m.name} has no devices.", *path, todo='for example: "0-15"')
         tp = m.tensor_parallel
-        found = len(m.devices) if m.role == "decode" else whole
-        if found % tp if m.role == "decode" else found != tp:
-            need = "a multiple of" if m.role == "decode" else "just"
+        one = m.servers == "instance"
+        found = whole if one else len(m.devices)
+        if found != tp if one else found % tp:
+            need = "just" if one else "a multiple of"
             raise config.error(
                 f"{m.name} has {found} devices, expected {need} its tensor parallel size {tp}.",
                 *path,

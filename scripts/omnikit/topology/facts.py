@@ -27,12 +27,12 @@ def engine_places(settings: Settings, path: Callable[..., str]) -> tuple[str, st
 def server(m: Member, k: int, ports: NodePorts) -> dict[str, Any]:
     """The k-th API server of a node, without its command."""
     tp = m.tensor_parallel
-    decode = m.role == "decode"
+    whole = m.servers == "instance"
     return {
         "name": m.name if m.server_count < 2 else f"{m.name}.{k}",
         "local_rank": k,
-        "dp_rank": m.server_offset + k if decode else 0,
-        "devices": m.devices[k * tp : (k + 1) * tp] if decode else m.devices,
+        "dp_rank": m.server_offset + k if m.servers == "ranks" else 0,
+        "devices": m.devices if whole else m.devices[k * tp : (k + 1) * tp],
         "api_port": ports.api + k,
         "kv_port": ports.kv + k,
     }

@@ -18,7 +18,8 @@ class Member:
     """One host's part of an instance.
 
     offset and server_offset: devices and API servers of the instance on the hosts before. key:
-    equal for members whose server settings are equal.
+    equal for members whose server settings are equal. servers: what the instance's API servers are,
+    see roles in configs/defaults.yaml.
     """
 
     name: str
@@ -34,6 +35,7 @@ class Member:
     tensor_parallel: int
     server_count: int
     server_offset: int
+    servers: str
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,7 @@ class Group:
     @property
     def dp_size(self) -> int:
         """Data-parallel size of the whole instance."""
-        return self.server_count if self.role == "decode" else 1
+        return self.server_count if self.members[0].servers == "ranks" else 1
 
 
 def groups(config: Config) -> list[Group]:
@@ -101,6 +103,8 @@ def _members(
     entry: Instance = getattr(settings.topology, role)[index]
     per_host = [host_devices(config, entry, host) for host in entry.hosts]
     npu = settings.engine.device_kind == "npu"
+    servers_are = config.servers_are(role, index)
+    whole = servers_are == "instance"
     names = _names(config, role, entry, first)
     # All parts of an instance record, or none: they compute each step together.
     profiled = not set(settings.profiling.instances).isdisjoint(names)
@@ -116,9 +120,9 @@ def _members(
         server, tree = known[key]
         tp = server.tensor_parallel
         if tp is None:
-            tp = max(1, sum(map(len, per_host))) if npu and role != "decode" else 1
+            tp = max(1, sum(map(len, per_host))) if npu and whole else 1
         count = len(devices) // tp if npu else 1
-        if role != "decode":
+        if whole:
             count = 1 if rank == 0 else 0
         made.append(
             Member(
@@ -135,6 +139,7 @@ def _members(
                 tensor_parallel=tp,
                 server_count=count,
                 server_offset=servers,
+                servers=servers_are,
             )
         )
         offset += len(devices)

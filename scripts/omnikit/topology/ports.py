@@ -83,6 +83,9 @@ class PortLedger:
 
 
 Setting = tuple[Union[str, int], ...]
+# vLLM 0.9.0: rank 0's engine listens on the first for the engines of the other ranks, its worker on
+# the next one for their workers (ParallelConfig.get_next_dp_init_port).
+_MASTER = 2
 
 
 @dataclass(frozen=True)
@@ -119,6 +122,7 @@ class Ports:
         self._ledger = PortLedger(self._ports.ephemeral_low)
         self._told: dict[tuple[str, int, str], set[str]] = {}
         self._listeners: dict[tuple[str, int, int], list[Listener]] = {}
+        self._next_own: dict[tuple[str, str, str], int] = {}
         self._masters = {(g.role, g.index): self._master(g) for g in groups}
         self._apis = {_key(m): self._api(m, g) for g in groups for m in g.members}
         proxy = config.settings.topology.proxy
@@ -139,16 +143,29 @@ class Ports:
 
     def _master(self, group: Group) -> tuple[int, Setting]:
         """The master port of an instance and the setting that says it."""
-        base = self._ports.master_base + self._offset(group.role) + group.index
-        given = group.entry.master_port
-        path: Setting = ("topology", group.role, group.index, "master_port")
-        port, path = (base, ("ports", "master_base")) if given is None else (given, path)
+        first = group.members[0]
+        # As omni-infer numbers them: prefill instances are counted, each decode instance begins anew.
+        number = 0 if group.role == "decode" else group.index
+        port = self._ports.master_base + self._offset(group.role) + number
+        path: Setting = ("ports", "master_base")
+        if group.entry.master_port is not None:
+            port = group.entry.master_port
+            path = ("topology", group.role, group.index, "master_port")
         if self._has_master(group):
-            # vLLM 0.9.0: rank 0's engine listens on it for the engines of the other ranks, its
-            # worker on the next one for their workers (ParallelConfig.get_next_dp_init_port).
-            first = group.members[0]
-            self._listen(first, "master", port, 2, f"the master of {first.name}", path)
+            if group.entry.master_port is None:
+                port = self._after(first, "master", port, _MASTER)
+            self._listen(first, "master", port, _MASTER, f"the master of {first.name}", path)
         return port, path
+
+    def _after(self, m: Member, kind: str, first: int, count: int) -> int:
+        """The first port from there on that no instance of the role has on this machine by itself.
+
+        What somebody chose does not move them: that may clash, and is said.
+        """
+        key = self._address(m), m.role, kind
+        first = max(first, self._next_own.get(key, 0))
+        self._next_own[key] = first + count
+        return first
 
     def _has_master(self, group: Group) -> bool:
         """With data-parallel size 1, vLLM listens on neither master nor rpc port."""
@@ -201,6 +218,8 @@ class Ports:
         ):
             if given is not None:
                 port, path = given, place
+        if path == ("ports", "api_base"):
+            port = self._after(m, "api", port, m.server_count)
         self._listeners.setdefault(_key(m), [])
         if m.server_count:
             self._listen(m, "api", port, m.server_count, f"the API of {m.name}", path)

@@ -193,7 +193,10 @@ class _Planner:
 
     def _shared_facts(self) -> dict[str, Any]:
         prefill_count = len(self.settings.topology.prefill)
-        decode = [m for group in self.groups if group.role == "decode" for m in group.members]
+        decode = [group.members for group in self.groups if group.role == "decode"]
+        # As omni-infer lists them for prefill: each further master before the ones so far.
+        masters = [members[0] for members in reversed(decode)]
+        others = [m for members in decode for m in members[1:]]
         home, python = engine_places(self.settings, self._path)
         code = self.settings.paths.code_dir
         places = {} if code is None else {"code_dir": self._path(code, "paths", "code_dir")}
@@ -206,7 +209,8 @@ class _Planner:
             "engine_python": python,
             "kv_parallel_size": prefill_count + 1,
             "prefill_count": prefill_count,
-            "decode_ips": ",".join(map(self._address, decode)),
+            "decode_count": len(decode),
+            "decode_ips": ",".join(map(self._address, [*masters, *others])),
         }
 
     def _container(self, role: str, node: str) -> str:
@@ -239,7 +243,7 @@ class _Planner:
             "node_rank": m.node_rank,
             "tp_size": m.tensor_parallel,
             "devices": ",".join(map(str, m.devices)),
-            "server_offset": m.offset if m.role == "decode" else 0,
+            "server_offset": 0 if m.servers == "instance" else m.offset,
             "zmq_port": ports.zmq,
             "hccl_base": ports.hccl,
             "log_dir": self._log_dir(m.name),

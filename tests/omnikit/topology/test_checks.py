@@ -20,7 +20,7 @@ REFUSED = [
         DECODE,
         "decode: [{hosts: [d0]}, {hosts: [d1]}]",
         "case.yaml:10",
-        "only one is supported",
+        "v0.4.1 has one",
         "one entry",
     ),
     (
