@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Turn an omni_infer_deployment.yml or an Ansible inventory into an environment file of ours.
+"""Turn another tool's file into an environment file of ours: an omni_infer_deployment.yml, an Ansible
+inventory, or a recipe of vllm-ascend with its hosts beside it (--hosts).
 
 Runs on the control host. Writes one file, whose comments say where each value came from; a
 password is never copied: the file refers to a place for it, and what to do is said. The second
@@ -12,7 +13,7 @@ import argparse
 import json
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Optional
 
 from omnikit.front.options import add
 from omnikit.front.script import Script
@@ -21,13 +22,15 @@ from omnikit.front.script import Script
 def body(options: argparse.Namespace) -> int:
     """Read, check by planning, write, report."""
     from omnikit.config import config, layers
-    from omnikit.foreign import format, write
+    from omnikit.foreign import format, recipe, write
     from omnikit.topology.topology import make_plan
     from omnikit.yaml.strict_yaml import read_text
 
     source = Path(options.file).expanduser()
     shown = layers.shown_path(source)
     text = read_text(source, shown)
+    if format.recognise(text) == recipe.KIND:
+        return _recipe(options, source, shown, text)
     kind = format.expect(text, shown)
     layout = format.read_layout(text, shown, layers.ENVIRONMENT)
     files = [source, *(Path(file).expanduser() for file in options.vars)]
@@ -62,6 +65,55 @@ def body(options: argparse.Namespace) -> int:
         print(made if options.dry_run else "", end="")
         _say(report)
     return 0
+
+
+def _recipe(options: argparse.Namespace, source: Path, shown: str, text: str) -> int:
+    """Read, write, plan what was written, report."""
+    from omnikit.config import config, layers
+    from omnikit.foreign import format, recipe, trees, write
+    from omnikit.topology.topology import make_plan
+
+    tree = trees.read_yaml(text, shown, layers.ENVIRONMENT)
+    hosts = _machines(options.hosts, tree)
+    reader = recipe.Reader(tree, shown, layers.ENVIRONMENT, hosts)
+    settings = reader.read()
+    made = write.environment(settings, shown, recipe.KIND)
+    out = Path(options.out).expanduser() if options.out else _default(source)
+    plan = make_plan(config.load(out.name, environ={}, tree=settings))
+    state = "not written" if options.dry_run else _write(out, made, options.force)
+    report: dict[str, Any] = {
+        "source": shown,
+        "kind": recipe.KIND,
+        "file": layers.shown_path(out),
+        "state": state,
+        "prefill_instances": reader.layout["prefill"],
+        "decode_hosts": len({node.host for node in plan.nodes if node.role == "decode"}),
+        "proxy": plan.proxy.host if plan.proxy else None,
+        "passwords_left_out": [],
+        "without_effect": [*reader.notes, *plan.notes],
+    }
+    if options.json:
+        print(json.dumps(report, indent=1, ensure_ascii=False))
+    else:
+        print(made if options.dry_run else "", end="")
+        _say(report)
+    return 0
+
+
+def _machines(given: Optional[str], tree: Any) -> list[tuple[str, Any]]:
+    """The machines of a recipe: of a file, as addresses, or as the recipe itself has them."""
+    from omnikit.config import layers
+    from omnikit.foreign import format, recipe
+
+    if given is None:
+        own = tree.child("cluster_hosts")
+        listed = own.plain() if own is not None else None
+        words = ",".join(map(str, listed)) if isinstance(listed, list) else ""
+        return recipe.addresses(words, str((own or tree).origin), layers.ENVIRONMENT)
+    file = Path(given).expanduser()
+    if file.suffix in (".yaml", ".yml", ".json") or file.exists():
+        return format.machines(layers.read_file(file, layers.ENVIRONMENT))
+    return recipe.addresses(given, "--hosts", layers.ENVIRONMENT)
 
 
 def _default(source: Path) -> Path:
@@ -118,7 +170,14 @@ def _say(report: dict[str, Any]) -> None:
 
 def arguments(made: argparse.ArgumentParser) -> None:
     """Add what the command line takes."""
-    made.add_argument("file", metavar="FILE", help="omni_infer_deployment.yml or an inventory")
+    made.add_argument(
+        "file", metavar="FILE", help="omni_infer_deployment.yml, an inventory, or a recipe"
+    )
+    made.add_argument(
+        "--hosts",
+        metavar="HOSTS",
+        help="of a recipe: addresses in its order (10.0.0.1,10.0.0.2), or a file with hosts: of ours",
+    )
     made.add_argument(
         "--vars",
         action="append",

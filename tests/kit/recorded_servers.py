@@ -52,7 +52,7 @@ def recorded(name: str) -> dict[tuple[str, int], Started]:
         for server in role["servers"]:
             argv = tuple(server["argv"].get(word, word) for word in role["argv"])
             env = {**role["env"], **server["env"]}
-            found[server["host"], server["port"]] = Started(argv, env, role["cwd"])
+            found[server["host"], server["port"]] = Started(argv, env, role.get("cwd", "/"))
     return found
 
 
@@ -121,7 +121,12 @@ def started(folder: Path, written: dict[str, Any], *assignments: str) -> Harness
         "container.profile_library=null",
         *assignments,
     ]
-    plan = make_plan(config.load(None, [str(file)], given, environ={}))
+    return harness(folder, make_plan(config.load(None, [str(file)], given, environ={})))
+
+
+def harness(folder: Path, plan: Plan) -> Harness:
+    """Make ready to run a plan's start scripts below folder."""
+    root = folder / "root"
     tools = folder / "tools"
     tools.mkdir()
     for name, text in (("vllm", _WRITER), ("ray", _WRITER), ("python3", _WRITER), ("ip", _IP)):
@@ -198,8 +203,9 @@ def flags(argv: Sequence[str]) -> dict[str, str]:
     """The words before the first flag as "command", then each flag with its value."""
     made: dict[str, list[str]] = {"command": []}
     for word in argv:
-        if word.startswith("--"):
-            assert word not in made, f"{word} stands twice"
+        if word.startswith("--"):  # as vLLM's parser: of one that stands twice the later counts
+            word = word.replace("_", "-")
+            made.pop(word, None)
             made[word] = []
         else:
             made[list(made)[-1]].append(word)

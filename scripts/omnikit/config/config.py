@@ -424,9 +424,11 @@ def load(
     files: Sequence[str] = (),
     assignments: Sequence[str] = (),
     environ: Optional[Mapping[str, str]] = None,
+    tree: Optional[Node] = None,
 ) -> Config:
     """Read all layers, merge and check them.
 
+    tree: the settings of the environment, in place of its file.
     environment: a name in configs/environments, or a path; None: $OMNIKIT_ENVIRONMENT, or the
     first of the files that another tool's users brought (see omnikit.foreign.format), or local.
     Raises InputError that names file:line, variable or option for every mistake found.
@@ -439,9 +441,11 @@ def load(
         sites.remove(brought)
         chosen, where = str(brought), "--config"
     chosen = chosen or "local"
-    path = brought or layers.environment_file(chosen, where)
     defaults = layers.defaults()
-    trees = [layers.read_file(path, layers.ENVIRONMENT)]
+    if tree is None:
+        path = brought or layers.environment_file(chosen, where)
+        tree = layers.read_file(path, layers.ENVIRONMENT)
+    trees = [tree]
     name = _name(trees[0].name or chosen, where)
     sites = [*layers.local_files(), *sites]
     trees += [layers.read_file(path, layers.SITE) for path in sites]

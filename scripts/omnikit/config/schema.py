@@ -386,6 +386,7 @@ class Instance(Strict):
     devices: Optional[Devices] = _said("accelerators on each of its hosts")
     api_port: Optional[Port] = _said("first API port on each of its hosts")
     master_port: Optional[Port] = _said("data-parallel master on its first host")
+    kv_port: Optional[Port] = _said("first port of its KV block, on each of its hosts")
     servers: Optional[Servers] = _said("what its API servers are; null: what its role says")
     parts: Dict[Name, Part] = Field(
         default={}, description="by host: what an instance has there that other instances have not"
@@ -406,16 +407,30 @@ class Offsets(Strict):
     colocated: Offset
 
 
+class RandomPorts(Strict):
+    first: Annotated[Port, Field(description="the first that may be taken")]
+    last: Optional[Port] = _said("the last one; null: per_device of them for each device")
+    per_device: Optional[Count] = _said("from device n: per_device, from first + n * per_device on")
+
+    @model_validator(mode="after")
+    def _one_of_two(self) -> RandomPorts:
+        if (self.last is None) == (self.per_device is None):
+            raise ValueError("either last or per_device")
+        return self
+
+
 class Ports(Strict):
     master_base: Port
     api_base: Port
     proxy: Port
     offset: Offsets
     kv_side_channel: Port
+    kv_block: Port
     zmq: Port
     ray: Port
     hccl_base: Port
     hccl_span: Annotated[int, Field(ge=1, le=1024)]
+    random: Dict[Name, RandomPorts]
     ephemeral_low: Annotated[int, Field(ge=1024, le=65536)]
 
 
@@ -438,6 +453,7 @@ class Engine(Strict):
     device_kind: Literal["npu", "none"]
     decode_devices: Literal["told", "from_zero"]
     decode_instances: Literal["one", "several"]
+    rank_tables: bool
     secret_flags: List[SecretFlag]
     venv: Optional[PathText]
     requirements: Optional[PathText]
@@ -446,6 +462,19 @@ class Engine(Strict):
     install_disk_mib: Annotated[int, Field(ge=0)]
     memory_per_server_mib: Annotated[int, Field(ge=0)]
     max_transferable_prompt: Optional[Count]
+
+
+class Connector(Strict):
+    handover: Annotated[
+        Literal["pull", "push", "none"], Field(description="who moves the KV of a prompt")
+    ]
+    sizes: bool = Field(
+        default=False, description="both sides are told the sizes of both roles, which must be so"
+    )
+    tensor_parallel: Literal["any", "equal", "multiple"] = Field(
+        default="any", description="what prefill's must be to decode's"
+    )
+    equal: List[FlagName] = Field(default=[], description="flags that must agree on both sides")
 
 
 class ModelSettings(Strict):
@@ -472,13 +501,14 @@ class Tls(Strict):
 
 class Proxy(Strict):
     kind: ProxyKind
+    runtime: Optional[Literal["process", "docker"]]
     listen_host: Address
     api_keys: Optional[Secret]
     internal_key: Optional[Secret]
     tls: Tls
     metrics_from: Optional[List[Network]]
     paths: Dict[UrlPath, bool]
-    kv_params: Literal["nixl", "none"]
+    kv_params: Literal["nixl", "mooncake", "none"]
     prefill_balance: Balance
     decode_balance: Balance
     pd_score_limit: Literal["decode_req_limit", "max_num_seqs"]
@@ -600,6 +630,7 @@ class Settings(Strict):
     checks: Checks
     keys: Keys
     engine: Engine
+    connectors: Dict[Name, Connector]
     model: ModelSettings
     server: Server
     roles: Roles

@@ -215,7 +215,7 @@ def _as_text(deployment: Deployment, changes: Mapping[str, Any]) -> str:
     ]
     if deployment.config.settings.runtime == "docker":
         names = [node.container for node in plan.nodes]
-        names += [plan.proxy.container] if plan.proxy else []
+        names += [plan.proxy.container] if plan.proxy and plan.proxy.container else []
         text.append(
             f"in containers of {deployment.config.settings.container.image}: {', '.join(names)}"
         )

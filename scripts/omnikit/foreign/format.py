@@ -8,6 +8,7 @@ from difflib import get_close_matches
 from typing import TYPE_CHECKING, Iterator, Optional
 
 from hostkit.base.errors import InputError
+from omnikit.foreign import recipe
 from omnikit.foreign.layout import PROXY_HOST, Layout, Member
 from omnikit.foreign.settings import SERVICES, put
 from omnikit.foreign.values import check_keys, devices, entries, not_known, port, required, text
@@ -213,6 +214,8 @@ def recognise(text: str) -> Optional[str]:
     top = _json_keys(text)
     if top is not None:
         text = "\n".join(f"{key}:" for key in top)
+    if recipe.looks_like(text):
+        return recipe.KIND
     match = _TOP.search(text)
     if match is None:
         if _INI.search(text):
@@ -246,10 +249,23 @@ def expect(text: str, source: str) -> str:
             break
     raise InputError(
         f"found {found}, expected an omni_infer_deployment.yml (deployment:, services:) or an"
-        " inventory (all: with the groups P, D and C).",
+        " inventory (all: with the groups P, D and C), or a recipe of vllm-ascend (routing:,"
+        " config:, templates:).",
         where=source,
         todo="a file of ours is used as it is: --environment FILE",
     )
+
+
+def machines(tree: Node) -> list[tuple[str, Node]]:
+    """Name and settings of each machine of a file: of our hosts:, or of another tool's inventory."""
+    found = tree.child("hosts")
+    if found is None or not isinstance(found.value, dict):
+        raise InputError(
+            "no hosts: are here.",
+            where=str(tree.origin),
+            todo="hosts: {p0: {address: 10.0.0.1, user: root}, …}, in the order of the recipe",
+        )
+    return list(found.value.items())
 
 
 def read_variables(text: str, source: str, layer: int) -> Layout:

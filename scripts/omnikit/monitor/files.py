@@ -16,7 +16,7 @@ from omnikit.config.config import Config
 from omnikit.config.schema import Settings
 from omnikit.monitor import dashboard as monitor_dashboard
 from omnikit.monitor.dashboard import FAILED, PREEMPTIONS, series_of
-from omnikit.plan.checks import flag
+from omnikit.plan.arguments import flag
 from omnikit.plan.types import Plan, reachable
 
 # What Prometheus reads of an environment: every API server, and the proxy where it can. Pure.

@@ -6,10 +6,11 @@ import json
 import re
 from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import Any, Collection, Iterator, Mapping, Sequence
+from typing import Any, Collection, Iterator, Mapping, Optional, Sequence
 
 from hostkit.base.errors import InputError
 from omnikit.config.schema import Secret, Server
+from omnikit.plan.types import NodePlan
 from omnikit.yaml.located import Node
 
 # The commands and variables of a node's servers: what they share once, and each server's own.
@@ -192,7 +193,8 @@ def flag_words(name: str, value: Any) -> tuple[str, ...]:
     if value is True:
         return (flag,)
     if isinstance(value, dict):
-        return (flag, json.dumps(value, separators=(", ", ": "), ensure_ascii=False))
+        text = json.dumps(_without_null(value), separators=(", ", ": "), ensure_ascii=False)
+        return (flag, text)
     if isinstance(value, list):
         return (flag, *(str(word) for word in value))
     text = str(value)
@@ -201,8 +203,35 @@ def flag_words(name: str, value: Any) -> tuple[str, ...]:
     return (flag, text)
 
 
+def _without_null(value: Any) -> Any:
+    """A layer removes what a lower one says by null, in the JSON of a flag too."""
+    if isinstance(value, dict):
+        return {key: _without_null(child) for key, child in value.items() if child is not None}
+    return [_without_null(child) for child in value] if isinstance(value, list) else value
+
+
 def env_text(value: Any) -> str:
     """An environment variable's value as text; booleans as 1 and 0."""
     if isinstance(value, bool):
         return "1" if value else "0"
     return str(value)
+
+
+def flag(node: NodePlan, name: str) -> Optional[str]:
+    """The value of a flag in a node's command, however it is spelled; None when it is not there."""
+    wanted = name.replace("_", "-")
+    words = [*node.command, *(node.servers[0].own_args if node.servers else ())]
+    for word, following in zip(words, [*words[1:], ""]):
+        if word.startswith("--") and word[2:].replace("_", "-") == wanted:
+            return following
+    return None
+
+
+def json_flag(node: NodePlan, name: str) -> dict[str, Any]:
+    """A flag whose value is a JSON object; {} where it is none."""
+    text = flag(node, name)
+    try:
+        data = json.loads(text) if text else {}
+    except ValueError:
+        return {}
+    return data if isinstance(data, dict) else {}

@@ -6,13 +6,13 @@ at the first full batch.
 
 from __future__ import annotations
 
-import json
 import re
-from typing import Any, Iterable, Iterator, Mapping, Optional
+from typing import Any, Iterable, Iterator, Mapping
 
 from hostkit.base.errors import InputError, ManyErrors, ToolkitError
 from omnikit.config.config import Config
-from omnikit.plan import access
+from omnikit.plan import access, connectors
+from omnikit.plan.arguments import flag, json_flag
 from omnikit.plan.types import NodePlan, Plan
 
 # Over which addresses and interfaces servers of several hosts talk. Pure.
@@ -60,11 +60,11 @@ EXTRA_CONFIG = "model_extra_config.json"
 
 def check(config: Config, plan: Plan, found: Iterable[ToolkitError] = ()) -> None:
     """Raise one InputError for all rules that the plan breaks, and what was found before."""
-    errors = [*found, *_timeouts(config, plan), *_lengths(config, plan), *_ranks(config, plan)]
+    errors = [*found, *_timeouts(config, plan), *_ranks(config, plan)]
     errors += [
         *access.check(config, plan),
         *check_networks(config, plan),
-        *_connectors(config, plan),
+        *connectors.check(config, plan),
         *_profile(config),
     ]
     checked: set[tuple[str, int]] = set()
@@ -77,16 +77,6 @@ def check(config: Config, plan: Plan, found: Iterable[ToolkitError] = ()) -> Non
         raise errors[0]
     if errors:
         raise ManyErrors(errors)
-
-
-def flag(node: NodePlan, name: str) -> Optional[str]:
-    """The value of a flag in a node's command, however it is spelled; None when it is not there."""
-    wanted = name.replace("_", "-")
-    words = [*node.command, *(node.servers[0].own_args if node.servers else ())]
-    for word, following in zip(words, [*words[1:], ""]):
-        if word.startswith("--") and word[2:].replace("_", "-") == wanted:
-            return following
-    return None
 
 
 def max_num_seqs(nodes: Iterable[NodePlan]) -> dict[str, int]:
@@ -103,15 +93,6 @@ def max_num_seqs(nodes: Iterable[NodePlan]) -> dict[str, int]:
     return found
 
 
-def _json_flag(node: NodePlan, name: str) -> dict[str, Any]:
-    text = flag(node, name)
-    try:
-        data = json.loads(text) if text else {}
-    except ValueError:
-        return {}
-    return data if isinstance(data, dict) else {}
-
-
 def speculative_tokens(node: NodePlan) -> int:
     """Tokens that a node guesses ahead in a step, for each request."""
     told = _speculative(node)
@@ -119,7 +100,7 @@ def speculative_tokens(node: NodePlan) -> int:
 
 
 def _speculative(node: NodePlan) -> Any:
-    return _json_flag(node, "speculative_config").get("num_speculative_tokens", 0)
+    return json_flag(node, "speculative_config").get("num_speculative_tokens", 0)
 
 
 def _where(config: Config, node: NodePlan, *path: str) -> tuple[str, ...]:
@@ -152,7 +133,9 @@ def _ranks(config: Config, plan: Plan) -> Iterator[ToolkitError]:
 
 
 def notes(config: Config, plan: Plan) -> Iterator[str]:
-    """What is switched off that the release has on."""
+    """What a person should know, though nothing is wrong."""
+    yield from _lengths(config, plan)
+    yield from connectors.notes(config, plan)
     off = [
         node.name
         for node in plan.nodes
@@ -181,23 +164,6 @@ def _profile(config: Config) -> Iterator[ToolkitError]:
         )
 
 
-def _connectors(config: Config, plan: Plan) -> Iterator[ToolkitError]:
-    """KV goes from prefill to decode only over one and the same connector."""
-    used: dict[str, NodePlan] = {}
-    for node in plan.nodes:
-        if node.servers and node.role in ("prefill", "decode"):
-            told = str(_json_flag(node, "kv-transfer-config").get("kv_connector"))
-            used.setdefault(told, node)
-    if len(used) > 1:
-        (one, first), (other, node) = list(used.items())[:2]
-        path = ("args", "kv-transfer-config", "kv_connector")
-        yield config.error(
-            f"{node.name} has the connector {other}, {first.name} has {one}.",
-            *_where(config, node, *path),
-            todo="set it for both: roles.disaggregated.server." + ".".join(path),
-        )
-
-
 def _engine(config: Config, node: NodePlan) -> Iterator[ToolkitError]:
     """What omni-infer's engine asks for: V1, and one API server for each data-parallel rank."""
     if "VLLM_DP_SIZE" not in node.environment(node.servers[0]):
@@ -220,28 +186,33 @@ def _engine(config: Config, node: NodePlan) -> Iterator[ToolkitError]:
 
 
 def _timeouts(config: Config, plan: Plan) -> Iterator[ToolkitError]:
-    """One value for the whole fleet: a side that gives up earlier looks like a network fault."""
+    """One value for all who talk by HCCL: a side that gives up earlier looks like a network fault.
+
+    By rank tables prefill and decode do so with each other, else the ranks of an instance alone.
+    """
     for name in ("HCCL_CONNECT_TIMEOUT", "HCCL_EXEC_TIMEOUT"):
-        values: dict[str, str] = {}
+        together: dict[Any, dict[str, str]] = {}
         for node in plan.nodes:
             if name in node.env:
-                values.setdefault(node.env[name], node.name)
-        if len(values) > 1:
-            shown = ", ".join(f"{name} of {node} is {value}" for value, node in values.items())
-            yield config.error(
-                f"{shown}; all hosts need the same.", "roles", todo=f"set one {name} for all"
-            )
-        for value, first in values.items():
-            if name == "HCCL_CONNECT_TIMEOUT" and not (
-                value.isdigit() and 120 <= int(value) <= 7200
-            ):
+                whom = None if config.settings.engine.rank_tables else (node.role, node.instance)
+                together.setdefault(whom, {}).setdefault(node.env[name], node.name)
+        for values in together.values():
+            if len(values) > 1:
+                shown = ", ".join(f"{name} of {node} is {value}" for value, node in values.items())
                 yield config.error(
-                    f"{name} of {first} is {value}, expected 120 to 7200 seconds.", "roles"
+                    f"{shown}; all hosts need the same.", "roles", todo=f"set one {name} for all"
                 )
+            for value, first in values.items():
+                if name == "HCCL_CONNECT_TIMEOUT" and not (
+                    value.isdigit() and 120 <= int(value) <= 7200
+                ):
+                    yield config.error(
+                        f"{name} of {first} is {value}, expected 120 to 7200 seconds.", "roles"
+                    )
 
 
-def _lengths(config: Config, plan: Plan) -> Iterator[ToolkitError]:
-    """Prefill must take every prompt that decode could serve."""
+def _lengths(config: Config, plan: Plan) -> Iterator[str]:
+    """A note where decode takes more than prefill: room for answers, but not for longer prompts."""
     longest: dict[str, tuple[int, NodePlan]] = {}
     for node in plan.nodes:
         text = flag(node, "max-model-len")
@@ -250,11 +221,10 @@ def _lengths(config: Config, plan: Plan) -> Iterator[ToolkitError]:
     if "prefill" in longest and "decode" in longest:
         prefill, decode = longest["prefill"][0], longest["decode"][0]
         if decode > prefill:
-            yield config.error(
-                f"decode takes {decode} tokens, prefill only {prefill}: longer prompts would fail"
-                " at prefill.",
-                *_where(config, longest["decode"][1], "args", "max-model-len"),
-                todo="make prefill's max-model-len at least as large as decode's",
+            path = _where(config, longest["decode"][1], "args", "max-model-len")
+            yield (
+                f"{config.origin(*path)}: {'.'.join(path)}: decode takes {decode} tokens, prefill"
+                f" {prefill}: no prompt may be longer than that"
             )
 
 

@@ -13,8 +13,9 @@ Spec = dict[str, Any]
 
 
 def container_name(settings: Settings, environment: str, role: str, node: str) -> str:
-    """A node's container, "" where servers run on the host itself."""
-    if settings.runtime != "docker":
+    """A node's container, "" where it runs on the host itself."""
+    runtime = settings.proxy.runtime if role == "proxy" else None
+    if settings.runtime != "docker" or runtime == "process":
         return ""
     prefix = getattr(settings.container.prefix, role) or f"omnikit_{environment}"
     return f"{prefix}_{node}"
@@ -76,7 +77,7 @@ def host_specs(settings: Settings, plan: Plan, host: HostPlan) -> dict[str, Spec
     if settings.runtime != "docker":
         return {}
     nodes = [(node.container, _own_folders(settings, node)) for node in plan.on_host(host.name)]
-    if plan.proxy is not None and plan.proxy.host == host.name:
+    if plan.proxy is not None and plan.proxy.host == host.name and plan.proxy.container:
         nodes.append((plan.proxy.container, [plan.proxy.log_dir]))
     found = {}
     for name, own in nodes:

@@ -81,7 +81,7 @@ def ensure(config: Config, plan: Plan, tell: Say) -> Found:
         if config.settings.runtime == "process":
             _ensure_engine(config, tell)
         _ensure_model(config, tell)
-        if plan.proxy is not None and config.settings.runtime == "process":
+        if plan.proxy is not None and not plan.proxy.container:
             _ensure_proxy(config, tell)
     return look(config, plan)
 
@@ -105,7 +105,7 @@ def missing(config: Config, plan: Plan) -> list[str]:
             steps.append(f"make the model {path}")
     if (
         plan.proxy is not None
-        and settings.runtime == "process"
+        and not plan.proxy.container
         and proxy_install.find(settings.proxy.nginx, settings.proxy.modules_dir) is None
     ):
         steps.append("install the proxy: nginx with Lua (as root), else vllm-router")

@@ -255,7 +255,7 @@ GLOBAL = "global"
 
 def needed(config: Config, plan: Plan) -> bool:
     """Whether the plan's servers read rank tables at all."""
-    return config.settings.engine.device_kind == "npu" and plan.disaggregated
+    return config.settings.engine.rank_tables and plan.disaggregated
 
 
 def gather(config: Config, plan: Plan) -> dict[str, Any]:

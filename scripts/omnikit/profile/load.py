@@ -14,7 +14,8 @@ from omnikit.access import targets
 from omnikit.config.config import Config
 from omnikit.config.schema import Settings
 from omnikit.deploy import deploy, roll, status
-from omnikit.plan.checks import flag, speculative_tokens
+from omnikit.plan.arguments import flag
+from omnikit.plan.checks import speculative_tokens
 from omnikit.plan.types import NodePlan, Plan
 from omnikit.prepare import look
 from omnikit.prepare.deployment import Deployment

@@ -29,18 +29,17 @@ IDLE = "4s"
 SCRIPTS = ("pd_json", "pd_servers", "pd_proxy")
 KEYS = "pd_keys"  # written where the keys are known, see omnikit.access.targets
 
-# What NixlConnector wants in a prefill request; other connectors need no asking.
-KV_PARAMS = {
-    "nixl": {
-        "do_remote_decode": True,
-        "do_remote_prefill": False,
-        "remote_engine_id": None,
-        "remote_block_ids": None,
-        "remote_host": None,
-        "remote_port": None,
-    },
-    "none": None,
+# What NixlConnector and vllm-ascend's Mooncake connectors that pull want in a prefill request; other
+# connectors need no asking.
+_PULL = {
+    "do_remote_decode": True,
+    "do_remote_prefill": False,
+    "remote_engine_id": None,
+    "remote_block_ids": None,
+    "remote_host": None,
+    "remote_port": None,
 }
+KV_PARAMS = {"nixl": _PULL, "mooncake": _PULL, "none": None}
 
 
 def _pool(spec: ProxySpec, role: str, servers: tuple[Address, ...]) -> dict[str, Any]:
@@ -127,6 +126,7 @@ def _holes(spec: ProxySpec, source: str) -> dict[str, Any]:
             "proxy.large_client_header_buffers", get("large_client_header_buffers")
         ),
         "health": json.dumps(health),
+        "min_tokens": get("kv_params") == "mooncake",
         "kv_params": f"[[{json.dumps(kv_params)}]]" if kv_params else "nil",
         "client_max_body_size": _largest(spec),
     }

@@ -19,11 +19,12 @@ from omnikit.yaml.located import Node
 # may know better.
 _RANKS = {"dp_rank", "offset_rank", "local_rank", "node_rank", "kv_rank", "server_offset"}
 _SIZES = {"dp_size", "tp_size", "kv_parallel_size", "prefill_count", "decode_count"}
+_BOTH = {"prefill_dp_size", "prefill_tp_size", "decode_dp_size", "decode_tp_size"}
 _DEVICES = {"devices", "server_devices"}
 _ROLES = {"role", "kv_role", "engine_id", "ranktable_dir", "rank_table"}
 _ADDRESSES = {"master_ip", "host_ip", "decode_ips", "instance_ips"}
-_PORTS = {"master_port", "zmq_port", "hccl_base", "api_port", "kv_port", "ray_port"}
-_TOPOLOGY = _RANKS | _SIZES | _DEVICES | _ROLES | _ADDRESSES | _PORTS
+_PORTS = {"master_port", "zmq_port", "hccl_base", "api_port", "kv_port", "kv_base", "ray_port"}
+_TOPOLOGY = _RANKS | _SIZES | _BOTH | _DEVICES | _ROLES | _ADDRESSES | _PORTS
 # Without one of its own an engine takes a default that suits a host with one instance.
 _MAY_BE_NONE = {"hccl_base"}
 

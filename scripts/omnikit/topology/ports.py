@@ -8,7 +8,7 @@ toolkit chooses moves out of the way.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Union
+from typing import Iterable, Union
 
 from hostkit.base.errors import InputError
 from omnikit.config.config import Config
@@ -69,16 +69,26 @@ class PortLedger:
         taken.append(claim)
         return claim.first
 
+    def reserve(self, address: str, claim: Claim) -> None:
+        """Record what an engine takes at random: such ranges may overlap, and where they lie."""
+        self.claims.setdefault(address, []).append(claim)
+
     def users(self, address: str, port: int) -> list[Claim]:
         """Who has claimed a port."""
         return [one for one in self.claims.get(address, []) if one.first <= port <= one.last]
 
-    def next_free(self, address: str, base: int, count: int, purpose: str, setting: str) -> int:
-        """Claim the first free run of count ports at or after base."""
+    def common_free(self, addresses: Iterable[str], base: int, count: int) -> int:
+        """The first of count ports at or after base that are free on all of these addresses."""
+        taken = [one for address in set(addresses) for one in self.claims.get(address, [])]
         first = base
-        for other in sorted(self.claims.get(address, []), key=lambda c: c.first):
+        for other in sorted(taken, key=lambda c: c.first):
             if first <= other.last and other.first <= first + count - 1:
                 first = other.last + 1
+        return first
+
+    def next_free(self, address: str, base: int, count: int, purpose: str, setting: str) -> int:
+        """Claim the first free run of count ports at or after base."""
+        first = self.common_free([address], base, count)
         return self.claim(address, Claim(first, count, purpose, setting))
 
 
@@ -90,10 +100,14 @@ _MASTER = 2
 
 @dataclass(frozen=True)
 class GroupPorts:
-    """Ports of an instance, on its master. ray: only used when it spans several hosts."""
+    """Ports of an instance, on its master. ray: only used when it spans several hosts.
+
+    kv_base: first port of its KV block, on every host of it.
+    """
 
     master: int
     ray: int
+    kv_base: int
 
 
 @dataclass(frozen=True)
@@ -122,6 +136,7 @@ class Ports:
         self._ledger = PortLedger(self._ports.ephemeral_low)
         self._told: dict[tuple[str, int, str], set[str]] = {}
         self._listeners: dict[tuple[str, int, int], list[Listener]] = {}
+        self._reserve(groups)
         self._next_own: dict[tuple[str, str, str], int] = {}
         self._masters = {(g.role, g.index): self._master(g) for g in groups}
         self._apis = {_key(m): self._api(m, g) for g in groups for m in g.members}
@@ -132,6 +147,23 @@ class Ports:
         self._groups = {(g.role, g.index): self._group(g) for g in groups}
         self._nodes = {_key(m): self._node(m) for g in groups for m in g.members}
         self.notes = [note for g in groups for note in self._unused_master(g)]
+
+    def _reserve(self, groups: list[Group]) -> None:
+        """What engines take at random on hosts with servers."""
+        devices: dict[str, int] = {}
+        for m in (m for group in groups for m in group.members):
+            address = self._address(m)
+            devices[address] = max(devices.get(address, 0), *m.devices, 0)
+        for name, given in self._ports.random.items():
+            where = self._where(("ports", "random", name))
+            for address, highest in devices.items():
+                last = given.last
+                if last is None:
+                    last = given.first + (highest + 1) * (given.per_device or 0) - 1
+                purpose = f"what the engine takes at random ({name})"
+                self._ledger.reserve(
+                    address, Claim(given.first, last - given.first + 1, purpose, where)
+                )
 
     def group(self, group: Group) -> GroupPorts:
         """The ports of an instance's master."""
@@ -188,7 +220,28 @@ class Ports:
         first, ray = group.members[0], self._ports.ray
         if self._config.on_ray(group.role, group.index):
             ray = self._next(first, "ray", "ray", 1, f"the Ray head of {first.name}")
-        return GroupPorts(self._masters[group.role, group.index][0], ray)
+        return GroupPorts(self._masters[group.role, group.index][0], ray, self._kv_block(group))
+
+    def _kv_block(self, group: Group) -> int:
+        """The first port of an instance's KV block, the same on all its hosts.
+
+        Each rank listens on the first port + dp_rank x tensor parallel size + tp_rank (Mooncake's
+        connectors of vllm-ascend), on its own host; all of it is kept free on every one.
+        """
+        first, port = group.members[0], group.entry.kv_port
+        base = self._ports.kv_block if port is None else port
+        if not self._is_told(first, "kv_base"):
+            return base
+        count = group.server_count * first.tensor_parallel
+        path: Setting = ("ports", "kv_block")
+        if port is not None:
+            path = ("topology", group.role, group.index, "kv_port")
+        else:
+            base = self._ledger.common_free([self._address(m) for m in group.members], base, count)
+        for m in group.members:
+            purpose = f"the KV block of {m.name}"
+            self._listen(m, "kv", base, count, purpose, path)
+        return base
 
     def _node(self, m: Member) -> NodePorts:
         ports = self._ports

@@ -210,8 +210,18 @@ class _Planner:
             "kv_parallel_size": prefill_count + 1,
             "prefill_count": prefill_count,
             "decode_count": len(decode),
+            **self._sizes(),
             "decode_ips": ",".join(map(self._address, [*masters, *others])),
         }
+
+    def _sizes(self) -> dict[str, int]:
+        """What connectors are told of both roles: one instance's sizes, which all of a role have."""
+        made: dict[str, int] = {}
+        for group in reversed(self.groups):  # of several, the first says it
+            if group.role != "colocated":
+                made[f"{group.role}_dp_size"] = group.dp_size
+                made[f"{group.role}_tp_size"] = group.members[0].tensor_parallel
+        return made
 
     def _container(self, role: str, node: str) -> str:
         return container_name(self.settings, self.config.environment, role, node)
@@ -228,6 +238,7 @@ class _Planner:
             "master_ip": self._address(group.members[0]),
             "master_port": ports.master,
             "ray_port": ports.ray,
+            "kv_base": ports.kv_base,
         }
 
     def _node_facts(

@@ -1,0 +1,185 @@
+"""Does what a KV connector asks of prefill and decode hold? Pure; the rules are settings.
+
+Upstream checks part of it when servers have loaded their weights, and some of it never: KV of
+another layout is read as if it were right, and answers get worse without a word.
+"""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+from typing import Any, Iterator, Mapping, Optional
+
+from hostkit.base.errors import InputError, ToolkitError
+from omnikit.config.config import Config
+from omnikit.config.schema import Connector
+from omnikit.plan.arguments import flag, json_flag
+from omnikit.plan.types import NodePlan, Plan
+
+FLAG = "kv-transfer-config"
+_SEVERAL = "MultiConnector"  # vLLM's list of connectors: kv_connector_extra_config.connectors
+
+
+def parts(told: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The configuration of each connector that a --kv-transfer-config names."""
+    if told.get("kv_connector") != _SEVERAL:
+        return [told] if told else []
+    inner = (told.get("kv_connector_extra_config") or {}).get("connectors")
+    return [one for one in inner if isinstance(one, dict)] if isinstance(inner, list) else []
+
+
+def check(config: Config, plan: Plan) -> Iterator[ToolkitError]:
+    """What does not fit together, each once, with the places of both values."""
+    nodes = [node for node in plan.nodes if node.servers and node.role != "colocated"]
+    firsts: dict[str, NodePlan] = {}
+    for node in nodes:
+        firsts.setdefault(node.role, node)
+    if not {"prefill", "decode"} <= set(firsts):
+        return
+    names: dict[str, NodePlan] = {}
+    for node in nodes:
+        names.setdefault(", ".join(_names(config, node)) or "none", node)
+    if len(names) > 1:
+        (one, first), (other, node) = list(names.items())[:2]
+        path = ("args", FLAG, "kv_connector")
+        yield InputError(
+            f"{node.name} has the connector {other}, {first.name} has {one}"
+            f" ({_at(config, first, *path)}).",
+            where=_at(config, node, *path),
+            todo="set it for both: roles.disaggregated.server." + ".".join(path),
+        )
+        return
+    for name in _names(config, firsts["prefill"]):
+        rules = config.settings.connectors.get(name)
+        if rules is None:
+            near = get_close_matches(name, list(config.settings.connectors), n=1, cutoff=0.8)
+            if near:
+                yield InputError(
+                    f"this engine has no connector {name}, is it {near[0]}?",
+                    where=_at(config, firsts["prefill"], "args", FLAG, "kv_connector"),
+                    todo=f"known are: {', '.join(config.settings.connectors)} (setting connectors)",
+                )
+            continue
+        yield from _sizes(config, nodes, name, rules)
+        yield from _tensor_parallel(config, firsts["prefill"], firsts["decode"], name, rules)
+        yield from _equal(config, nodes, name, rules)
+
+
+def notes(config: Config, plan: Plan) -> Iterator[str]:
+    """Connectors of which nothing is known."""
+    if not plan.disaggregated or not config.settings.connectors:
+        return
+    for node in plan.nodes[:1]:
+        for name in _names(config, node):
+            if name not in config.settings.connectors:
+                yield (
+                    f"{_at(config, node, 'args', FLAG, 'kv_connector')}: nothing is known of the"
+                    f" connector {name}: whether prefill and decode fit together is not checked"
+                    " (setting connectors)"
+                )
+
+
+def _names(config: Config, node: NodePlan) -> list[str]:
+    return [str(one.get("kv_connector")) for one in parts(json_flag(node, FLAG))]
+
+
+def _at(config: Config, node: NodePlan, *path: str) -> str:
+    """Where a setting of a node's servers stands, or would."""
+    _, tree = config.server_for(node.role, node.instance, node.host)
+    return str(tree.at(path).origin)
+
+
+def _sizes(
+    config: Config, nodes: list[NodePlan], name: str, rules: Connector
+) -> Iterator[ToolkitError]:
+    """Every instance of a role has the same sizes, and everybody is told those of both roles."""
+    if not rules.sizes:
+        return
+    known: dict[str, NodePlan] = {}
+    for node in nodes:
+        first = known.setdefault(node.role, node)
+        for size, shown in (("tensor_parallel", "tensor parallel"), ("dp_size", "data parallel")):
+            mine, others = getattr(node, size), getattr(first, size)
+            if mine != others:
+                yield InputError(
+                    f"{node.name} has {shown} size {mine}, {first.name} has {others}"
+                    f" ({_size_at(config, first)}): {name} is told one size of each role.",
+                    where=_size_at(config, node),
+                    todo=f"give all {node.role} instances the same devices, and the same"
+                    " tensor parallel size",
+                )
+                return
+    for node in nodes:
+        for one in parts(json_flag(node, FLAG)):
+            if one.get("kv_connector") != name:
+                continue
+            extra = one.get("kv_connector_extra_config") or {}
+            for role, first in known.items():
+                block = extra.get(role)
+                wanted = {"tp_size": first.tensor_parallel, "dp_size": first.dp_size}
+                found = block if isinstance(block, dict) else {}
+                wrong = [key for key in wanted if found.get(key) != wanted[key]]
+                if wrong:
+                    path = ("args", FLAG, "kv_connector_extra_config", role, wrong[0])
+                    yield InputError(
+                        f"{node.name} is told {role}.{wrong[0]} {found.get(wrong[0])} for {name},"
+                        f" {role} instances have {wanted[wrong[0]]} ({_size_at(config, first)}).",
+                        where=_at(config, node, *path),
+                        todo="write ${plan.%s_%s}" % (role, wrong[0]),
+                    )
+                    return
+
+
+def _size_at(config: Config, node: NodePlan) -> str:
+    """Where the sizes of an instance come from."""
+    _, tree = config.server_for(node.role, node.instance, node.host)
+    found = tree.find(("tensor_parallel",))
+    if found is not None and found.value is not None:
+        return str(found.origin)
+    return str(config.origin("topology", node.role, node.instance))
+
+
+def _tensor_parallel(
+    config: Config, prefill: NodePlan, decode: NodePlan, name: str, rules: Connector
+) -> Iterator[ToolkitError]:
+    p, d = prefill.tensor_parallel, decode.tensor_parallel
+    fits = {"any": True, "equal": p == d, "multiple": p % d == 0}[rules.tensor_parallel]
+    if not fits:
+        need = "that of" if rules.tensor_parallel == "equal" else "a multiple of that of"
+        yield InputError(
+            f"{prefill.name} has tensor parallel size {p}, {name} needs {need} {decode.name}, which"
+            f" is {d} ({_size_at(config, decode)}).",
+            where=_size_at(config, prefill),
+            todo="change server.tensor_parallel of roles.prefill or roles.decode",
+        )
+
+
+def _equal(
+    config: Config, nodes: list[NodePlan], name: str, rules: Connector
+) -> Iterator[ToolkitError]:
+    for wanted in rules.equal:
+        values: dict[Optional[str], NodePlan] = {}
+        for node in nodes:
+            values.setdefault(flag(node, wanted), node)
+        if len(values) < 2:
+            continue
+        (one, first), (other, node) = list(values.items())[:2]
+        yield InputError(
+            f"{node.name} has {_shown(wanted, other)}, {first.name} has {_shown(wanted, one)}"
+            f" ({_flag_at(config, first, wanted)}): {name} reads KV of another layout as if it were"
+            " right.",
+            where=_flag_at(config, node, wanted),
+            todo=f"give both the same: roles.disaggregated.server.args.{wanted}",
+        )
+
+
+def _shown(name: str, value: Optional[str]) -> str:
+    return f"no --{name}" if value is None else f"--{name} {value}"
+
+
+def _flag_at(config: Config, node: NodePlan, name: str) -> str:
+    """Where a flag stands, however it is spelled."""
+    _, tree = config.server_for(node.role, node.instance, node.host)
+    args = tree.at(("args",))
+    known = args.value if isinstance(args.value, dict) else {}
+    spelled = next((key for key in known if key.replace("_", "-") == name), name)
+    return str(tree.at(("args", spelled)).origin)
