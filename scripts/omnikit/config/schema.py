@@ -173,6 +173,7 @@ class Image(Strict):
 
 
 class Release(Strict):
+    engine: Optional[Name]
     date: Optional[Day]
     packages: Dict[Name, Optional[Line]]
     since: Dict[Name, Day]

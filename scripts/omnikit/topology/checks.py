@@ -15,8 +15,16 @@ VISIBLE_DEVICES = "ASCEND_RT_VISIBLE_DEVICES"
 
 
 def check_shape(config: Config) -> None:
-    """Which instances there are."""
-    topology = config.settings.topology
+    """Which instances there are, and a release of the engine that runs them."""
+    topology, of = config.settings.topology, config.settings.release.engine
+    profile = config.settings.profile
+    if of is not None and of != profile.engine:
+        raise config.error(
+            f"{profile.omni_version} is a release of {of}, the engine is {profile.engine}"
+            f" ({config.origin('profile', 'engine')}).",
+            *("profile", "omni_version"),
+            todo=f"choose one of that engine (configs/versions), or --set profile.engine={of}",
+        )
     if len(topology.decode) > 1 and config.settings.engine.decode_instances == "one":
         raise config.error(
             f"found {len(topology.decode)} decode instances, {config.settings.profile.omni_version}"
