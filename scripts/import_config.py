@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
-"""Turn another tool's file into an environment file of ours: an omni_infer_deployment.yml, an Ansible
-inventory, or a recipe of vllm-ascend with its hosts beside it (--hosts).
+"""Turn another tool's file into an environment file of ours.
+
+An omni_infer_deployment.yml, an Ansible inventory, or a recipe of vllm-ascend with its hosts (--hosts).
 
 Runs on the control host. Writes one file, whose comments say where each value came from; a
 password is never copied: the file refers to a place for it, and what to do is said. The second
@@ -70,7 +71,7 @@ def body(options: argparse.Namespace) -> int:
 def _recipe(options: argparse.Namespace, source: Path, shown: str, text: str) -> int:
     """Read, write, plan what was written, report."""
     from omnikit.config import config, layers
-    from omnikit.foreign import format, recipe, trees, write
+    from omnikit.foreign import recipe, trees, write
     from omnikit.topology.topology import make_plan
 
     tree = trees.read_yaml(text, shown, layers.ENVIRONMENT)
@@ -176,7 +177,7 @@ def arguments(made: argparse.ArgumentParser) -> None:
     made.add_argument(
         "--hosts",
         metavar="HOSTS",
-        help="of a recipe: addresses in its order (10.0.0.1,10.0.0.2), or a file with hosts: of ours",
+        help="of a recipe: addresses in its order (10.0.0.1,10.0.0.2), or a file with our hosts:",
     )
     made.add_argument(
         "--vars",

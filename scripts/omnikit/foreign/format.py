@@ -257,7 +257,7 @@ def expect(text: str, source: str) -> str:
 
 
 def machines(tree: Node) -> list[tuple[str, Node]]:
-    """Name and settings of each machine of a file: of our hosts:, or of another tool's inventory."""
+    """Name and settings of each machine that a file has in its hosts:."""
     found = tree.child("hosts")
     if found is None or not isinstance(found.value, dict):
         raise InputError(

@@ -176,16 +176,17 @@ class Ports:
     def _master(self, group: Group) -> tuple[int, Setting]:
         """The master port of an instance and the setting that says it."""
         first = group.members[0]
-        # As omni-infer numbers them: prefill instances are counted, each decode instance begins anew.
+        # As omni-infer numbers them: prefill is counted, each decode instance begins anew.
         number = 0 if group.role == "decode" else group.index
         port = self._ports.master_base + self._offset(group.role) + number
         path: Setting = ("ports", "master_base")
         if group.entry.master_port is not None:
             port = group.entry.master_port
             path = ("topology", group.role, group.index, "master_port")
-        if self._has_master(group):
-            if group.entry.master_port is None:
-                port = self._after(first, "master", port, _MASTER)
+        listens = self._has_master(group)
+        if group.entry.master_port is None:
+            port = self._after(first, "master", port, _MASTER if listens else 1)
+        if listens:
             self._listen(first, "master", port, _MASTER, f"the master of {first.name}", path)
         return port, path
 
