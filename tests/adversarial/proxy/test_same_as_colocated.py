@@ -10,6 +10,7 @@ import json
 import ssl
 import subprocess
 import sys
+from concurrent import futures
 from pathlib import Path
 from typing import Any, Callable, Iterator
 
@@ -25,6 +26,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.needs("nginx", "lua")]
 
 ROOT = Path(__file__).resolve().parents[3]
 ENVIRONMENTS = ("tests/environments/shapes.yaml", "tests/environments/shapes-alone.yaml")
+SERVERS = [f"http://127.0.0.1:{port}" for port in (21000, 21001, 21100, 21101)]
 PROXY, ALONE = "https://127.0.0.1:21700", "http://127.0.0.1:21800"
 KEY, INTERNAL = "client-" + "a" * 30, "internal-" + "b" * 30
 
@@ -275,12 +277,24 @@ def test_the_official_client_sees_no_difference(name: str) -> None:
     assert by_openai(PROXY, OPENAI[name]) == right
 
 
+def test_both_decode_instances_took_part_and_got_their_kv() -> None:
+    """Two at once, so that each has one: what was asked above is right whoever answered."""
+    with futures.ThreadPoolExecutor(8) as pool:
+        body = {"prompt": FOX, "max_tokens": 64}
+        found = list(pool.map(lambda _: asked(PROXY, "/v1/completions", body), range(8)))
+    assert all(one == found[0] for one in found)
+    for url in SERVERS[2:]:
+        text = Service(url, INTERNAL).request("/metrics", timeout_s=60).text
+        [line] = [x for x in text.splitlines() if "tokens_by_source_total{" in x and "external" in x]
+        assert float(line.rpartition(" ")[2]) > 0, url
+
+
 def test_the_servers_answer_nobody_but_the_proxy() -> None:
     """On no path that they have, but that they live; and on no address but the planned one."""
     server = Service("http://127.0.0.1:21000", INTERNAL)
     paths = server.request("/openapi.json", timeout_s=60).json()["paths"]
     assert {"/v1/completions", "/invocations", "/metrics", "/tokenize"} <= set(paths)
-    for url in ("http://127.0.0.1:21000", "http://127.0.0.1:21100"):
+    for url in SERVERS:
         for path in paths:
             for key in ("", KEY):
                 for method in ("GET", "POST"):
