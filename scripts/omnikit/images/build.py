@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Callable, ContextManager, Mapping, Optional
 
 from hostkit.base import records, run
-from hostkit.base.errors import ActionError, InputError
+from hostkit.base.errors import ActionError, InputError, ToolkitError
 from hostkit.containers import (
     engines,
     image_look,
@@ -414,8 +414,16 @@ def _run(engine: Engine, argv: list[str], recipe: Recipe, tell: Tell) -> None:
     finally:
         if code == 0 or "no space" in "\n".join(output.lines).lower():
             # The stage that the image was copied from: ours alone by its label, and of no use now.
-            words = ("image", "prune", "--force", "--filter", f"label={STAGE}={recipe.name}")
-            engine.ask(*words, check=False)
+            _forget_stage(engine, recipe, tell)
+
+
+def _forget_stage(engine: Engine, recipe: Recipe, tell: Tell) -> None:
+    """Remove what the image was copied from. However long that takes, the image is there."""
+    words = ("image", "prune", "--force", "--filter", f"label={STAGE}={recipe.name}")
+    try:
+        engine.ask(*words, check=False)
+    except ToolkitError as error:
+        tell(f"what the image was made from is still there: {error.what}")
 
 
 def _remove_former(engine: Engine, former: str, tag: str, tell: Tell) -> None:
