@@ -457,7 +457,18 @@ def load(
     settings: Settings = validate(Settings, merged)
     check_text(merged)
     check_secrets(merged)
+    settings = _for_hardware(settings, merged)
     return Config(name, settings, merged, defaults, notes, layers.merged([defaults, *between]))
+
+
+def _for_hardware(settings: Settings, tree: Node) -> Settings:
+    """The image that the engine's release names, for the hardware; a user's own is left alone."""
+    container = settings.container
+    ours = tree.at(("container", "image")).origin.layer <= layers.VERSION
+    if not (container.image and container.image_suffix and ours):
+        return settings
+    image = f"{container.image}{container.image_suffix}"
+    return settings.model_copy(update={"container": container.model_copy(update={"image": image})})
 
 
 def load_merged(path: Path) -> Config:

@@ -9,18 +9,19 @@ from pathlib import Path
 from typing import Iterator, Optional, Sequence
 
 from hostkit.base.errors import InputError
-from omnikit.foreign import format
+from omnikit.foreign import format, recipe
 from omnikit.yaml.located import Node
 from omnikit.yaml.strict_yaml import parse, read_text
 
 PROJECT = Path(__file__).resolve().parents[3]
 SITE_FOLDER = "OMNIKIT_SITE"  # a variable
 
-DEFAULTS, ENGINE, VERSION, MODEL, ENVIRONMENT, SITE, VARIABLES, OPTIONS = range(8)
+DEFAULTS, ENGINE, VERSION, HARDWARE, MODEL, ENVIRONMENT, SITE, VARIABLES, OPTIONS = range(9)
 # profile.<word> chooses the file of a layer.
 _CHOSEN = (
     (ENGINE, "engine", "engines"),
     (VERSION, "omni_version", "versions"),
+    (HARDWARE, "hardware", "hardware"),
     (MODEL, "model", "models"),
 )
 
@@ -83,6 +84,13 @@ def read_file(path: Path, layer: int, seen: tuple[Path, ...] = ()) -> Node:
     """
     name = shown_path(path)
     text = read_text(path, name)
+    if format.recognise(text) == recipe.KIND:
+        raise InputError(
+            f"this is a {recipe.KIND}, which names no machines.",
+            where=name,
+            todo=f"make an environment of it: invoke import-config {shlex.quote(name)}"
+            " --hosts 10.0.0.1,10.0.0.2",
+        )
     if format.recognise(text):
         made = format.read_settings(text, name, layer)
         if format.recognise(text) == format.INVENTORY:
@@ -187,7 +195,7 @@ def merged(trees: Sequence[Node]) -> Node:
 
 
 def chosen_files(trees: Sequence[Node]) -> list[Node]:
-    """The engine, version and model files that profile names, each able to name the next."""
+    """The files that profile names, each able to name the next; hardware may be none."""
     made: list[Node] = []
     for layer, key, folder in _CHOSEN:
         name, where = "", f"profile.{key}"
@@ -195,5 +203,6 @@ def chosen_files(trees: Sequence[Node]) -> list[Node]:
             node = tree.find(("profile", key))
             if node is not None and isinstance(node.value, str):
                 name, where = node.value, f"{node.origin}"
-        made.append(read_file(layer_file(folder, name, where), layer))
+        if name or key != "hardware":
+            made.append(read_file(layer_file(folder, name, where), layer))
     return made

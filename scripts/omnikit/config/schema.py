@@ -52,6 +52,7 @@ from omnikit.yaml.setting_types import (
     Seconds,
     Size,
     SshOption,
+    Suffix,
     Url,
     UrlPath,
     UserName,
@@ -137,6 +138,7 @@ class Prefixes(Strict):
 
 class Container(Strict):
     image: Optional[ImageName]
+    image_suffix: Optional[Suffix]
     engine: Literal["auto", "docker", "podman"]
     prefix: Prefixes
     shm_size: Size
@@ -331,6 +333,7 @@ ROLES = ("prefill", "decode", "colocated")
 class Profile(Strict):
     engine: Name
     omni_version: Name
+    hardware: Optional[Name]
     model: Name
 
 

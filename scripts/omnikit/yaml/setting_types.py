@@ -37,8 +37,10 @@ _ABSOLUTE = r"^/[^:,]*$"
 _USER = r"^[A-Za-z0-9_][A-Za-z0-9_.-]*(:[A-Za-z0-9_][A-Za-z0-9_.-]*)?$"
 _COMMIT = r"^[0-9a-f]{40}$"
 _START = "beginning with a letter or digit"
+_SUFFIX = r"^[A-Za-z0-9._-]{1,63}$"
 IN_WORDS = {
     _NAME: f"letters, digits, dots, dashes and underscores, {_START}, 63 at most",
+    _SUFFIX: "letters, digits, dots, dashes and underscores, 63 at most",
     _NODE_NAME: f"letters, digits, dashes and underscores, {_START}, 63 at most",
     _ADDRESS: "an IP address or a host name",
     _SIZE: "a size like 512k, 16m or 1g",
@@ -158,6 +160,7 @@ Line = Annotated[str, AfterValidator(_line), Field(json_schema_extra={"minLength
 _Untouched = Annotated[Line, AfterValidator(_path)]
 PathText = Annotated[_Untouched, AfterValidator(_fits)]
 Name = Annotated[str, Field(pattern=_NAME)]
+Suffix = Annotated[str, Field(pattern=_SUFFIX)]
 NodeName = Annotated[str, Field(pattern=_NODE_NAME)]
 Address = Annotated[str, Field(pattern=_ADDRESS), AfterValidator(_address)]
 OwnAddress = Annotated[Address, AfterValidator(_own_address)]

@@ -285,7 +285,9 @@ def test_both_decode_instances_took_part_and_got_their_kv() -> None:
     assert all(one == found[0] for one in found)
     for url in SERVERS[2:]:
         text = Service(url, INTERNAL).request("/metrics", timeout_s=60).text
-        [line] = [x for x in text.splitlines() if "tokens_by_source_total{" in x and "external" in x]
+        [line] = [
+            x for x in text.splitlines() if "tokens_by_source_total{" in x and "external" in x
+        ]
         assert float(line.rpartition(" ")[2]) > 0, url
 
 
