@@ -87,13 +87,13 @@ def deploy(
     yes=False, json=False,
 ):  # fmt: skip
     """Bring an environment to what its configuration says, and prove that it serves."""
-    _script(c, "deploy_environment.py", **_given(locals()))
+    _script(c, "deploy.py", **_given(locals()))
 
 
 @task(iterable=LISTS, help=_help())
 def serve(c, environment="colocated", config=None, set=None):
     """Start one co-located server (PD not separated) and show how to ask it."""
-    _script(c, "deploy_environment.py", **_given(locals()))
+    _script(c, "deploy.py", **_given(locals()))
 
 
 @task(
@@ -109,13 +109,13 @@ def plan(
     c, environment="", config=None, set=None, commands=False, files=False, live=False, json=False
 ):
     """Show what a deploy would do before it does it, and what differs from what runs."""
-    _script(c, "show_plan.py", **_given(locals()))
+    _script(c, "plan.py", **_given(locals()))
 
 
 @task(iterable=LISTS, help=_help("json"))
 def releases(c, environment="", config=None, set=None, json=False):
     """Show the deployments that ended well, the newest first."""
-    _script(c, "show_releases.py", **_given(locals()))
+    _script(c, "releases.py", **_given(locals()))
 
 
 @task(
@@ -132,7 +132,7 @@ def timeline(
     c, environment="", config=None, set=None, record="", list=False, top=10, trace="", json=False
 ):
     """Show where the time of a deployment went: steps, hosts, critical path, waiting."""
-    _script(c, "show_timeline.py", **_given(locals()))
+    _script(c, "timeline.py", **_given(locals()))
 
 
 @task(
@@ -149,7 +149,7 @@ def report(
     json=False,
 ):  # fmt: skip
     """Write a report of an environment as one HTML file that needs no network."""
-    _script(c, "write_report.py", **_given(locals()))
+    _script(c, "report.py", **_given(locals()))
 
 
 @task(
@@ -161,7 +161,7 @@ def rollback(
     json=False,
 ):  # fmt: skip
     """Go back to an earlier release, by default the one before the present."""
-    _script(c, "rollback_environment.py", **_given(locals()))
+    _script(c, "rollback.py", **_given(locals()))
 
 
 @task(iterable=[*LISTS, "instance"], help=_help("dry-run", "json", "instance"))
@@ -199,7 +199,7 @@ def fetch_logs(
 @task(iterable=LISTS, help=_help("json", log="read this log instead (- for standard input)"))
 def doctor(c, environment="", config=None, set=None, log="", json=False):
     """Look at a deployment that failed or is slow and name likely causes, with what to do."""
-    _script(c, "diagnose_deployment.py", **_given(locals()))
+    _script(c, "doctor.py", **_given(locals()))
 
 
 @task(iterable=LISTS, help=_help("dry-run", "json", "yes", logs="remove the logs as well"))
@@ -207,13 +207,13 @@ def clean_up(
     c, environment="", config=None, set=None, logs=False, yes=False, dry_run=False, json=False
 ):
     """Remove from the hosts what deployments left: servers, containers, files."""
-    _script(c, "clean_hosts.py", **_given(locals()))
+    _script(c, "clean_up.py", **_given(locals()))
 
 
 @task(iterable=LISTS, help=_help("yes"))
 def run_docker(c, environment="", config=None, set=None, yes=False):
     """The deployment's step run_docker alone: the image and the containers."""
-    _script(c, "deploy_environment.py", tags="run_docker", **_given(locals()))
+    _script(c, "deploy.py", tags="run_docker", **_given(locals()))
 
 
 @task(
@@ -235,37 +235,37 @@ def sync_code(
 @task(iterable=LISTS, help=_help("yes"))
 def pip_install(c, environment="", config=None, set=None, yes=False):
     """The deployment's step pip_install alone: packages of the source's copies, where needed."""
-    _script(c, "deploy_environment.py", tags="pip_install", **_given(locals()))
+    _script(c, "deploy.py", tags="pip_install", **_given(locals()))
 
 
 @task(iterable=LISTS, help=_help("yes"))
 def run_server(c, environment="", config=None, set=None, yes=False):
     """The deployment's step run_server alone: the servers, not the proxy."""
-    _script(c, "deploy_environment.py", tags="run_server", **_given(locals()))
+    _script(c, "deploy.py", tags="run_server", **_given(locals()))
 
 
 @task(iterable=LISTS, help=_help("yes"))
 def run_proxy(c, environment="", config=None, set=None, yes=False):
     """The deployment's step run_proxy alone, with real requests at its end."""
-    _script(c, "deploy_environment.py", tags="run_proxy", **_given(locals()))
+    _script(c, "deploy.py", tags="run_proxy", **_given(locals()))
 
 
 @task(iterable=LISTS, help=_help("dry-run", "json"))
 def unlock(c, environment="", config=None, set=None, dry_run=False, json=False):
     """Break the locks that a deployment of somebody else left on the hosts."""
-    _script(c, "unlock_hosts.py", **_given(locals()))
+    _script(c, "unlock.py", **_given(locals()))
 
 
 @task(iterable=LISTS, help=_help("json", watch="again and again, until Ctrl-C"))
 def status(c, environment="", config=None, set=None, watch=False, json=False):
     """Show every server's state, and whether a completion comes through."""
-    _script(c, "show_status.py", **_given(locals()))
+    _script(c, "status.py", **_given(locals()))
 
 
 @task(iterable=[*LISTS, "instance"], help=_help("dry-run", "json", "instance"))
 def stop(c, environment="", config=None, set=None, instance=None, dry_run=False, json=False):
     """End exactly what was started, also while it is being started."""
-    _script(c, "stop_environment.py", **_given(locals()))
+    _script(c, "stop.py", **_given(locals()))
 
 
 @task(iterable=LISTS, help=_help())
@@ -281,7 +281,7 @@ def restart(c, environment="", config=None, set=None):
 )
 def logs(c, environment="", config=None, set=None, instance=None, lines=50, follow=False):
     """Print the servers' logs, or follow them."""
-    _script(c, "show_logs.py", **_given(locals()))
+    _script(c, "logs.py", **_given(locals()))
 
 
 @task(iterable=LISTS, help=_help("json"))
@@ -335,7 +335,7 @@ def profile(
     token_threshold="", out="", yes=False, dry_run=False, json=False,
 ):  # fmt: skip
     """Record what chosen servers do in a few engine steps, and say where their time goes."""
-    _script(c, "profile_servers.py", **_given(locals()))
+    _script(c, "profile_serving.py", **_given(locals()))
 
 
 @task(
@@ -350,7 +350,7 @@ def metrics(
     c, environment="", config=None, set=None, exporter="", out="", dry_run=False, json=False
 ):
     """Write what Prometheus and Grafana need: targets, alert rules, a dashboard."""
-    _script(c, "write_metrics_config.py", **_given(locals()))
+    _script(c, "metrics.py", **_given(locals()))
 
 
 @task(
@@ -366,7 +366,7 @@ def config(
     c, environment="", config=None, set=None, origin=False, changed=False, schema=False, json=False
 ):
     """Show the merged settings and where each came from."""
-    _script(c, "show_config.py", **_given(locals()))
+    _script(c, "config.py", **_given(locals()))
 
 
 @task(
@@ -707,7 +707,7 @@ def _test_needs(c: Context, *words: str) -> None:
 @task()
 def lint(c):
     """Check format, style, types, shell, YAML and playbooks."""
-    _run(c, "bash", str(ROOT / "scripts" / "lint_all.sh"))
+    _run(c, "bash", str(ROOT / "scripts" / "lint.sh"))
 
 
 @task()

@@ -20,6 +20,8 @@ def modules() -> dict[str, Path]:
     """Dotted name -> file of every module; packages by their own name."""
     found = {}
     for path in sorted(SCRIPTS.rglob("*.py")):
+        if path.is_symlink():
+            continue  # a former name
         parts = path.relative_to(SCRIPTS).with_suffix("").parts
         found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
     return found

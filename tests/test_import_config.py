@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import config as show_config
 import import_config
+import plan as show_plan
 import pytest
-import show_config
-import show_plan
 from foreign_files import ALL, DEPLOYMENT, FOUR_P, TWO_P, edited
 
 

@@ -100,7 +100,7 @@ class TwinSite:
 
     def pids(self) -> dict[str, int]:
         """Of every server and the proxy."""
-        nodes = json.loads(self.run("show_status.py", "--json").stdout)["nodes"]
+        nodes = json.loads(self.run("status.py", "--json").stdout)["nodes"]
         return {server["name"]: server["pid"] for node in nodes for server in node["servers"]}
 
     def containers(self) -> dict[str, str]:

@@ -7,8 +7,8 @@ from __future__ import annotations
 from functools import cache
 from typing import Any, Iterator
 
+import plan as show_plan
 import pytest
-import show_plan
 
 from hostkit.base.errors import InputError
 from omnikit.config import config, layers

@@ -1,4 +1,4 @@
-"""scripts/diagnose_deployment.py on logs and on what was never deployed; more in
+"""scripts/doctor.py on logs and on what was never deployed; more in
 test_logs_over_ssh."""
 
 from __future__ import annotations
@@ -7,7 +7,7 @@ import io
 import json
 from pathlib import Path
 
-import diagnose_deployment
+import doctor as diagnose_deployment
 import pytest
 
 LOGS = Path(__file__).parent / "facts" / "logs"

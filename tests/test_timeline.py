@@ -1,4 +1,4 @@
-"""scripts/show_timeline.py on records of an environment."""
+"""scripts/timeline.py on records of an environment."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 import pytest
-import show_timeline
+import timeline as show_timeline
 from timeline_cases import write
 
 from omnikit.timeline import records

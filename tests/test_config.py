@@ -1,4 +1,4 @@
-"""scripts/show_config.py as a user runs it."""
+"""scripts/config.py as a user runs it."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import config as show_config
 import pytest
-import show_config
 import yaml
 from settings_file import write
 
