@@ -53,7 +53,7 @@ def _run(ctx: Context, *words: str) -> None:
         raise Exit(code=done.exited)
 
 
-def _script(ctx: Context, name: str, *arguments: str, **options: Any) -> None:
+def _script(ctx: Context, name: str, /, *arguments: str, **options: Any) -> None:
     """Run scripts/<name> with the arguments and options that were given."""
     runner = "bash" if name.endswith(".sh") else sys.executable
     words = [runner, str(ROOT / "scripts" / name), *arguments]
@@ -406,7 +406,7 @@ def setup_keys(
     fingerprints="", yes=False, dry_run=False, json=False,
 ):  # fmt: skip
     """Log in to every host by key from now on: make it, record host keys, spread it, prove it."""
-    _script(c, "setup_keys.sh", **_given(locals()))
+    _script(c, "setup_keys.py", **_given(locals()))
 
 
 @task(iterable=HOSTS, help=_help("json", "host", all="also what is well, in full"))
@@ -442,7 +442,7 @@ def pull_image(
 ):  # fmt: skip
     """Have the container image on every host: pulled, or from an archive where no registry is."""
     options = _given(locals())
-    _script(c, "pull_image.sh", *filter(None, [options.pop("image")]), **options)
+    _script(c, "pull_image.py", **options)
 
 
 @task(
@@ -462,7 +462,7 @@ def build_image(
 ):  # fmt: skip
     """Build a container image on this machine when its inputs changed."""
     options = _given(locals())
-    _script(c, "build_image.py", *filter(None, [options.pop("name")]), **options)
+    _script(c, "build_image.py", **options)
 
 
 SOURCE = {"dir": "folder of omni-infer's source", "in_container": "do it in this container"}
@@ -474,7 +474,7 @@ def build_wheels(
     json=False,
 ):  # fmt: skip
     """Fetch omni-infer and vLLM and build their wheels."""
-    _script(c, "build_from_source.sh", only=["fetch", "build"], **_given(locals()))
+    _script(c, "build_from_source.py", only=["fetch", "build"], **_given(locals()))
 
 
 @task(iterable=HOSTS, help=_help("dry-run", "json", "host", **SOURCE))
@@ -483,7 +483,7 @@ def install_wheels(
     json=False,
 ):  # fmt: skip
     """Install the built wheels in place of the packages that are there."""
-    _script(c, "build_from_source.sh", only=["install"], **_given(locals()))
+    _script(c, "build_from_source.py", only=["install"], **_given(locals()))
 
 
 @task(iterable=HOSTS, help=_help("json", "host", in_container=SOURCE["in_container"]))
@@ -491,7 +491,7 @@ def check_packages(
     c, environment="", config=None, set=None, host=None, in_container="", json=False
 ):
     """Check that omni_infer, vllm and omni_placement are installed, and in which version."""
-    _script(c, "build_from_source.sh", only=["check"], **_given(locals()))
+    _script(c, "build_from_source.py", only=["check"], **_given(locals()))
 
 
 @task(iterable=HOSTS, help=_help("dry-run", "json", "host", "replace", image="IMAGE", name="NAME"))
@@ -502,7 +502,7 @@ def start_container(
     """Start the containers of an environment, or one by IMAGE and NAME on this machine."""
     options = _given(locals())
     words = [options.pop("image"), options.pop("name")]
-    _script(c, "start_container.sh", *filter(None, words), **options)
+    _script(c, "start_container.py", *filter(None, words), **options)
 
 
 @task(iterable=HOSTS, help=_help("dry-run", "json", "host", "replace", name="NAME"))
@@ -512,7 +512,7 @@ def stop_container(
 ):  # fmt: skip
     """Stop the containers of an environment, or one by NAME here; what is in them stays."""
     options = _given(locals())
-    _script(c, "stop_container.sh", *filter(None, [options.pop("name")]), **options)
+    _script(c, "stop_container.py", **options)
 
 
 @task(iterable=HOSTS, help=_help("dry-run", "json", "host", "replace", name="NAME"))
@@ -522,7 +522,7 @@ def remove_container(
 ):  # fmt: skip
     """Stop and remove the containers of an environment, or one by NAME on this machine."""
     options = _given(locals())
-    _script(c, "remove_container.sh", *filter(None, [options.pop("name")]), **options)
+    _script(c, "remove_container.py", **options)
 
 
 @task(help={"dry-run": HELP["dry-run"], "json": HELP["json"]})

@@ -114,11 +114,11 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
 
 def test_the_image_is_shipped_to_the_hosts_and_loaded_there(site: Site, archive: Path) -> None:
     words = ["--from-archive", str(archive), "--json"]
-    first = json.loads(site.run("pull_image.sh", *words).stdout)["hosts"]
+    first = json.loads(site.run("pull_image.py", *words).stdout)["hosts"]
     assert {host: result["action"] for host, result in first.items()} == dict.fromkeys(
         NAMES, "loaded"
     )
-    second = json.loads(site.run("pull_image.sh", *words).stdout)["hosts"]
+    second = json.loads(site.run("pull_image.py", *words).stdout)["hosts"]
     assert {result["action"] for result in second.values()} == {"unchanged"}
     for host in site.fleet.hosts.values():  # the archive does not stay there
         assert not list(host.path("/data/omnikit").rglob("server.tar"))

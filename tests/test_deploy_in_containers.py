@@ -79,7 +79,7 @@ def deployed(
         yield deployment
     finally:
         deployment.run("stop.py")
-        deployment.run("remove_container.sh")
+        deployment.run("remove_container.py")
 
 
 def test_a_deploy_ends_with_a_kv_hand_over_between_containers(deployed: Deployment) -> None:
@@ -143,7 +143,7 @@ def test_stop_leaves_no_process_and_keeps_the_containers(deployed: Deployment) -
     assert sorted(there) == NAMES
     assert not any(container["State"]["Running"] for container in there.values())
     assert request("http://127.0.0.1:29600/health", timeout_s=2).status == 0
-    assert deployed.run("remove_container.sh").returncode == 0
+    assert deployed.run("remove_container.py").returncode == 0
     assert deployed.containers() == {}
 
 

@@ -122,7 +122,7 @@ class Site:
 
     def end(self, image: str) -> None:
         self.run("stop.py", image)
-        self.run("remove_container.sh", image)
+        self.run("remove_container.py", image)
 
 
 @pytest.fixture(scope="module")

@@ -108,7 +108,7 @@ def site(docker_host: DockerHost, tmp_path_factory: pytest.TempPathFactory) -> I
         yield made
     finally:
         made.run("stop.py")
-        made.run("remove_container.sh")
+        made.run("remove_container.py")
 
 
 def environment(pid: int) -> dict[str, str]:
@@ -174,7 +174,7 @@ def test_running_containers_are_asked_themselves(site: Site) -> None:
 
 def test_jobs_run_in_the_environment_and_their_answers_are_whole(site: Site) -> None:
     words = ["--in-container", NAMES[2], "--only", "check", "--json"]
-    done = site.run("build_from_source.sh", *words, "--set", "source.packages=[none]", code=1)
+    done = site.run("build_from_source.py", *words, "--set", "source.packages=[none]", code=1)
     assert json.loads(done.stdout)["check"]["hosts"]["local"]["wrong"] == ["none"]
     assert "welcome" in done.stderr
 

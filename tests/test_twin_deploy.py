@@ -79,7 +79,7 @@ def os_kill(site: TwinSite, host: str, pid: int) -> None:
 
 def test_the_image_is_shipped(two: TwinSite, archive: Path) -> None:
     words = ["--from-archive", str(archive), "--json"]
-    hosts = json.loads(two.run("pull_image.sh", *words).stdout)["hosts"]
+    hosts = json.loads(two.run("pull_image.py", *words).stdout)["hosts"]
     assert {host: result["action"] for host, result in hosts.items()} == dict.fromkeys(
         HOSTS, "loaded"
     )
