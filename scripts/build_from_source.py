@@ -93,7 +93,6 @@ def _show(steps: Sequence[str], given: dict[str, dict[str, Any]], as_json: bool)
 
 def arguments(made: argparse.ArgumentParser) -> None:
     """Add what the command line takes."""
-    add_config(made)
     made.add_argument(
         "--only",
         action="append",
@@ -101,6 +100,11 @@ def arguments(made: argparse.ArgumentParser) -> None:
         choices=_STEPS,
         help="only this step (may be repeated; the order stays)",
     )
+    _not_of_steps(made)
+
+
+def _not_of_steps(made: argparse.ArgumentParser) -> None:
+    add_config(made)
     add(made, host="only on this host of the environment (repeatable)")
     made.add_argument("--dir", metavar="DIR", help="omni-infer's source (default: paths.code_dir)")
     made.add_argument(
@@ -109,6 +113,15 @@ def arguments(made: argparse.ArgumentParser) -> None:
         help="do it in this running container; DIR is then a path in it",
     )
     add(made, "json", dry_run="show the commands, run nothing")
+
+
+def alone(doc: Optional[str], name: str, *steps: str) -> Script:
+    """The script of some steps alone: it takes all options but the one that chooses steps."""
+
+    def only(options: argparse.Namespace) -> int:
+        return body(argparse.Namespace(**vars(options), only=steps))
+
+    return Script(doc, only, _not_of_steps, example=f"scripts/{name}.py --dir ~/omniinfer")
 
 
 main = Script(__doc__, body, arguments, example="scripts/build_from_source.py --dir ~/omniinfer")

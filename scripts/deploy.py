@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from typing import Optional
 
 from omnikit.front.options import add, add_config, load_config
 from omnikit.front.script import Script
@@ -33,15 +34,27 @@ def body(options: argparse.Namespace) -> int:
     return deploy.deploy(config, wanted)
 
 
-def arguments(made: argparse.ArgumentParser) -> None:
-    """Add what the command line takes."""
-    add_config(made)
-    add(made, "dry-run")
+def arguments(made: argparse.ArgumentParser, environment: str = "") -> None:
+    """Add what the command line takes; environment is what is deployed where none is chosen."""
+    _not_of_steps(made, environment)
     made.add_argument("--tags", default="", metavar="STEP,…", help="only these steps")
     made.add_argument("--skip-tags", default="", metavar="STEP,…", help="all but these steps")
-    add(made, yes="replace what runs without asking")
+
+
+def _not_of_steps(made: argparse.ArgumentParser, environment: str = "") -> None:
+    add_config(made, environment)
+    add(made, "dry-run", yes="replace what runs without asking")
     made.add_argument("--keep", action="store_true", help="after a failed start, stop nothing")
     add(made, json="print what happens as JSON lines, the result last")
+
+
+def step(doc: Optional[str], name: str) -> Script:
+    """The script of one step alone: it takes all options but those that choose steps."""
+
+    def only(options: argparse.Namespace) -> int:
+        return body(argparse.Namespace(**vars(options), tags=name, skip_tags=""))
+
+    return Script(doc, only, _not_of_steps, example=f"python scripts/{name}.py -e 2p1d")
 
 
 main = Script(__doc__, body, arguments, example="python scripts/deploy.py --environment local")

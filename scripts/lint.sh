@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Checks everything that can be checked without running it. Changes nothing, may run at any time.
+# Check format, style, types, shell, YAML and playbooks.
+# All that can be checked without running it. Changes nothing, may run at any time.
 set -euo pipefail
 
 usage() {

@@ -1,4 +1,4 @@
-"""invoke gen-ranktable and check-ranktable, through Ansible, with stand-ins for the NPU's tools."""
+"""invoke build-ranktables and check-ranktable, through Ansible, with stand-ins for NPU tools."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def no_tables_before_or_after() -> Iterator[None]:
 def test_without_tables_there_is_nothing_to_check() -> None:
     done = script("check_ranktable.py")
     assert done.returncode == 2
-    assert "invoke gen-ranktable" in done.stderr
+    assert "invoke build-ranktables" in done.stderr
 
 
 def test_all_tables_are_built_in_one_pass_and_a_second_run_changes_nothing() -> None:
