@@ -62,9 +62,8 @@ class Site:
         self.settings: list[str] = []  # what the tests have changed so far
 
     def run(self, name: str, *words: str, code: int = 0) -> subprocess.CompletedProcess[str]:
-        runner = ["bash"] if name.endswith(".sh") else [sys.executable]
         done = subprocess.run(
-            [*runner, f"scripts/{name}", "-e", str(self.file), *self.settings, *words],
+            [sys.executable, f"scripts/{name}", "-e", str(self.file), *self.settings, *words],
             cwd=ROOT,
             capture_output=True,
             text=True,

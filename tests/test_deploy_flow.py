@@ -202,11 +202,11 @@ def test_what_an_older_toolkit_started_is_stopped() -> None:
 def test_a_deployment_is_planned_once(value: str) -> None:
     """Its plan is handed on: with a thousand hosts it takes seconds to make."""
     count = (
-        "import sys; sys.path.insert(0, 'scripts'); import deploy as deploy_environment\n"
+        "import sys; sys.path.insert(0, 'scripts'); import deploy\n"
         "from omnikit.topology import topology as module\n"
         "real, made = module._Planner.plan, []\n"
         "module._Planner.plan = lambda self: (made.append(1), real(self))[1]\n"
-        "code = deploy_environment.main(sys.argv[1:])\n"
+        "code = deploy.main(sys.argv[1:])\n"
         "print(f'planned {len(made)} times'); sys.exit(code)"
     )
     words = ("-e", ENVIRONMENT, "--set", SERVERS, "--set", f"roles.prefill.server.env.A={value}")

@@ -42,9 +42,8 @@ class Deployment:
         self.settings = [word for one in given for word in ("--set", one)]
 
     def run(self, name: str, *words: str) -> subprocess.CompletedProcess[str]:
-        runner = ["bash"] if name.endswith(".sh") else [sys.executable]
         return subprocess.run(
-            [*runner, f"scripts/{name}", "-e", ENVIRONMENT, *self.settings, *words],
+            [sys.executable, f"scripts/{name}", "-e", ENVIRONMENT, *self.settings, *words],
             cwd=ROOT,
             env={**os.environ, **self.host.env},
             capture_output=True,

@@ -85,9 +85,8 @@ class TwinSite:
         self, name: str, *words: str, code: Optional[int] = 0
     ) -> subprocess.CompletedProcess[str]:
         """One of the toolkit's scripts, for this environment. code: its exit code; None: any."""
-        runner = ["bash"] if name.endswith(".sh") else [sys.executable]
         done = subprocess.run(
-            [*runner, f"scripts/{name}", "-e", str(self.file), *self.settings, *words],
+            [sys.executable, f"scripts/{name}", "-e", str(self.file), *self.settings, *words],
             cwd=ROOT,
             capture_output=True,
             text=True,
