@@ -134,7 +134,7 @@ class Site:
     def deploy(self) -> dict[str, Any]:
         """The result of a deployment."""
         found: dict[str, Any] = json.loads(
-            self.run("deploy_environment.py", "--yes", "--json").splitlines()[-1]
+            self.run("deploy.py", "--yes", "--json").splitlines()[-1]
         )
         assert found["ready"], found
         return found
@@ -192,11 +192,11 @@ def measure(hosts: int, runs: int) -> dict[str, Any]:
             site = Site(folder, fleet, names)
             try:
                 for _ in range(runs):
-                    site.run("clean_hosts.py", "--yes", "--logs")
+                    site.run("clean_up.py", "--yes", "--logs")
                     take("first", site.deploy)
                     assert take("second", site.deploy)["changed"] == {}
-                    take("status", lambda: site.run("show_status.py"))
-                    site.run("clean_hosts.py", "--yes", "--logs")
+                    take("status", lambda: site.run("status.py"))
+                    site.run("clean_up.py", "--yes", "--logs")
                     assert take("bare first", site.bare)
                     assert not take("bare second", site.bare)
             finally:

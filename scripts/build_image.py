@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 
 from hostkit.base.log import say
-from omnikit.front.options import add, add_config, load_config
+from omnikit.front.options import add, add_config, add_word, load_config
 from omnikit.front.script import Script
 
 
@@ -41,11 +41,8 @@ def body(options: argparse.Namespace) -> int:
 
 def arguments(made: argparse.ArgumentParser) -> None:
     """Add what the command line takes."""
-    made.add_argument(
-        "name",
-        nargs="?",
-        metavar="NAME",
-        help="cpu-engine, omni-infer, control, or a folder (default: setting container.build)",
+    add_word(
+        made, "name", "cpu-engine, omni-infer, control, or a folder (default: container.build)"
     )
     made.add_argument("--tag", metavar="T", help="what it is called (default: container.image)")
     made.add_argument(

@@ -36,7 +36,7 @@ def body(options: argparse.Namespace) -> int:
         if not tables:
             raise InputError(
                 "there is no rank table of this environment yet.",
-                todo="invoke gen-ranktable, or name one: --table global_ranktable_merge.json",
+                todo="invoke build-ranktables, or name one: --table global_ranktable_merge.json",
             )
         source, text = "the kept rank table", ranktables.cluster_text(tables)
     problems = ranktables.disagreements(plan, text, source, ranktables.gather(config, plan))

@@ -11,10 +11,9 @@ from __future__ import annotations
 import argparse
 import inspect
 import re
-import shlex
 import sys
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from hostkit.base import run
 from hostkit.base.errors import InputError
@@ -28,7 +27,7 @@ PAGES = {
 }
 CHINESE = "docs/tasks.zh-CN.yaml"
 # Options of nearly all tasks: the page says them once.
-EVERYWHERE = ("environment", "config", "set")
+EVERYWHERE = ("environment", "config", "set", "verbose")
 _TABLE = re.compile(r"(?m)^\| --- \| --- \| --- \| --- \|\n(\|.*\n)*")
 
 
@@ -37,7 +36,7 @@ class Row(NamedTuple):
 
     name: str
     command: str
-    scripts: tuple[str, ...]
+    script: str
     does: str
     options: tuple[str, ...]
 
@@ -57,8 +56,10 @@ def rows() -> list[Row]:
         options = tuple(f"--{option}" for option in names if option not in EVERYWHERE)
         program = "invoke" if targets.pop(name, None) is None else "make"
         does = (inspect.getdoc(task.body) or "").splitlines()[0]
-        found.append(Row(name, f"{program} {name}", _scripts(task), does, options))
-    return found + [Row(n, f"make {n}", (), does, ()) for n, does in targets.items()]
+        script = getattr(task, "script", None)
+        place = f"scripts/{script.name}" if script else ""
+        found.append(Row(name, f"{program} {name}", place, does, options))
+    return found + [Row(n, f"make {n}", "", does, ()) for n, does in targets.items()]
 
 
 def _targets() -> dict[str, str]:
@@ -68,18 +69,6 @@ def _targets() -> dict[str, str]:
     said = dict(re.findall(r"(?m)^([a-z-]+):[^#\n]*## (.*)$", text))
     said = {name: f"{does[0].upper()}{does[1:]}." for name, does in said.items()}
     return {name: said.get(name, "") for name in (phony[1] if phony else "").split()}
-
-
-def _scripts(task: Any) -> tuple[str, ...]:
-    """The scripts that a task starts: it is called with a context that only listens."""
-    from invoke.context import MockContext
-
-    context = MockContext(run=True, repeat=True)
-    asked = list(inspect.signature(task.body).parameters.values())[1:]
-    task.body(context, *["FILE" for one in asked if one.default is one.empty])
-    lines = [call.args[0] for call in context.run.call_args_list]  # type: ignore[attr-defined]
-    paths = [Path(word) for line in lines for word in shlex.split(line)]
-    return tuple(f"scripts/{path.name}" for path in paths if path.parent == ROOT / "scripts")
 
 
 def tables() -> dict[str, str]:
@@ -104,10 +93,11 @@ def tables() -> dict[str, str]:
 
 
 def _line(row: Row, texts: dict[str, str]) -> str:
-    scripts, options = (
-        ", ".join(f"`{word}`" for word in words) or "–" for words in (row.scripts, row.options)
+    script, options = (
+        ", ".join(f"`{word}`" for word in words if word) or "–"
+        for words in ([row.script], row.options)
     )
-    return f"| `{row.command}` | {scripts} | {texts[row.name]} | {options} |"
+    return f"| `{row.command}` | {script} | {texts[row.name]} | {options} |"
 
 
 def renewed() -> dict[str, str]:

@@ -166,7 +166,7 @@ def _say(report: dict[str, Any]) -> None:
         say(f"  {one['todo']}")
     say(f"{report['file']}: {report['state']}")
     if report["state"] != "not written":
-        say(f"next: python scripts/show_plan.py --environment {report['file']}")
+        say(f"next: python scripts/plan.py --environment {report['file']}")
 
 
 def arguments(made: argparse.ArgumentParser) -> None:

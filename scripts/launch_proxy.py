@@ -49,8 +49,7 @@ NOT_TAKEN = {
     ),
     ("--enable-internal-metrics",): (
         "the times that this module counts are in the servers' own /metrics",
-        "have Prometheus read those: invoke write-metrics-config; or pass them on:"
-        " --metrics-servers-list",
+        "have Prometheus read those: invoke metrics; or pass them on: --metrics-servers-list",
     ),
     ("--enable-attention-ffn-disaggregation",): _LAST_ALONE,
     ("--attention-num",): _LAST_ALONE,

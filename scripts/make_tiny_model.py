@@ -15,12 +15,17 @@ from pathlib import Path
 
 from hostkit.base.log import say
 from omnikit.front.options import add
-from omnikit.front.script import Script, always_bare
+from omnikit.front.script import PROJECT, Script, always_bare
+
+# Where the environments of this machine look for it.
+TINY = PROJECT / "build" / "models" / "tiny-qwen2"
 
 
 def arguments(made: argparse.ArgumentParser) -> None:
     """Add what the command line takes."""
-    made.add_argument("--out", required=True, type=Path, help="folder of the model")
+    made.add_argument(
+        "--out", type=Path, default=TINY, help="folder of the model (default: %(default)s)"
+    )
     made.add_argument("--seed", type=_seed, default=0, help="of the random weights (default 0)")
     made.add_argument("--force", action="store_true", help="rewrite, also in a foreign folder")
     add(made, "json", dry_run="say what would be done")

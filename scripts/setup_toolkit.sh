@@ -6,6 +6,8 @@ set -euo pipefail
 # shellcheck source=scripts/_lib.sh
 source "$(dirname "${BASH_SOURCE[0]}")/_lib.sh"
 
+PYTHONS=(python3.11 python3.13 python3.12) # 3.11 first: the CPU engine needs it
+
 usage() {
   cat <<'USAGE'
 usage: setup_toolkit.sh [--dev] [DIR]

@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
-"""Make paths.code_dir on the hosts of an environment equal to paths.local_code_dir here.
+"""Make the source on the hosts equal to the one here; only what differs is sent.
 
-Runs on the control host; all hosts at the same time. First vLLM in the source gets omni-infer's
-patches: the hosts lack its .git. Only files that differ are sent, files that the source has not are
-removed, what sync.exclude names is neither sent nor removed. May run again at any time: what a cut
-left is used. A folder that is not empty and no copy of ours is refused.
+Runs on the control host; all hosts at the same time: paths.code_dir of each becomes what
+paths.local_code_dir is here. First vLLM in the source gets omni-infer's patches: the hosts lack its
+.git. Files that the source has not are removed; what sync.exclude names is neither sent nor
+removed. May run again at any time: what a cut left is used. A folder that is not empty and no copy
+of ours is refused.
 """
 
 from __future__ import annotations

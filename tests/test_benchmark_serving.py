@@ -1,4 +1,4 @@
-"""The command line of the load test; real loads on real servers: test_deploy_environment."""
+"""The command line of the load test; real loads on real servers: test_deploy."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""invoke gen-ranktable and check-ranktable, through Ansible, with stand-ins for the NPU's tools."""
+"""invoke build-ranktables and check-ranktable, through Ansible, with stand-ins for NPU tools."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def no_tables_before_or_after() -> Iterator[None]:
 def test_without_tables_there_is_nothing_to_check() -> None:
     done = script("check_ranktable.py")
     assert done.returncode == 2
-    assert "invoke gen-ranktable" in done.stderr
+    assert "invoke build-ranktables" in done.stderr
 
 
 def test_all_tables_are_built_in_one_pass_and_a_second_run_changes_nothing() -> None:
@@ -65,7 +65,7 @@ def test_all_tables_are_built_in_one_pass_and_a_second_run_changes_nothing() -> 
 
 
 def test_plan_shows_the_tables_that_a_deploy_would_ship() -> None:
-    data = json.loads(script("show_plan.py", "--json").stdout)
+    data = json.loads(script("plan.py", "--json").stdout)
     assert "ranktable/global/global_ranktable_merge.json" in data["files"]["a3"]
     named = data["nodes"][0]["servers"][0]["env"]["RANK_TABLE_FILE_PATH"]
     assert named.endswith("/bundle/ranktable/local_ranktable_10.0.0.11_891011.json")
@@ -94,7 +94,7 @@ def test_what_changed_is_named(fakes: dict[str, str], said: str) -> None:
 
 def test_a_deploy_checks_them_first_and_changes_nothing() -> None:
     done = script(
-        "deploy_environment.py",
+        "deploy.py",
         *("--set", "model.generate_seed=0", "--set", f"model.path={ROOT}/build/models/tiny-qwen2"),
         FAKE_HCCN="none",
         FAKE_HCCN_DEVICES="6",

@@ -62,9 +62,8 @@ class Site:
         self.settings: list[str] = []  # what the tests have changed so far
 
     def run(self, name: str, *words: str, code: int = 0) -> subprocess.CompletedProcess[str]:
-        runner = ["bash"] if name.endswith(".sh") else [sys.executable]
         done = subprocess.run(
-            [*runner, f"scripts/{name}", "-e", str(self.file), *self.settings, *words],
+            [sys.executable, f"scripts/{name}", "-e", str(self.file), *self.settings, *words],
             cwd=ROOT,
             capture_output=True,
             text=True,
@@ -87,7 +86,7 @@ class Site:
         return {name: c["Id"] for host in NAMES for name, c in self.containers(host).items()}
 
     def pids(self) -> dict[str, int]:
-        nodes = json.loads(self.run("show_status.py", "--json").stdout)["nodes"]
+        nodes = json.loads(self.run("status.py", "--json").stdout)["nodes"]
         return {server["name"]: server["pid"] for node in nodes for server in node["servers"]}
 
 
@@ -114,18 +113,18 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
 
 def test_the_image_is_shipped_to_the_hosts_and_loaded_there(site: Site, archive: Path) -> None:
     words = ["--from-archive", str(archive), "--json"]
-    first = json.loads(site.run("pull_image.sh", *words).stdout)["hosts"]
+    first = json.loads(site.run("pull_image.py", *words).stdout)["hosts"]
     assert {host: result["action"] for host, result in first.items()} == dict.fromkeys(
         NAMES, "loaded"
     )
-    second = json.loads(site.run("pull_image.sh", *words).stdout)["hosts"]
+    second = json.loads(site.run("pull_image.py", *words).stdout)["hosts"]
     assert {result["action"] for result in second.values()} == {"unchanged"}
     for host in site.fleet.hosts.values():  # the archive does not stay there
         assert not list(host.path("/data/omnikit").rglob("server.tar"))
 
 
 def test_a_deployment_runs_in_containers_of_its_hosts(site: Site) -> None:
-    done = site.run("deploy_environment.py", "--json")
+    done = site.run("deploy.py", "--json")
     result = json.loads(done.stdout.splitlines()[-1])
     assert result["ready"] and set(result["changed"]) == {"p0", "d0", "c0"}
     checks = {check["name"]: check["found"] for check in result["checks"]}
@@ -150,14 +149,14 @@ def test_the_servers_run_inside_the_containers(site: Site) -> None:
 
 def test_a_second_deployment_changes_nothing(site: Site) -> None:
     before = site.ids(), site.pids()
-    assert "contained is ready: nothing to change" in site.run("deploy_environment.py").stderr
+    assert "contained is ready: nothing to change" in site.run("deploy.py").stderr
     assert (site.ids(), site.pids()) == before
 
 
 def test_a_changed_variable_restarts_one_server_in_the_container_that_is_there(site: Site) -> None:
     ids, pids = site.ids(), site.pids()
     site.settings += ["--set", "topology.prefill=[{hosts: [a], server: {env: {A: 1}}}]"]
-    said = site.run("deploy_environment.py", "--yes").stderr
+    said = site.run("deploy.py", "--yes").stderr
     assert "to do: restart p0\n" in said
     assert site.ids() == ids
     assert {name for name, pid in site.pids().items() if pid != pids[name]} == {"p0"}
@@ -166,30 +165,30 @@ def test_a_changed_variable_restarts_one_server_in_the_container_that_is_there(s
 def test_a_changed_container_setting_recreates_only_the_containers_it_concerns(site: Site) -> None:
     ids, pids = site.ids(), site.pids()
     changed = "container.prefix.decode=other"
-    said = site.run("deploy_environment.py", "--yes", "--set", changed).stderr
+    said = site.run("deploy.py", "--yes", "--set", changed).stderr
     assert "to do: restart d0\n" in said
     after = site.ids()
     assert set(after) == {*PLANNED["a"], "other_d0"}
     assert {name: after[name] for name in PLANNED["a"]} == {n: ids[n] for n in PLANNED["a"]}
-    now = json.loads(site.run("show_status.py", "--json", "--set", changed).stdout)["nodes"]
+    now = json.loads(site.run("status.py", "--json", "--set", changed).stdout)["nodes"]
     moved = {s["name"] for n in now for s in n["servers"] if s["pid"] != pids[s["name"]]}
     assert moved == {"d0"}
-    assert "to do: restart d0\n" in site.run("deploy_environment.py", "--yes").stderr
+    assert "to do: restart d0\n" in site.run("deploy.py", "--yes").stderr
     assert sorted(site.containers("b")) == PLANNED["b"]
 
 
 def test_a_container_that_somebody_removed_is_brought_back_alone(site: Site) -> None:
     ids = site.ids()
     site.engines["b"].docker("rm", "--force", "omnikit_contained_d0")
-    assert "d0 failed" in site.run("show_status.py", code=1).stdout
-    assert "to do: start d0\n" in site.run("deploy_environment.py").stderr
+    assert "d0 failed" in site.run("status.py", code=1).stdout
+    assert "to do: start d0\n" in site.run("deploy.py").stderr
     after = site.ids()
     assert set(after) == set(ids)
     assert {name for name in ids if after[name] != ids[name]} == {"omnikit_contained_d0"}
 
 
 def test_stop_leaves_no_process_and_clean_up_no_container(site: Site) -> None:
-    done = site.run("stop_environment.py", "--json")
+    done = site.run("stop.py", "--json")
     assert json.loads(done.stdout) == dict.fromkeys(("c0", "d0", "p0"), "stopped")
     for host in NAMES:
         there = site.containers(host)
@@ -197,7 +196,7 @@ def test_stop_leaves_no_process_and_clean_up_no_container(site: Site) -> None:
         assert not any(container["State"]["Running"] for container in there.values())
     address = site.fleet.hosts["a"].address
     assert request(f"http://{address}:7000/health", timeout_s=2).status == 0
-    site.run("clean_hosts.py", "--yes")
+    site.run("clean_up.py", "--yes")
     assert site.ids() == {}
     for host in site.fleet.hosts.values():
         left = {path.name for path in host.path("/data/omnikit").iterdir()}

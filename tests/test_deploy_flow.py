@@ -39,34 +39,34 @@ def script(name: str, *words: str) -> subprocess.CompletedProcess[str]:
 
 
 def deploy(*words: str, code: int = 0) -> str:
-    done = script("deploy_environment.py", *words)
+    done = script("deploy.py", *words)
     assert done.returncode == code, done.stderr
     assert "Traceback" not in done.stderr
     return done.stderr
 
 
 def pids() -> dict[str, Any]:
-    nodes = json.loads(script("show_status.py", "--json").stdout)["nodes"]
+    nodes = json.loads(script("status.py", "--json").stdout)["nodes"]
     return {server["name"]: server["pid"] for node in nodes for server in node["servers"]}
 
 
 def node_names() -> list[str]:
-    nodes = json.loads(script("show_status.py", "--json").stdout)["nodes"]
+    nodes = json.loads(script("status.py", "--json").stdout)["nodes"]
     return [node["node"] for node in nodes]
 
 
 def releases() -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = json.loads(script("show_releases.py", "--json").stdout)
+    found: list[dict[str, Any]] = json.loads(script("releases.py", "--json").stdout)
     return found
 
 
 @pytest.fixture(scope="module", autouse=True)
 def nothing_before_and_after() -> Iterator[None]:
-    script("clean_hosts.py", "--yes", "--logs")
+    script("clean_up.py", "--yes", "--logs")
     for path in sorted(CONTROL.rglob("*"), reverse=True) if CONTROL.exists() else ():
         path.rmdir() if path.is_dir() else path.unlink()
     yield
-    script("clean_hosts.py", "--yes", "--logs")
+    script("clean_up.py", "--yes", "--logs")
 
 
 def test_the_first_deployment_is_a_release_with_a_timeline() -> None:
@@ -78,7 +78,7 @@ def test_the_first_deployment_is_a_release_with_a_timeline() -> None:
     steps = {e["step"] for e in map(json.loads, timeline.read_text().splitlines()) if "step" in e}
     assert {"Start the servers", "Wait for the servers", "Start the proxy"} <= steps
     assert timeline.with_suffix(".log").read_text() == said
-    shown = json.loads(script("show_timeline.py", "--json").stdout)
+    shown = json.loads(script("timeline.py", "--json").stdout)
     assert shown["result"] == "ok" and shown["trace"] == str(timeline.with_suffix(".trace.json"))
     assert {one["node"] for one in shown["engines"]} == set(node_names())
     assert 0 < shown["waiting_for_engines_s"] < shown["seconds"]
@@ -99,7 +99,7 @@ def test_nothing_that_serves_is_replaced_without_being_asked() -> None:
 
 def test_a_dry_run_asks_the_hosts_and_names_what_differs() -> None:
     before = pids()
-    done = script("deploy_environment.py", "--dry-run", "--set", "roles.prefill.server.env.A=1")
+    done = script("deploy.py", "--dry-run", "--set", "roles.prefill.server.env.A=1")
     rows = {line.split()[0]: line.split()[-1] for line in done.stdout.splitlines() if line}
     assert (rows["p0"], rows["p1"], rows["d0"]) == ("restart", "restart", "unchanged")
     assert "p0, why: its settings differ: A\n" in done.stdout
@@ -108,7 +108,7 @@ def test_a_dry_run_asks_the_hosts_and_names_what_differs() -> None:
 
 def test_another_prefill_instance_leaves_those_that_run_alone() -> None:
     prefill = "topology.prefill=[{hosts: [local]}, {hosts: [local]}, {hosts: [local]}]"
-    done = script("deploy_environment.py", "--dry-run", "--set", prefill)
+    done = script("deploy.py", "--dry-run", "--set", prefill)
     rows = {line.split()[0]: line.split()[-1] for line in done.stdout.splitlines() if line}
     assert (rows["p2"], rows["p0"], rows["d0"], rows["c0:"]) == (
         *("start", "unchanged", "unchanged", "reload"),
@@ -126,7 +126,7 @@ def test_a_changed_setting_restarts_only_what_it_concerns() -> None:
 
 
 def test_rollback_brings_the_release_before_back() -> None:
-    done = script("rollback_environment.py", "--yes")
+    done = script("rollback.py", "--yes")
     assert done.returncode == 0, done.stderr
     assert "going back to release 1" in done.stderr
     script_text = (WORK / "bundle" / "p0" / "start.sh").read_text()
@@ -142,7 +142,7 @@ def test_a_failed_change_is_undone_and_what_ran_before_serves_again() -> None:
     assert "bringing back what ran before: p0, p1" in said
     after = pids()
     assert after["d0"] == before["d0"]
-    assert script("show_status.py").returncode == 0
+    assert script("status.py").returncode == 0
     assert "STAND_IN_FAILS" not in (WORK / "bundle" / "p0" / "start.sh").read_text()
     assert len(releases()) == 3
 
@@ -151,12 +151,12 @@ def test_keep_leaves_a_failure_to_be_looked_at() -> None:
     fails = "roles.prefill.server.env.STAND_IN_FAILS=kept"
     said = deploy("--yes", "--keep", "--set", fails, code=1)
     assert "kept as it is" in said
-    assert script("show_status.py").returncode == 1
+    assert script("status.py").returncode == 1
     assert "p0" in deploy()  # the next one mends it
 
 
 def test_tags_do_single_steps() -> None:
-    script("stop_environment.py")
+    script("stop.py")
     said = deploy("--tags", "run_server")
     assert "the proxy was not asked for" in said
     assert request("http://127.0.0.1:27000/health", timeout_s=2).status == 0
@@ -172,9 +172,9 @@ def test_somebody_elses_lock_is_named_and_broken_only_by_hand() -> None:
     said = deploy("--yes", "--set", "roles.prefill.server.env.B=1", code=2)
     assert "ann@bastion:/opt is changing this host" in said and "10 min" in said
     assert pids() == before
-    shown = script("unlock_hosts.py", "--dry-run")
+    shown = script("unlock.py", "--dry-run")
     assert "held by ann@bastion:/opt" in shown.stdout and lock.exists()
-    assert "broken: ann@bastion:/opt" in script("unlock_hosts.py").stdout
+    assert "broken: ann@bastion:/opt" in script("unlock.py").stdout
     deploy("--yes", "--set", "roles.prefill.server.env.B=1")
     assert not lock.exists()
     audit = [json.loads(line) for line in (WORK / "audit.jsonl").read_text().splitlines()]
@@ -191,7 +191,7 @@ def test_what_an_older_toolkit_started_is_stopped() -> None:
     agent = WORK / "scripts" / "host_agent.py"
     kept = agent.read_text()
     agent.write_text("import sys\n\nsys.exit('unrecognized arguments')\n")
-    done = script("stop_environment.py", "--instance", "d0")
+    done = script("stop.py", "--instance", "d0")
     assert done.returncode == 0, done.stderr
     assert "d0: stopped" in done.stdout + done.stderr
     agent.write_text(kept)
@@ -202,11 +202,11 @@ def test_what_an_older_toolkit_started_is_stopped() -> None:
 def test_a_deployment_is_planned_once(value: str) -> None:
     """Its plan is handed on: with a thousand hosts it takes seconds to make."""
     count = (
-        "import sys; sys.path.insert(0, 'scripts'); import deploy_environment\n"
+        "import sys; sys.path.insert(0, 'scripts'); import deploy\n"
         "from omnikit.topology import topology as module\n"
         "real, made = module._Planner.plan, []\n"
         "module._Planner.plan = lambda self: (made.append(1), real(self))[1]\n"
-        "code = deploy_environment.main(sys.argv[1:])\n"
+        "code = deploy.main(sys.argv[1:])\n"
         "print(f'planned {len(made)} times'); sys.exit(code)"
     )
     words = ("-e", ENVIRONMENT, "--set", SERVERS, "--set", f"roles.prefill.server.env.A={value}")
@@ -222,9 +222,9 @@ def test_a_deployment_is_planned_once(value: str) -> None:
 
 
 def test_clean_up_leaves_the_logs_alone() -> None:
-    done = script("clean_hosts.py")
+    done = script("clean_up.py")
     assert done.returncode == 2 and "--yes" in done.stderr
-    done = script("clean_hosts.py", "--yes")
+    done = script("clean_up.py", "--yes")
     assert done.returncode == 0, done.stderr
     assert "p0 stopped" in done.stdout
     assert sorted(path.name for path in WORK.iterdir()) == ["audit.jsonl", "logs"]

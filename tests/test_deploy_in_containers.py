@@ -42,9 +42,8 @@ class Deployment:
         self.settings = [word for one in given for word in ("--set", one)]
 
     def run(self, name: str, *words: str) -> subprocess.CompletedProcess[str]:
-        runner = ["bash"] if name.endswith(".sh") else [sys.executable]
         return subprocess.run(
-            [*runner, f"scripts/{name}", "-e", ENVIRONMENT, *self.settings, *words],
+            [sys.executable, f"scripts/{name}", "-e", ENVIRONMENT, *self.settings, *words],
             cwd=ROOT,
             env={**os.environ, **self.host.env},
             capture_output=True,
@@ -61,7 +60,7 @@ class Deployment:
         return {entry["Name"].lstrip("/"): entry for entry in found}
 
     def status(self) -> dict[str, Any]:
-        found: dict[str, Any] = json.loads(self.run("show_status.py", "--json").stdout)
+        found: dict[str, Any] = json.loads(self.run("status.py", "--json").stdout)
         return found
 
     def pids(self) -> dict[str, int]:
@@ -78,12 +77,12 @@ def deployed(
     try:
         yield deployment
     finally:
-        deployment.run("stop_environment.py")
-        deployment.run("remove_container.sh")
+        deployment.run("stop.py")
+        deployment.run("remove_container.py")
 
 
 def test_a_deploy_ends_with_a_kv_hand_over_between_containers(deployed: Deployment) -> None:
-    done = deployed.run("deploy_environment.py")
+    done = deployed.run("deploy.py")
     assert done.returncode == 0, done.stderr
     assert "0 recomputed" in done.stderr and "FAILED" not in done.stderr
     there = deployed.containers()
@@ -105,7 +104,7 @@ def test_the_servers_run_inside_and_status_names_their_pids_here(deployed: Deplo
 
 def test_a_second_deploy_changes_nothing(deployed: Deployment) -> None:
     before = {name: c["Id"] for name, c in deployed.containers().items()}, deployed.pids()
-    done = deployed.run("deploy_environment.py")
+    done = deployed.run("deploy.py")
     assert done.returncode == 0 and "nothing to change" in done.stderr
     assert before == ({n: c["Id"] for n, c in deployed.containers().items()}, deployed.pids())
 
@@ -113,9 +112,9 @@ def test_a_second_deploy_changes_nothing(deployed: Deployment) -> None:
 def test_a_killed_server_is_seen_and_mended_alone(deployed: Deployment) -> None:
     before = deployed.pids()
     os.kill(before["p1"], signal.SIGKILL)
-    status = deployed.run("show_status.py")
+    status = deployed.run("status.py")
     assert status.returncode == 1 and "p1 failed" in status.stdout
-    done = deployed.run("deploy_environment.py")
+    done = deployed.run("deploy.py")
     assert done.returncode == 0, done.stderr
     assert "to do: start p1\n" in done.stderr
     after = deployed.pids()
@@ -129,7 +128,7 @@ def test_a_changed_container_setting_is_named_before_anything_happens(
     deployed: Deployment,
 ) -> None:
     before = deployed.pids()
-    done = deployed.run("show_plan.py", "--set", "container.shm_size=2g")
+    done = deployed.run("plan.py", "--set", "container.shm_size=2g")
     assert done.returncode == 0
     rows = [line for line in done.stdout.splitlines() if line.startswith(("p0 ", "d0 "))]
     assert [row.split()[-1] for row in rows] == ["restart", "restart"]
@@ -137,13 +136,13 @@ def test_a_changed_container_setting_is_named_before_anything_happens(
 
 
 def test_stop_leaves_no_process_and_keeps_the_containers(deployed: Deployment) -> None:
-    done = deployed.run("stop_environment.py")
+    done = deployed.run("stop.py")
     assert done.returncode == 0, done.stderr
     there = deployed.containers()
     assert sorted(there) == NAMES
     assert not any(container["State"]["Running"] for container in there.values())
     assert request("http://127.0.0.1:29600/health", timeout_s=2).status == 0
-    assert deployed.run("remove_container.sh").returncode == 0
+    assert deployed.run("remove_container.py").returncode == 0
     assert deployed.containers() == {}
 
 
@@ -151,7 +150,7 @@ def test_a_deploy_without_the_daemon_says_how_to_start_it(
     deployed: Deployment, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     absent = DockerHost(Path("/no/such/folder"))
-    done = Deployment(absent, "some/image:1", tmp_path).run("deploy_environment.py")
+    done = Deployment(absent, "some/image:1", tmp_path).run("deploy.py")
     assert done.returncode == 2
     assert "the Docker daemon is not running" in done.stderr
     assert "systemctl start docker" in done.stderr

@@ -107,7 +107,7 @@ class Site:
 
     def refused(self, image: str, *words: str) -> str:
         """A deployment that must be refused with nothing started; what it said."""
-        said = self.run("deploy_environment.py", image, *words, code=2).stderr
+        said = self.run("deploy.py", image, *words, code=2).stderr
         assert self.containers() == []
         return said
 
@@ -121,8 +121,8 @@ class Site:
         return [name for name in found if "aged" in name or "look" in name]
 
     def end(self, image: str) -> None:
-        self.run("stop_environment.py", image)
-        self.run("remove_container.sh", image)
+        self.run("stop.py", image)
+        self.run("remove_container.py", image)
 
 
 @pytest.fixture(scope="module")
@@ -140,7 +140,7 @@ def site(docker_host: DockerHost, tmp_path_factory: pytest.TempPathFactory) -> I
 def test_a_tag_that_is_too_old(site: Site, docker_host: DockerHost) -> None:
     name = image(docker_host, "omnikit-test/aged:202506272026", OLD)
     assert "note: --set container.image: container.image: its tag says 2025-06-27" in (
-        site.run("show_plan.py", name).stdout
+        site.run("plan.py", name).stdout
     )
     assert "container.image: its tag says 2025-06-27" in site.refused(name)
     found = site.check(name)
@@ -158,10 +158,10 @@ def test_an_image_that_is_not_here_yet_is_known_by_its_tag(site: Site) -> None:
 
 def test_a_tag_that_says_nothing_is_looked_into(site: Site, docker_host: DockerHost) -> None:
     name = image(docker_host, "omnikit-test/aged:old", OLD)
-    assert "its tag" not in site.run("show_plan.py", name).stdout
+    assert "its tag" not in site.run("plan.py", name).stdout
     assert "omni_infer 0.1.0 (the release has 0.4.1)" in site.refused(name)
     assert site.check(name)["state"] == "failed"
-    dry = site.run("deploy_environment.py", name, "--dry-run").stdout
+    dry = site.run("deploy.py", name, "--dry-run").stdout
     assert "in the way" in dry and "omni_infer 0.1.0" in dry
 
 
@@ -169,8 +169,8 @@ def test_an_image_of_the_release(site: Site, docker_host: DockerHost) -> None:
     name = image(docker_host, "omnikit-test/aged:new", NEW)
     found = site.check(name)
     assert (found["state"], found["found"]) == ("ok", "it has vllm 0.9.0+empty, omni_infer 0.4.1")
-    site.run("deploy_environment.py", name)
-    assert "nothing to change" in site.run("deploy_environment.py", name).stderr
+    site.run("deploy.py", name)
+    assert "nothing to change" in site.run("deploy.py", name).stderr
     site.end(name)
 
 
@@ -178,7 +178,7 @@ def test_what_nothing_is_known_of_is_not_refused(site: Site, docker_host: Docker
     name = image(docker_host, "omnikit-test/aged:unknown", {})
     found = site.check(name)
     assert found["state"] == "unknown" and "it has no vllm and no omni_infer" in found["found"]
-    site.run("deploy_environment.py", name)
+    site.run("deploy.py", name)
     site.end(name)
 
 
@@ -192,7 +192,7 @@ def test_an_old_image_that_is_accepted(site: Site) -> None:
     name, accept = "omnikit-test/aged:202506272026", ["--set", "image.older_than_release=accept"]
     found = site.check(name, *accept)
     assert (found["state"], found["required"]) == ("warning", False)
-    site.run("deploy_environment.py", name, *accept)
+    site.run("deploy.py", name, *accept)
     site.end(name)
 
 
@@ -205,7 +205,7 @@ def test_source_laid_over_an_old_image(site: Site, docker_host: DockerHost) -> N
     found = site.check(old, *over[:2])
     assert found["state"] == "ok" and "the source of the release is laid over it" in found["found"]
     # What runs is still the image's: the source was not installed.
-    said = site.run("deploy_environment.py", old, *over, code=2).stderr
+    said = site.run("deploy.py", old, *over, code=2).stderr
     assert "has omni_infer 0.1.0 (the release has 0.4.1), not from the source" in said
     assert "invoke pip-install" in said and "source was patched" not in said
     site.end(old)
@@ -215,8 +215,8 @@ def test_source_laid_over_an_old_image(site: Site, docker_host: DockerHost) -> N
     good = core.read_text()
     core.write_text(good.replace("rank = local_rank + offset\n", ""))
     no_sync = [*over[:2], *over[4:], "--skip-tags", "sync_code,pip_install"]
-    said = site.run("deploy_environment.py", name, *no_sync, code=2).stderr
+    said = site.run("deploy.py", name, *no_sync, code=2).stderr
     assert "its vLLM lacks 2 of 3 patches of omni-infer: scale_out.patch, on_top.patch" in said
     core.write_text(good)
-    site.run("deploy_environment.py", name, *no_sync)
+    site.run("deploy.py", name, *no_sync)
     site.end(name)

@@ -67,13 +67,13 @@ class Site:
         )
 
     def deploy(self, *words: str, code: int = 0) -> str:
-        done = self.run("deploy_environment.py", *words)
+        done = self.run("deploy.py", *words)
         assert done.returncode == code, done.stderr
         assert "Traceback" not in done.stderr
         return done.stderr
 
     def pids(self) -> dict[str, Any]:
-        nodes = json.loads(self.run("show_status.py", "--json").stdout)["nodes"]
+        nodes = json.loads(self.run("status.py", "--json").stdout)["nodes"]
         return {server["name"]: server["pid"] for node in nodes for server in node["servers"]}
 
 
@@ -86,7 +86,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         try:
             yield made
         finally:
-            made.run("stop_environment.py")
+            made.run("stop.py")
             for path in sorted(made.control.rglob("*"), reverse=True):
                 path.rmdir() if path.is_dir() else path.unlink()
 
@@ -117,7 +117,7 @@ def test_a_second_deployment_changes_nothing(site: Site) -> None:
 def test_a_changed_setting_restarts_only_the_instance_it_concerns(site: Site) -> None:
     before = site.pids()
     changed = "topology.prefill=[{hosts: [p0]}, {hosts: [p1], server: {env: {A: 1}}}]"
-    asked = site.run("show_plan.py", "--live", "--set", changed)
+    asked = site.run("plan.py", "--live", "--set", changed)
     assert asked.returncode == 0, asked.stderr
     rows = {line.split()[0]: line.split()[-1] for line in asked.stdout.splitlines() if line}
     assert (rows["p0"], rows["p1"], rows["d0"], rows["d1"]) == (
@@ -130,9 +130,9 @@ def test_a_changed_setting_restarts_only_the_instance_it_concerns(site: Site) ->
 
 
 def test_a_control_host_that_is_killed_goes_on_where_it_was(site: Site) -> None:
-    site.run("stop_environment.py")
+    site.run("stop.py")
     slow = ["--set", "server.env.STAND_IN_DELAY_S=4"]
-    argv = site.argv("deploy_environment.py", *slow)
+    argv = site.argv("deploy.py", *slow)
     with subprocess.Popen(
         argv, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
     ) as killed:
@@ -149,10 +149,10 @@ def test_a_control_host_that_is_killed_goes_on_where_it_was(site: Site) -> None:
 
 
 def test_a_host_that_reboots_in_mid_deploy_is_named_and_the_next_run_goes_on(site: Site) -> None:
-    site.run("stop_environment.py")
+    site.run("stop.py")
     slow = ["--set", "server.env.STAND_IN_DELAY_S=4"]
     with subprocess.Popen(
-        site.argv("deploy_environment.py", *slow), cwd=ROOT, stderr=subprocess.PIPE, text=True
+        site.argv("deploy.py", *slow), cwd=ROOT, stderr=subprocess.PIPE, text=True
     ) as running:
         assert running.stderr is not None
         said = ""
@@ -179,7 +179,7 @@ def test_somebody_elses_deployment_is_named(site: Site) -> None:
     )
     assert site.pids() == before
     assert not site.fleet.hosts["p0"].path("/data/omnikit/deploy.lock").exists()
-    assert "d1: broken: ann@other:/opt" in site.run("unlock_hosts.py").stdout
+    assert "d1: broken: ann@other:/opt" in site.run("unlock.py").stdout
 
 
 def test_a_host_that_is_off_stops_the_verb_and_is_named(site: Site) -> None:
@@ -191,7 +191,7 @@ def test_a_host_that_is_off_stops_the_verb_and_is_named(site: Site) -> None:
 
 
 def test_the_others_are_seen_while_a_host_is_off(site: Site, tmp_path: Path) -> None:
-    status = site.run("show_status.py", "--json")
+    status = site.run("status.py", "--json")
     nodes = {node["node"]: node["state"] for node in json.loads(status.stdout)["nodes"]}
     assert status.returncode == 1 and nodes["p1"] == "unreachable" and nodes["d0"] == "ready"
     fetched = site.run("fetch_logs.py", "--out", str(tmp_path), "--json")
@@ -200,23 +200,23 @@ def test_the_others_are_seen_while_a_host_is_off(site: Site, tmp_path: Path) -> 
     logs = list((Path(index["folder"]) / "d1").rglob("server_*.log"))
     assert logs and all("the stand-in serves tiny" in path.read_text() for path in logs)
     assert not list(site.fleet.hosts["p0"].path("/data/omnikit/jobs").glob("omnikit-logs-*"))
-    found = site.run("diagnose_deployment.py", "--json")
+    found = site.run("doctor.py", "--json")
     names = {one["name"]: one["on"] for one in json.loads(found.stdout)["findings"]}
     assert found.returncode == 1 and names["host-unreachable"] == ["host p1"]
 
 
 def test_a_rebooted_host_is_brought_back_alone(site: Site) -> None:
     site.fleet.start("p1")
-    assert site.run("show_status.py").returncode == 1
-    found = json.loads(site.run("diagnose_deployment.py", "--json").stdout)["findings"]
+    assert site.run("status.py").returncode == 1
+    found = json.loads(site.run("doctor.py", "--json").stdout)["findings"]
     assert any("p1 on p1" in one["on"] for one in found)
     said = site.deploy("--set", "server.env.STAND_IN_DELAY_S=4")
     assert "to do: start p1\n" in said
-    assert site.run("show_status.py").returncode == 0
+    assert site.run("status.py").returncode == 0
 
 
 def test_logs_come_from_their_hosts(site: Site) -> None:
-    done = site.run("show_logs.py", "--lines", "200", "--instance", "d1.0", "--instance", "p0")
+    done = site.run("logs.py", "--lines", "200", "--instance", "d1.0", "--instance", "p0")
     assert done.returncode == 0, done.stderr
     assert "d1.0 | the stand-in serves tiny\n" in done.stdout
 
@@ -228,9 +228,9 @@ def test_check_env_sees_every_host(site: Site) -> None:
 
 
 def test_stop_ends_everything_everywhere(site: Site) -> None:
-    done = site.run("stop_environment.py", "--json")
+    done = site.run("stop.py", "--json")
     assert set(json.loads(done.stdout).values()) == {"stopped"}
     for name in NAMES:
         left = site.fleet.run(name, "pgrep -fc fleet_server.py", check=False).stdout
         assert left.strip() == "0"
-    assert "nothing to stop" in site.run("stop_environment.py").stdout
+    assert "nothing to stop" in site.run("stop.py").stdout

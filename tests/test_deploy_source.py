@@ -51,7 +51,7 @@ class Site:
 
     def deploy(self, *words: str, code: int = 0) -> dict[str, Any]:
         """Deploy; the last of the JSON lines that it prints."""
-        done = self.run("deploy_environment.py", "--json", *words, code=code)
+        done = self.run("deploy.py", "--json", *words, code=code)
         lines = [json.loads(line) for line in done.stdout.splitlines()]
         assert lines[0]["kind"] == "command"
         last: dict[str, Any] = lines[-1]
@@ -88,7 +88,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     try:
         yield made
     finally:
-        made.run("clean_hosts.py", "--yes", "--logs")
+        made.run("clean_up.py", "--yes", "--logs")
 
 
 def test_a_first_deployment_copies_installs_and_starts(site: Site) -> None:
@@ -118,7 +118,7 @@ def test_a_second_deployment_changes_nothing(site: Site) -> None:
 def test_a_changed_file_is_copied_alone_and_restarts_its_users(site: Site) -> None:
     before = site.pids()
     (site.source / "omni" / "__init__.py").write_text("value = 2\n")
-    dry = site.run("deploy_environment.py", "--dry-run").stdout
+    dry = site.run("deploy.py", "--dry-run").stdout
     assert "local: source: 0 would be created, 1 would be updated" in dry
     assert "p0, why: its source changes" in dry
     assert (site.copy / "omni" / "__init__.py").read_text() == "value = 1\n"
@@ -145,7 +145,7 @@ def test_what_describes_one_package_reinstalls_that_one(site: Site) -> None:
     result = site.deploy("--yes")
     [said] = result["packages"].values()
     assert said == "vllm 0.9.0 installed, omni_infer 0.4.1 unchanged, vllm has its 3 patches"
-    site.run("deploy_environment.py", "--tags", "sync_code")
+    site.run("deploy.py", "--tags", "sync_code")
     said = site.run("sync_code.py").stderr
     assert "vllm has its 3 patches; 1 files with changes of your own" in said
 
@@ -154,7 +154,7 @@ def test_an_unpatched_copy_is_refused_by_name(site: Site) -> None:
     core = site.copy / VLLM / "vllm" / "core.py"
     good, before = core.read_text(), site.pids()
     core.write_text(good.replace("rank = local_rank + offset\n", ""))
-    failed = site.run("deploy_environment.py", "--tags", "pip_install", code=2).stderr
+    failed = site.run("deploy.py", "--tags", "pip_install", code=2).stderr
     assert f"{site.copy / VLLM}: this vLLM lacks 2 of 3 patches of omni-infer" in failed
     assert "scale_out.patch, on_top.patch" in failed and "invoke sync-code" in failed
     assert site.pids() == before
@@ -164,12 +164,12 @@ def test_an_unpatched_copy_is_refused_by_name(site: Site) -> None:
 def test_the_steps_one_by_one(site: Site) -> None:
     before = site.pids()
     (site.source / "omni" / "__init__.py").write_text("value = 3\n")
-    site.run("deploy_environment.py", "--tags", "sync_code")
+    site.run("deploy.py", "--tags", "sync_code")
     assert (site.copy / "omni" / "__init__.py").read_text() == "value = 3\n"
     assert site.pids() == before
-    said = site.run("deploy_environment.py", "--tags", "pip_install").stderr
+    said = site.run("deploy.py", "--tags", "pip_install").stderr
     assert "vllm 0.9.0 unchanged, omni_infer 0.4.1 unchanged" in said
-    done = site.run("deploy_environment.py", "--tags", "run_server", "--yes")
+    done = site.run("deploy.py", "--tags", "run_server", "--yes")
     assert f"p0: its source differs: {site.copy} was copied since" in done.stderr
     assert site.pids()["p0"] != before["p0"]
 

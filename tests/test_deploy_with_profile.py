@@ -96,7 +96,7 @@ class Site:
         return next(check for check in checks if check["id"] == "engine.environment")
 
     def servers(self) -> dict[str, int]:
-        nodes = json.loads(self.run("show_status.py", "--json").stdout)["nodes"]
+        nodes = json.loads(self.run("status.py", "--json").stdout)["nodes"]
         return {server["name"]: server["pid"] for node in nodes for server in node["servers"]}
 
 
@@ -107,8 +107,8 @@ def site(docker_host: DockerHost, tmp_path_factory: pytest.TempPathFactory) -> I
     try:
         yield made
     finally:
-        made.run("stop_environment.py")
-        made.run("remove_container.sh")
+        made.run("stop.py")
+        made.run("remove_container.py")
 
 
 def environment(pid: int) -> dict[str, str]:
@@ -123,7 +123,7 @@ def test_an_image_without_the_environment_is_refused_before_anything_starts(
     bashrc, said = WRONG[kind]
     good, site.image = site.image, profile_image(docker_host, f"omnikit-test/{kind}:1", bashrc)
     try:
-        done = site.run("deploy_environment.py", code=2)
+        done = site.run("deploy.py", code=2)
     finally:
         site.image = good
     assert said in done.stderr and f"image omnikit-test/{kind}:1: " in done.stderr
@@ -144,7 +144,7 @@ def test_check_env_says_it_too(site: Site) -> None:
 
 
 def test_with_a_rough_file_it_deploys_and_the_plans_variables_win(site: Site) -> None:
-    done = site.run("deploy_environment.py", "--json")
+    done = site.run("deploy.py", "--json")
     result = json.loads(done.stdout.splitlines()[-1])
     assert result["ready"] and set(result["changed"]) == {"p0", "d0", "c0"}
     assert site.containers() == NAMES
@@ -159,7 +159,7 @@ def test_with_a_rough_file_it_deploys_and_the_plans_variables_win(site: Site) ->
 
 def test_a_second_deployment_changes_nothing(site: Site) -> None:
     before = site.servers()
-    assert "nothing to change" in site.run("deploy_environment.py").stderr
+    assert "nothing to change" in site.run("deploy.py").stderr
     assert site.servers() == before
 
 
@@ -174,7 +174,7 @@ def test_running_containers_are_asked_themselves(site: Site) -> None:
 
 def test_jobs_run_in_the_environment_and_their_answers_are_whole(site: Site) -> None:
     words = ["--in-container", NAMES[2], "--only", "check", "--json"]
-    done = site.run("build_from_source.sh", *words, "--set", "source.packages=[none]", code=1)
+    done = site.run("build_from_source.py", *words, "--set", "source.packages=[none]", code=1)
     assert json.loads(done.stdout)["check"]["hosts"]["local"]["wrong"] == ["none"]
     assert "welcome" in done.stderr
 
@@ -190,7 +190,7 @@ def test_start_scripts_run_by_hand_and_look_again(site: Site) -> None:
 def test_a_restart_in_a_spoilt_container_is_refused_and_the_server_lives_on(site: Site) -> None:
     before = site.servers()
     words = ["--set", "server.env.MORE=1", "--yes"]
-    done = site.run("deploy_environment.py", *words, code=2)
+    done = site.run("deploy.py", *words, code=2)
     assert f"container {NAMES[2]}: /root/.bashrc ends the shell that loads it." in done.stderr
     assert site.servers() == before
 

@@ -71,11 +71,11 @@ def site(tmp_path_factory: pytest.TempPathFactory, engine_python: Path) -> Itera
         try:
             yield site
         finally:
-            site.run("stop_environment.py")
+            site.run("stop.py")
 
 
 def test_a_host_without_the_engine_is_named_with_what_installs_it(site: Site) -> None:
-    done = site.run("deploy_environment.py", "--set", "engine.venv=/no/such/engine")
+    done = site.run("deploy.py", "--set", "engine.venv=/no/such/engine")
     assert done.returncode == 2 and "nothing was changed" in done.stderr
     said = "the engine is missing: there is no /no/such/engine/bin/python."
     for name in NAMES:
@@ -85,7 +85,7 @@ def test_a_host_without_the_engine_is_named_with_what_installs_it(site: Site) ->
 
 
 def test_kv_is_handed_over_from_host_to_host(site: Site) -> None:
-    done = site.run("deploy_environment.py", "--json")
+    done = site.run("deploy.py", "--json")
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout.splitlines()[-1])
     assert result["ready"] and set(result["changed"]) == {"p0", "p1", "d0", "c0"}
@@ -96,9 +96,9 @@ def test_kv_is_handed_over_from_host_to_host(site: Site) -> None:
 
 
 def test_a_second_deployment_changes_nothing_and_status_says_so(site: Site) -> None:
-    done = site.run("deploy_environment.py")
+    done = site.run("deploy.py")
     assert done.returncode == 0 and "engines is ready: nothing to change" in done.stderr
-    shown = json.loads(site.run("show_status.py", "--json").stdout)
+    shown = json.loads(site.run("status.py", "--json").stdout)
     assert shown["ok"] and {node["host"] for node in shown["nodes"]} == set(NAMES)
     for name in NAMES:
         left = site.fleet.run(name, "pgrep -fc vllm.entrypoints", check=False).stdout
@@ -106,9 +106,9 @@ def test_a_second_deployment_changes_nothing_and_status_says_so(site: Site) -> N
 
 
 def test_stop_leaves_no_engine_on_any_host(site: Site) -> None:
-    done = site.run("stop_environment.py", "--json")
+    done = site.run("stop.py", "--json")
     assert json.loads(done.stdout) == dict.fromkeys(("c0", "d0", "p0", "p1"), "stopped")
     for name in NAMES:
         left = site.fleet.run(name, "pgrep -fc 'vllm|VLLM|nginx'", check=False).stdout
         assert left.strip() == "0", name
-    assert "nothing to stop" in site.run("stop_environment.py").stdout
+    assert "nothing to stop" in site.run("stop.py").stdout

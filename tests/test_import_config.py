@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import config
 import import_config
+import plan
 import pytest
-import show_config
-import show_plan
 from foreign_files import ALL, DEPLOYMENT, FOUR_P, TWO_P, edited
 
 
@@ -25,7 +25,7 @@ def test_an_environment_is_written_once(tmp_path: Path, capsys: pytest.CaptureFi
     assert f"{out}: unchanged" in capsys.readouterr().err
     assert out.stat().st_mtime_ns == before.st_mtime_ns
     assert [path.name for path in tmp_path.iterdir()] == ["mine.yaml"]
-    assert show_plan.main(["--environment", str(out)]) == 0
+    assert plan.main(["--environment", str(out)]) == 0
     assert "192.0.2.13:8100" in capsys.readouterr().out
 
 
@@ -87,12 +87,12 @@ def test_no_output_shows_a_password(
     for main, words in (
         (import_config.main, [str(source), "--out", str(tmp_path / "a.yaml")]),
         (import_config.main, [str(source), "--dry-run", "--json"]),
-        (show_config.main, direct),
-        (show_config.main, [*direct, "--json"]),
-        (show_config.main, [*direct, "--origin", "--changed"]),
-        (show_config.main, [*direct, "--origin", "--json"]),
-        (show_plan.main, [*direct, "--json"]),
-        (show_plan.main, [*direct, "--commands", "--files"]),
+        (config.main, direct),
+        (config.main, [*direct, "--json"]),
+        (config.main, [*direct, "--origin", "--changed"]),
+        (config.main, [*direct, "--origin", "--json"]),
+        (plan.main, [*direct, "--json"]),
+        (plan.main, [*direct, "--commands", "--files"]),
     ):
         assert main(words) == 0
         said = capsys.readouterr()

@@ -149,10 +149,10 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     (folder / "roll.yaml").write_text(text)
     made = Site(folder)
     try:
-        made.run("deploy_environment.py")
+        made.run("deploy.py")
         yield made
     finally:
-        made.run("clean_hosts.py", "--yes", "--logs")
+        made.run("clean_up.py", "--yes", "--logs")
 
 
 def test_all_prefill_servers_are_restarted_with_new_settings_and_no_request_fails(
@@ -183,7 +183,7 @@ def test_one_that_does_not_come_back_stays_out_until_a_deploy_mends_it(site: Sit
         assert "out of luck today" in said and "the proxy goes on without it" in said
         assert site.upstream() == ["31301"]
         assert site.pids()["p1"] == before["p1"]
-        said = site.run("deploy_environment.py", "--yes", "--set", "roles.prefill.server.env.A=1")
+        said = site.run("deploy.py", "--yes", "--set", "roles.prefill.server.env.A=1")
         assert "c0: its configuration differs; no connection is lost" in said
     assert made.errors == []
     assert site.upstream() == ["31300", "31301"]
@@ -209,7 +209,7 @@ def test_a_roll_that_is_killed_is_mended_by_the_next_command(site: Site) -> None
         finally:
             rolling.kill()
             rolling.communicate()
-        site.run("deploy_environment.py", "--yes", *own)
+        site.run("deploy.py", "--yes", *own)
     assert made.errors == []
     assert site.upstream() == ["31300", "31301"]
 
@@ -230,9 +230,9 @@ def test_a_roll_that_is_killed_at_the_second_instance_goes_on_when_run_again(sit
         finally:
             os.killpg(rolling.pid, signal.SIGKILL)  # Ansible too: it would go on
             rolling.communicate()
-        site.run("stop_environment.py", "--instance", "p1", *own)
+        site.run("stop.py", "--instance", "p1", *own)
         assert site.upstream() == ["31300"]
-        said = site.run("show_status.py", *own, code=1)
+        said = site.run("status.py", *own, code=1)
         assert "c0 sends nothing to 127.0.0.1:31301" in said
         said = site.run("roll_prefill.py", *own)
         assert said.index("p1: in the proxy again") < said.index("p0: out of the proxy")
@@ -240,7 +240,7 @@ def test_a_roll_that_is_killed_at_the_second_instance_goes_on_when_run_again(sit
         assert re.search("p0: idle, and (no decode server waits|nobody has fetched)", said)
     assert made.errors == []
     assert site.upstream() == ["31300", "31301"]
-    assert "sends nothing" not in site.run("show_status.py", *own)
+    assert "sends nothing" not in site.run("status.py", *own)
 
 
 def test_an_instance_that_is_never_idle_is_left_as_it_is(site: Site) -> None:

@@ -7,11 +7,16 @@ import subprocess
 import sys
 from pathlib import Path
 
+import _renamed
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-PYTHON_SCRIPTS = sorted((ROOT / "scripts").glob("*.py"))
-SHELL_SCRIPTS = sorted((ROOT / "scripts").glob("*.sh"))
+EVERYTHING = sorted((ROOT / "scripts").glob("*.*"))
+FORMER = [path for path in EVERYTHING if path.is_symlink()]
+# What begins with an underscore is no script of its own.
+SCRIPTS = [path for path in EVERYTHING if path not in FORMER and path.name[0] != "_"]
+PYTHON_SCRIPTS = [path for path in SCRIPTS if path.suffix == ".py"]
+SHELL_SCRIPTS = [path for path in SCRIPTS if path.suffix == ".sh"]
 
 
 def run(*words: object, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
@@ -37,26 +42,48 @@ def test_an_unknown_option_is_misuse(path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("path", SHELL_SCRIPTS, ids=lambda p: p.name)
 def test_shell_scripts_explain_themselves(path: Path) -> None:
-    if path.name.startswith("_"):
-        return  # sourced, not run
     done = run("bash", path, "--help")
     assert done.returncode == 0
     assert "usage:" in done.stdout and "example:" in done.stdout
     assert run("bash", path, "--no-such-option").returncode == 2
 
 
-@pytest.mark.parametrize("path", SHELL_SCRIPTS + PYTHON_SCRIPTS, ids=lambda p: p.name)
+@pytest.mark.parametrize("path", SCRIPTS, ids=lambda p: p.name)
 def test_scripts_are_executable_and_name_their_interpreter(path: Path) -> None:
-    if path.name.startswith("_"):
-        return  # sourced, not run
     assert path.stat().st_mode & 0o111
     assert path.read_text().startswith(("#!/usr/bin/env bash", "#!/usr/bin/env python3"))
+
+
+def test_every_former_name_is_a_link_and_no_other() -> None:
+    assert {path.name for path in FORMER} == set(_renamed.NOW)
+    assert all(path.readlink() == Path(f"_renamed{path.suffix}") for path in FORMER)
+    assert {*_renamed.NOW.values()} <= {path.name for path in SCRIPTS}
+
+
+@pytest.mark.parametrize("path", FORMER, ids=lambda p: p.name)
+def test_a_former_name_says_the_one_of_today_and_goes_on(path: Path) -> None:
+    runner = "bash" if path.suffix == ".sh" else sys.executable
+    done = run(runner, path, "--help")
+    now = _renamed.NOW[path.name]
+    assert done.returncode == 0
+    assert done.stdout.startswith(f"usage: {now}")
+    assert done.stderr == f"{path.name} is now called {now}\n"
+
+
+def test_a_former_name_hands_on_words_and_exit_code_from_a_link_of_the_users(
+    tmp_path: Path,
+) -> None:
+    link = tmp_path / "our-plan"
+    link.symlink_to(ROOT / "scripts" / "show_plan.py")
+    done = run(link, "-e", "no such", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "no environment named 'no such'" in done.stderr
 
 
 @pytest.mark.slow
 def test_a_script_works_through_a_link_from_any_folder(tmp_path: Path) -> None:
     link = tmp_path / "plan"
-    link.symlink_to(ROOT / "scripts" / "show_plan.py")
+    link.symlink_to(ROOT / "scripts" / "plan.py")
     done = run(sys.executable, link, "--environment", "colocated", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "8300" in done.stdout

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any, Iterator, Mapping
 
@@ -47,7 +48,7 @@ class Site:
         if path:
             env["PATH"] = f"{path}:{env['PATH']}"
         done = subprocess.run(
-            ["bash", "scripts/setup_keys.sh", "-e", str(self.file), *words],
+            [sys.executable, "scripts/setup_keys.py", "-e", str(self.file), *words],
             cwd=ROOT,
             env=env,
             capture_output=True,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import sys
 from pathlib import Path
 from typing import Iterator
 
@@ -22,7 +23,7 @@ SMALL = [
 
 def call(script: str, *words: str, host: DockerHost) -> subprocess.CompletedProcess[str]:
     done = subprocess.run(
-        ["bash", f"scripts/{script}", *words],
+        [sys.executable, f"scripts/{script}", *words],
         cwd=ROOT,
         env={**os.environ, **host.env},
         capture_output=True,
@@ -44,7 +45,7 @@ def engine(docker_host: DockerHost) -> Iterator[DockerHost]:
 @pytest.mark.slow
 def test_started_then_unchanged_then_made_anew_stopped_and_removed(engine: DockerHost) -> None:
     def start(*more: str) -> str:
-        done = call("start_container.sh", BASE_IMAGE, "by-name", *SMALL, *more, host=engine)
+        done = call("start_container.py", BASE_IMAGE, "by-name", *SMALL, *more, host=engine)
         assert done.returncode == 0, done.stderr
         return done.stdout
 
@@ -53,17 +54,17 @@ def test_started_then_unchanged_then_made_anew_stopped_and_removed(engine: Docke
     said = start("--set", "container.shm_size=32m")
     assert said.splitlines()[0] == "this machine: by-name recreated"
     assert 'shm_size: "16m" -> "32m"' in said
-    stop = call("stop_container.sh", "by-name", host=engine)
+    stop = call("stop_container.py", "by-name", host=engine)
     assert stop.stdout == "this machine: by-name stopped\n"
-    assert call("stop_container.sh", "by-name", host=engine).stdout.endswith("unchanged\n")
-    remove = call("remove_container.sh", "by-name", host=engine)
+    assert call("stop_container.py", "by-name", host=engine).stdout.endswith("unchanged\n")
+    remove = call("remove_container.py", "by-name", host=engine)
     assert remove.stdout == "this machine: by-name removed\n"
-    assert "there is none" in call("remove_container.sh", "by-name", host=engine).stdout
+    assert "there is none" in call("remove_container.py", "by-name", host=engine).stdout
 
 
 @pytest.mark.slow
 def test_a_dry_run_prints_the_command_and_starts_nothing(engine: DockerHost) -> None:
-    done = call("start_container.sh", "--dry-run", BASE_IMAGE, "by-name", host=engine)
+    done = call("start_container.py", "--dry-run", BASE_IMAGE, "by-name", host=engine)
     assert done.returncode == 0
     assert done.stdout.startswith("docker run --name by-name -it -d --shm-size=500g")
     assert "by-name: create" in done.stderr
@@ -75,9 +76,9 @@ def test_a_strangers_container_is_left_alone_by_all_three(engine: DockerHost) ->
     engine.docker("run", "-d", "-it", "--net=host", "--name", "theirs", BASE_IMAGE, "bash")
     before = json.loads(engine.docker("inspect", "theirs").stdout)[0]["Id"]
     for script, words in (
-        ("start_container.sh", [BASE_IMAGE, "theirs", *SMALL]),
-        ("stop_container.sh", ["theirs"]),
-        ("remove_container.sh", ["theirs"]),
+        ("start_container.py", [BASE_IMAGE, "theirs", *SMALL]),
+        ("stop_container.py", ["theirs"]),
+        ("remove_container.py", ["theirs"]),
     ):
         done = call(script, *words, host=engine)
         assert done.returncode == 2
@@ -88,7 +89,7 @@ def test_a_strangers_container_is_left_alone_by_all_three(engine: DockerHost) ->
 
 @pytest.mark.slow
 def test_missing_devices_are_named_before_anything_starts(engine: DockerHost) -> None:
-    done = call("start_container.sh", BASE_IMAGE, "by-name", host=engine)
+    done = call("start_container.py", BASE_IMAGE, "by-name", host=engine)
     assert done.returncode == 2
     assert "there is no device /dev/davinci_manager" in done.stderr
     assert engine.docker("ps", "-aq").stdout == ""
@@ -105,12 +106,12 @@ def test_missing_devices_are_named_before_anything_starts(engine: DockerHost) ->
     ],
 )
 def test_wrong_words_are_misuse(words: list[str], said: str) -> None:
-    done = call("start_container.sh", *words, host=DockerHost(Path("/no/such")))
+    done = call("start_container.py", *words, host=DockerHost(Path("/no/such")))
     assert done.returncode == 2 and said in done.stderr
 
 
 def test_the_planned_containers_are_shown_for_every_host() -> None:
-    done = call("start_container.sh", "-e", "2p1d", "--dry-run", host=DockerHost(Path("/no/such")))
+    done = call("start_container.py", "-e", "2p1d", "--dry-run", host=DockerHost(Path("/no/such")))
     assert done.returncode == 0
     hosts = [line.split(":")[0] for line in done.stdout.splitlines()]
     assert hosts == ["p0", "p0", "p1", "d0", "d1"]

@@ -79,7 +79,7 @@ def os_kill(site: TwinSite, host: str, pid: int) -> None:
 
 def test_the_image_is_shipped(two: TwinSite, archive: Path) -> None:
     words = ["--from-archive", str(archive), "--json"]
-    hosts = json.loads(two.run("pull_image.sh", *words).stdout)["hosts"]
+    hosts = json.loads(two.run("pull_image.py", *words).stdout)["hosts"]
     assert {host: result["action"] for host, result in hosts.items()} == dict.fromkeys(
         HOSTS, "loaded"
     )
@@ -89,13 +89,13 @@ def test_the_image_is_shipped(two: TwinSite, archive: Path) -> None:
 def test_a_wrong_deployment_is_refused_before_a_server_starts(name: str, two: TwinSite) -> None:
     settings, says = BY_DEPLOY[name]
     words = [word for one in settings for word in ("--set", one)]
-    done = two.run("deploy_environment.py", *words, code=None)
+    done = two.run("deploy.py", *words, code=None)
     assert done.returncode in (1, 2) and says in done.stderr, done.stderr
     assert not any(f" {node}: started on" in done.stderr for node in HOSTS)
 
 
 def test_two_prefill_instances_and_32_decode_servers_become_ready(two: TwinSite) -> None:
-    done = two.run("deploy_environment.py", "--json")
+    done = two.run("deploy.py", "--json")
     result = json.loads(done.stdout.splitlines()[-1])
     assert result["ready"] and set(result["changed"]) == {"p0", "p1", "d0", "d1", "c0"}
     assert set(two.pids()) == {"p0", "p1", "c0", *DECODE["d0"], *DECODE["d1"]}
@@ -121,17 +121,17 @@ def test_requests_go_through_prefill_and_decode(two: TwinSite) -> None:
 
 def test_a_second_deployment_changes_nothing(two: TwinSite) -> None:
     before = two.containers(), two.pids()
-    assert "is ready: nothing to change" in two.run("deploy_environment.py").stderr
+    assert "is ready: nothing to change" in two.run("deploy.py").stderr
     assert (two.containers(), two.pids()) == before
 
 
 def test_a_killed_prefill_server_is_named_and_mended_alone(two: TwinSite) -> None:
     before = two.pids()
     os_kill(two, "p1", before["p1"])
-    assert "p1 failed" in two.run("show_status.py", code=1).stdout
-    said = two.run("diagnose_deployment.py", code=1)
+    assert "p1 failed" in two.run("status.py", code=1).stdout
+    said = two.run("doctor.py", code=1)
     assert "p1" in said.stdout and "killed" in said.stdout
-    assert "to do: start p1\n" in two.run("deploy_environment.py").stderr
+    assert "to do: start p1\n" in two.run("deploy.py").stderr
     after = two.pids()
     assert {name for name in after if after[name] != before[name]} == {"p1"}
 
@@ -140,33 +140,33 @@ def test_a_killed_decode_server_ends_the_instance_which_is_mended(two: TwinSite)
     before = two.pids()
     os_kill(two, "d1", before["d1.3"])
     wait_for(
-        lambda: "d0.0 failed" in two.run("show_status.py", code=1).stdout,
+        lambda: "d0.0 failed" in two.run("status.py", code=1).stdout,
         "the other ranks notice",
         30,
     )
-    said = two.run("diagnose_deployment.py", code=1).stdout
+    said = two.run("doctor.py", code=1).stdout
     assert "d1.3" in said and "killed" in said
-    two.run("deploy_environment.py")
+    two.run("deploy.py")
     after = two.pids()
     assert {n for n in after if after[n] == before[n]} == {"p0", "p1", "c0"}
 
 
 def test_stop_leaves_no_server_and_clean_up_no_container(two: TwinSite) -> None:
-    two.run("stop_environment.py")
+    two.run("stop.py")
     for host in HOSTS:
         assert "vllm" not in two.fleet.run(host, "ps -eo args").stdout
-    two.run("clean_hosts.py", "--yes")
+    two.run("clean_up.py", "--yes")
     assert two.containers() == {}
 
 
 def test_one_prefill_instance_serves(sites: dict[str, TwinSite]) -> None:
     one = sites["twin1p1d"]
-    done = one.run("deploy_environment.py", "--json")
+    done = one.run("deploy.py", "--json")
     assert json.loads(done.stdout.splitlines()[-1])["ready"]
     assert set(one.pids()) == {"p0", "c0", *DECODE["d0"], *DECODE["d1"]}
     body = {"model": "deepseek", "prompt": "another prompt", "max_tokens": 5}
     assert json.loads(ask(one, "/v1/completions", body))["choices"][0]["text"].strip()
     assert pulled(one) > 0
-    one.run("stop_environment.py")
-    one.run("clean_hosts.py", "--yes")
+    one.run("stop.py")
+    one.run("clean_up.py", "--yes")
     assert one.containers() == {}

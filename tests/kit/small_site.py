@@ -69,7 +69,7 @@ class Site:
     def deploy(self, version: str, *words: str, code: int = 0) -> str:
         """Deploy a version: a variable that all servers have."""
         told = ("--set", f"server.env.VERSION={version}", "--yes", *words)
-        return self.run("deploy_environment.py", *told, code=code)
+        return self.run("deploy.py", *told, code=code)
 
     def records(self) -> dict[str, dict[str, Any]]:
         found = {}
@@ -99,7 +99,7 @@ class Site:
         """Whether all of a version runs, and answers."""
         wanted = dict.fromkeys(("p0", "p1", "d0"), version)
         return self.versions() == wanted and '"ok": true' in self.run(
-            "show_status.py", "--json", code=None
+            "status.py", "--json", code=None
         )
 
     def version_of(self, archive: str) -> str:
@@ -132,7 +132,7 @@ class Site:
     def forget(self) -> None:
         """As if nothing had ever been deployed."""
         self.lock.unlink(missing_ok=True)
-        self.run("clean_hosts.py", "--yes", "--logs", code=None)
+        self.run("clean_up.py", "--yes", "--logs", code=None)
 
 
 def _free_ports() -> int:

@@ -85,9 +85,8 @@ class TwinSite:
         self, name: str, *words: str, code: Optional[int] = 0
     ) -> subprocess.CompletedProcess[str]:
         """One of the toolkit's scripts, for this environment. code: its exit code; None: any."""
-        runner = ["bash"] if name.endswith(".sh") else [sys.executable]
         done = subprocess.run(
-            [*runner, f"scripts/{name}", "-e", str(self.file), *self.settings, *words],
+            [sys.executable, f"scripts/{name}", "-e", str(self.file), *self.settings, *words],
             cwd=ROOT,
             capture_output=True,
             text=True,
@@ -100,7 +99,7 @@ class TwinSite:
 
     def pids(self) -> dict[str, int]:
         """Of every server and the proxy."""
-        nodes = json.loads(self.run("show_status.py", "--json").stdout)["nodes"]
+        nodes = json.loads(self.run("status.py", "--json").stdout)["nodes"]
         return {server["name"]: server["pid"] for node in nodes for server in node["servers"]}
 
     def containers(self) -> dict[str, str]:

@@ -125,7 +125,7 @@ def _check_owner(there: dict[str, Any], spec: Spec, replace: bool) -> None:
     raise InputError(
         f"the container {spec['name']} {whose}; it is left alone.",
         todo="choose another name (setting container.prefix), or replace it:"
-        f" scripts/start_container.sh --replace {spec['image']} {spec['name']}",
+        f" scripts/start_container.py --replace {spec['image']} {spec['name']}",
     )
 
 
@@ -140,7 +140,7 @@ def problems(spec: Spec, made_later: Optional[str] = None) -> list[str]:
     if image is None:
         found.append(
             f"the image {spec['image']} is not on this host."
-            " What to do: invoke pull-image, or scripts/pull_image.sh " + spec["image"]
+            " What to do: invoke pull-image, or scripts/pull_image.py " + spec["image"]
         )
     elif platforms.differ(image.platform, runs):
         found.append(

@@ -80,7 +80,7 @@ def expected(path: Path) -> str:
         raise InputError(
             f"the archive's check sum is not there: expected {beside(path)}.",
             where=str(path),
-            todo="make both with: scripts/pull_image.sh REPO:TAG --export FILE,"
+            todo="make both with: scripts/pull_image.py REPO:TAG --export FILE,"
             f" or: sha256sum {path} > {beside(path)}",
         )
     return text[0]
@@ -106,7 +106,7 @@ def check_platform(path: Path, image: str, found: Sequence[str], wanted: str) ->
         raise InputError(
             f"the archive holds {image} for {' and '.join(found)}, {wanted} is needed.",
             where=str(path),
-            todo="export the right one: scripts/pull_image.sh"
+            todo="export the right one: scripts/pull_image.py"
             f" {image} --export FILE --set image.platform={wanted}",
         )
 
@@ -125,7 +125,7 @@ def content(path: Path) -> Content:
         raise InputError(
             f"this is not an archive of an image ({error}).",
             where=str(path),
-            todo="make one: scripts/pull_image.sh REPO:TAG --export FILE",
+            todo="make one: scripts/pull_image.py REPO:TAG --export FILE",
         ) from error
     tags = [tag for image in saved or indexed for tag in image.tags]
     return Content((*saved, *indexed), tuple(dict.fromkeys(tags)))

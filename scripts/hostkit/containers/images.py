@@ -119,7 +119,7 @@ def load(parameters: dict[str, Any]) -> dict[str, Any]:
         raise ActionError(
             f"the archive was loaded, but {image} is then for {found.platform}, {wanted} is needed:"
             f" {engine.kind} takes another of the images in it.",
-            todo=f"export that one alone: scripts/pull_image.sh {image} --export FILE --set"
+            todo=f"export that one alone: scripts/pull_image.py {image} --export FILE --set"
             f" image.platform={wanted}",
         )
     return _result("loaded", image, found, str(archive), before)
@@ -143,12 +143,12 @@ def save(parameters: dict[str, Any]) -> dict[str, Any]:
     if found is None:
         raise InputError(
             f"the image {image} is not on this host.",
-            todo=f"scripts/pull_image.sh {image}",
+            todo=f"scripts/pull_image.py {image}",
         )
     if platforms.differ(found.platform, wanted):
         raise InputError(
             f"the image {image} of this host is for {found.platform}, {wanted} is needed.",
-            todo=f"scripts/pull_image.sh {image} --set image.platform={wanted}",
+            todo=f"scripts/pull_image.py {image} --set image.platform={wanted}",
         )
     if _holds(archive, image, found):
         return {**_result("unchanged", image, found, "this host"), "archive": str(archive)}

@@ -128,7 +128,7 @@ def _check(engine: Engine, container: str, archive: Path) -> None:
         raise InputError(
             f"there is no container {container} on this host.",
             where="--in-container",
-            todo=f"start it: scripts/start_container.sh IMAGE {container}; which there are:"
+            todo=f"start it: scripts/start_container.py IMAGE {container}; which there are:"
             f" {engine.kind} ps -a",
         )
     if not there["State"]["Running"]:

@@ -107,7 +107,7 @@ def _check_sources(code: Path) -> None:
             raise InputError(
                 f"the source of {name} is not here.",
                 where=str(folder),
-                todo="fetch it first: scripts/build_from_source.sh --only fetch, or name its"
+                todo="fetch it first: scripts/build_from_source.py --only fetch, or name its"
                 " folder: --dir DIR",
             )
         if clone_look.read_mark(folder).get("state") in (
@@ -117,7 +117,7 @@ def _check_sources(code: Path) -> None:
             raise InputError(
                 f"the source of {name} is half fetched.",
                 where=str(folder),
-                todo="end that first: scripts/build_from_source.sh --only fetch",
+                todo="end that first: scripts/build_from_source.py --only fetch",
             )
 
 

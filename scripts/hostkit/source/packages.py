@@ -168,7 +168,7 @@ def _install(parameters: dict[str, Any]) -> dict[str, Any]:
         raise InputError(
             "there is no such folder with wheels.",
             where=str(folder / DIST),
-            todo="build them first: scripts/build_from_source.sh --only build, or name the"
+            todo="build them first: scripts/build_from_source.py --only build, or name the"
             " source's folder: --dir DIR",
         )
     with alone(folder):
@@ -278,7 +278,7 @@ def _pip(
     raise ActionError(
         f"{what} failed: {why}; {state}.\n{ended.tail}",
         where=python,
-        todo=f"{todo}; then run this again: scripts/build_from_source.sh --only install",
+        todo=f"{todo}; then run this again: scripts/build_from_source.py --only install",
     )
 
 

@@ -84,7 +84,7 @@ def _patch(code: Path, script: str, seen: Look) -> None:
         raise InputError(
             "the source of vllm is half fetched.",
             where=str(vllm),
-            todo="end that first: scripts/build_from_source.sh --only fetch",
+            todo="end that first: scripts/build_from_source.py --only fetch",
         )
     if seen.edits:
         what = "by a patching that was cut off" if seen.cut else "before omni-infer's patches"

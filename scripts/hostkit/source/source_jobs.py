@@ -84,7 +84,7 @@ def _build(parameters: dict[str, Any]) -> dict[str, Any]:
         raise InputError(
             "there is no such folder.",
             where=folder,
-            todo="fetch the sources first: scripts/build_from_source.sh --only fetch",
+            todo="fetch the sources first: scripts/build_from_source.py --only fetch",
         )
     with alone(Path(folder)):
         return build_run.build({**parameters, "dir": folder})

@@ -61,7 +61,7 @@ def check_fit(paths: Iterable[Path], machine: str, python: str = "") -> None:
     if wrong:
         raise InputError(
             "these wheels are for another Python version or machine:\n  " + "\n  ".join(wrong),
-            todo="build them where they are to run: scripts/build_from_source.sh --only build on a"
+            todo="build them where they are to run: scripts/build_from_source.py --only build on a"
             " host of that architecture, or in the container: --in-container NAME",
         )
 
@@ -134,7 +134,7 @@ def one_each(folder: Path, packages: Sequence[str], optional: Sequence[str]) -> 
         raise InputError(
             f"there is no wheel of {' and '.join(missing)}; wheels there: {there}.",
             where=str(folder),
-            todo="build them first: scripts/build_from_source.sh --only build",
+            todo="build them first: scripts/build_from_source.py --only build",
         )
     wheels = {name: paths[0] for name, paths in found.items() if paths}
     for path in wheels.values():
@@ -143,6 +143,6 @@ def one_each(folder: Path, packages: Sequence[str], optional: Sequence[str]) -> 
             raise InputError(
                 f"this wheel is not whole: {wrong}.",
                 where=str(path),
-                todo="delete it and build again: scripts/build_from_source.sh --only build",
+                todo="delete it and build again: scripts/build_from_source.py --only build",
             )
     return wheels

@@ -167,7 +167,7 @@ def _documented(node: NodePlan, api_port: int) -> dict[str, Any]:
 def _playbook(config: Config, chosen: Sequence[str]) -> list[dict[str, Any]]:
     """Our playbooks in the order of a deployment; what ends something only when asked for."""
     scripts = fleet.PLAYBOOKS.parent
-    deploy = [sys.executable, str(scripts / "deploy_environment.py"), *chosen, "--yes", "--json"]
+    deploy = [sys.executable, str(scripts / "deploy.py"), *chosen, "--yes", "--json"]
     here = {"omnikit_deploy": deploy, "omnikit_has_source": sync.is_wanted(config)}
     fetch = {"omnikit_fetch": [sys.executable, str(scripts / "fetch_logs.py"), *chosen]}
 

@@ -1,4 +1,4 @@
 """What is wrong with a deployment, with evidence and remedy.
 
-Called by scripts/diagnose_deployment.py. May call deploy, logs and below.
+Called by scripts/doctor.py. May call deploy, logs and below.
 """

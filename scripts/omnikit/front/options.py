@@ -47,14 +47,19 @@ def add_word(made: argparse.ArgumentParser, name: str, help: str) -> None:
     )
 
 
-def add_config(made: argparse.ArgumentParser) -> None:
-    """Add --environment, --config and --set, by which every script chooses its configuration."""
+def add_config(made: argparse.ArgumentParser, environment: str = "") -> None:
+    """Add --environment, --config and --set, by which every script chooses its configuration.
+
+    environment: what is meant where none is chosen.
+    """
+    otherwise = environment or "$OMNIKIT_ENVIRONMENT, else local"
     group = made.add_argument_group("configuration")
     group.add_argument(
         "-e",
         "--environment",
         metavar="NAME",
-        help="name in configs/environments, or a path (default: $OMNIKIT_ENVIRONMENT, else local)",
+        default=environment or None,
+        help=f"name in configs/environments, or a path (default: {otherwise})",
     )
     group.add_argument(
         "--config",

@@ -25,7 +25,7 @@ Result = dict[str, Any]
 
 
 def by_hand(config: Config, image: str, name: str) -> plan_containers.Spec:
-    """What start_container.sh IMAGE NAME makes: the settings' container under that name.
+    """What start_container.py IMAGE NAME makes: the settings' container under that name.
 
     Raises InputError when one of them is nothing that an engine could take.
     """

@@ -100,7 +100,7 @@ def wanted(config: Config, image: Optional[str]) -> str:
             "no image is set.",
             "container",
             "image",
-            todo="name one: scripts/pull_image.sh REPOSITORY:TAG, or set container.image",
+            todo="name one: scripts/pull_image.py REPOSITORY:TAG, or set container.image",
         )
     return config.settings.container.image
 
@@ -262,7 +262,7 @@ def loading(config: Config, archive: Path, image: Optional[str]) -> dict[str, An
         raise InputError(
             f"the archive does not hold {image or 'one named image'}, found: {shown}.",
             where=str(archive),
-            todo="name the one that is meant, or export it: scripts/pull_image.sh"
+            todo="name the one that is meant, or export it: scripts/pull_image.py"
             f" {image or 'REPOSITORY:TAG'} --export FILE",
         )
     if parse(image).digest:

@@ -334,7 +334,7 @@ def _yaml(environment: str, data: Any) -> str:
     import yaml  # late: --help must not pay for it
 
     text: str = yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=1000)
-    return f"# generated from environment {environment} by scripts/write_metrics_config.py\n{text}"
+    return f"# generated from environment {environment} by scripts/metrics.py\n{text}"
 
 
 def write(folder: Path, made: dict[str, str], *, dry_run: bool) -> dict[str, str]:

@@ -431,7 +431,7 @@ def rank_tables(data: Data, t: Words) -> Section:
             "This environment needs none: its servers use no NPUs, or none that are separate."
         )
     if not found["groups"]:
-        return made.say("None were built yet: invoke gen-ranktable.")
+        return made.say("None were built yet: invoke build-ranktables.")
     form = "{files} files for {hosts} hosts; the cluster's table is {file}."
     made.say(form, files=found["files"], hosts=found["hosts"], file=found["file"])
     rows = [

@@ -201,7 +201,7 @@ def check_found(done: Dones) -> None:
         for host, result in found.items()
         for name in result["wrong"]
     ]
-    todo = "install them: scripts/build_from_source.sh --only install"
+    todo = "install them: scripts/build_from_source.py --only install"
     versions: dict[str, dict[str, list[str]]] = {}
     for host, result in found.items():
         for one in result["packages"]:

@@ -86,12 +86,12 @@ def run_folders(site: Site) -> list[Path]:
 @pytest.mark.parametrize(
     "words",
     [
-        ("deploy_environment.py", "--yes"),
+        ("deploy.py", "--yes"),
         ("reload_proxy.py", "--set", "proxy.keepalive=77"),
         ("roll_prefill.py", "--instance", "p0"),
-        ("show_status.py",),
+        ("status.py",),
         ("fetch_logs.py", "--out", "OUT"),
-        ("stop_environment.py", "--instance", "p0"),
+        ("stop.py", "--instance", "p0"),
     ],
     ids=lambda words: str(words[0]).partition("_")[0],
 )
@@ -103,7 +103,7 @@ def test_every_verb_works_where_the_run_folder_was_removed(
         shutil.rmtree(folder, ignore_errors=True)
     told = ("--set", "server.env.VERSION=one")
     site.run(*(str(tmp_path) if word == "OUT" else word for word in words), *told)
-    if words[0] != "show_status.py":
+    if words[0] != "status.py":
         site.deploy("one")
         assert [folder for folder in run_folders(site) if not folder.is_dir()] == []
     assert site.serves("one") and site.pid("c0") == proxy
@@ -111,7 +111,7 @@ def test_every_verb_works_where_the_run_folder_was_removed(
 
 def test_stop_ends_what_runs_though_the_bundle_is_gone(site: Site) -> None:
     shutil.rmtree(site.work / "bundle")
-    assert "p0: stopped" in site.run("stop_environment.py")
+    assert "p0: stopped" in site.run("stop.py")
     assert site.versions() == {}
     site.deploy("one")
 
@@ -120,8 +120,8 @@ def test_stop_ends_what_runs_after_a_deploy_elsewhere_was_refused(site: Site) ->
     site.deploy("1")
     pid = site.pid("p0")
     elsewhere = ("--set", "paths.work_dir=/dev/null/x")
-    assert "is no folder" in site.run("deploy_environment.py", *elsewhere, code=2)
-    assert "p0: stopped" in site.run("stop_environment.py")
+    assert "is no folder" in site.run("deploy.py", *elsewhere, code=2)
+    assert "p0: stopped" in site.run("stop.py")
     assert not Path(f"/proc/{pid}").exists()
 
 

@@ -49,13 +49,13 @@ class Case:
     def command(self, verb: str, version: str) -> tuple[str, ...]:
         told = ("--set", f"server.env.VERSION={version}")
         if verb == "deploy":
-            return ("deploy_environment.py", "--yes", *told)
+            return ("deploy.py", "--yes", *told)
         if verb == "rollback":
-            return ("rollback_environment.py", "--yes")
+            return ("rollback.py", "--yes")
         if verb == "roll":  # the prefill servers alone get something new
             now = ("--set", f"server.env.VERSION={self.site.releases()[-1]}")
             return ("roll_prefill.py", *now, "--set", "roles.prefill.server.env.ROLLED=1")
-        return ("stop_environment.py",)
+        return ("stop.py",)
 
 
 @pytest.fixture(scope="module")
@@ -134,7 +134,7 @@ def test_the_next_deploy_finishes_it_and_every_version_is_the_right_one(
     assert site.releases() == kept, said
     assert not site.lock.exists(), said
 
-    site.run("rollback_environment.py", "--yes")
+    site.run("rollback.py", "--yes")
     assert site.serves(kept[-2]), f"{said}, then back to {kept[-2]}: {site.versions()}"
     assert not site.lock.exists(), said
     assert site.version_of("good.pyz") == kept[-2], said

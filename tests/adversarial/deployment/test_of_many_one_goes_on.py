@@ -20,12 +20,12 @@ from small_site import ROOT, Site
 pytestmark = [pytest.mark.slow, pytest.mark.needs("nginx", "lua")]
 
 VERBS = {
-    "deploy": ("deploy_environment.py", "--yes", "--set", "server.env.VERSION=other"),
-    "rollback": ("rollback_environment.py", "--yes"),
+    "deploy": ("deploy.py", "--yes", "--set", "server.env.VERSION=other"),
+    "rollback": ("rollback.py", "--yes"),
     "roll": ("roll_prefill.py", "--set", "server.env.VERSION=two"),
-    "stop": ("stop_environment.py",),
-    "stop of one": ("stop_environment.py", "--instance", "p0"),
-    "clean-up": ("clean_hosts.py", "--yes", "--logs"),
+    "stop": ("stop.py",),
+    "stop of one": ("stop.py", "--instance", "p0"),
+    "clean-up": ("clean_up.py", "--yes", "--logs"),
 }
 
 
@@ -45,7 +45,7 @@ def test_a_host_that_somebody_else_changes_is_left_alone(site: Site, verb: str) 
 
 def test_a_clean_up_leaves_the_audit(site: Site) -> None:
     before = site.audit()
-    site.run("clean_hosts.py", "--yes", "--logs")
+    site.run("clean_up.py", "--yes", "--logs")
     after = site.audit()
     assert after[: len(before)] == before and after[-1] == ("clean-up of small", "ok")
     assert [path.name for path in site.work.iterdir()] == ["audit.jsonl"]
@@ -130,7 +130,7 @@ def test_of_many_that_begin_at_once_on_many_hosts_exactly_one_goes_on(
 def test_two_deployments_at_once_of_two_control_folders_are_one(site: Site, tmp_path: Path) -> None:
     site.deploy("one")
     other = replace(site, env={"OMNIKIT_SITE": str(tmp_path)})
-    told = ("deploy_environment.py", "--yes", "--set")
+    told = ("deploy.py", "--yes", "--set")
     both = [site.start(*told, "server.env.VERSION=mine")]
     both.append(other.start(*told, "server.env.VERSION=other"))
     said = [one.communicate(timeout=400)[0] for one in both]

@@ -55,8 +55,8 @@ def test_a_file_larger_than_any_of_its_kind(tmp_path: Path) -> None:
 
 
 COMMANDS = {
-    "settings": ("show_config", "--config {}"),
-    "an environment": ("show_config", "--environment {}"),
+    "settings": ("config", "--config {}"),
+    "an environment": ("config", "--environment {}"),
     "a file to import": ("import_config", "{} --dry-run"),
     "a file to replace": ("import_config", "{inventory} --force --out {}"),
     "a rank table": ("check_ranktable", "-e 2p1d --table {}"),
@@ -64,9 +64,9 @@ COMMANDS = {
         "gen_ranktable",
         "--mode merge-local --local-ranktable-list {} --save-dir {new}",
     ),
-    "a log": ("diagnose_deployment", "--log {}"),
+    "a log": ("doctor", "--log {}"),
     "a proxy's configuration": ("launch_proxy", "--config-file {}"),
-    "a record": ("show_timeline", "--record {}.jsonl"),
+    "a record": ("timeline", "--record {}.jsonl"),
     "a result": ("benchmark_serving", "--compare {} --dry-run"),
     "a host's file": ("launch_servers", "--host-file {} --node x"),
     "a placement file": ("check_placement", "--file {} --devices 16"),

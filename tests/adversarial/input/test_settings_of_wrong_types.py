@@ -7,8 +7,8 @@ from __future__ import annotations
 from functools import cache
 from typing import Any, Iterator
 
+import plan
 import pytest
-import show_plan
 
 from hostkit.base.errors import InputError
 from omnikit.config import config, layers
@@ -99,7 +99,7 @@ def test_what_the_plan_counts_with_is_counted_after_a_look(
 ) -> None:
     """Flags and files of servers are free; num_speculative_tokens=abc was a traceback."""
     place = "roles.disaggregated.server.args.speculative_config.num_speculative_tokens"
-    code = show_plan.main(["--environment", "2p1d", "--json", "--set", f"{place}={value}"])
+    code = plan.main(["--environment", "2p1d", "--json", "--set", f"{place}={value}"])
     said = capsys.readouterr().err
     assert code == 2 and "num_speculative_tokens" in said and said.startswith("error: ")
 
@@ -108,5 +108,5 @@ def test_what_the_plan_counts_with_is_counted_after_a_look(
     "words", ["paths.work_dir=" + "a" * 5000, "proxy.modules_dir=/" + "a" * 300]
 )
 def test_a_path_that_no_file_system_takes(words: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert show_plan.main(["--set", words]) == 2
+    assert plan.main(["--set", words]) == 2
     assert "a path of at most" in capsys.readouterr().err

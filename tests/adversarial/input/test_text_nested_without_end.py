@@ -45,13 +45,13 @@ def test_a_settings_file_and_its_line(kind: str, tmp_path: Path) -> None:
     path = tmp_path / "deep.yaml"
     path.write_text(DEEP[kind])
     line = 2 if DEEP[kind].startswith("a:\n") or "deployment" in DEEP[kind] else 1
-    assert f"{path}:{line}" in refused(["show_config.py", "--config", str(path)])
+    assert f"{path}:{line}" in refused(["config.py", "--config", str(path)])
 
 
 @pytest.mark.parametrize("text", ["[" * 100_000, "{a: " * 30_000])
 def test_an_option_and_a_variable(text: str) -> None:
-    assert "--set server.args" in refused(["show_config.py", "--set", f"server.args={text}"])
-    told = refused(["show_config.py"], OMNIKIT_SERVER__ARGS=text)
+    assert "--set server.args" in refused(["config.py", "--set", f"server.args={text}"])
+    told = refused(["config.py"], OMNIKIT_SERVER__ARGS=text)
     assert "OMNIKIT_SERVER__ARGS" in told
 
 

@@ -70,7 +70,7 @@ def test_logs_are_shown_without_their_controls(tmp_path: Path, site: Path, front
     log.parent.mkdir(parents=True)
     log.write_bytes(f"before {EVIL} after\n".encode() + b"\xff\xfe bytes\nprogress 1\rprogress 2\n")
     options = ["--environment", "local", "--config", str(site), "--instance", "p0"]
-    words = script("show_logs.py", *options)
+    words = script("logs.py", *options)
     if front == "invoke":
         words = [str(Path(sys.executable).with_name("invoke")), "logs", *options]
     said = on_terminal(*words)
@@ -80,12 +80,12 @@ def test_logs_are_shown_without_their_controls(tmp_path: Path, site: Path, front
 
 def test_an_error_that_repeats_what_was_given_does_not_repeat_its_controls(tmp_path: Path) -> None:
     for given in (EVIL.replace("\0", ""), "/no\x1b[2J\u202e/folder"):
-        safe(on_terminal(*script("show_config.py", "--set", f"model.{given}=1")), "error: ")
-        safe(on_terminal(*script("show_config.py", "-e", given)), "error: ")
-        safe(on_terminal(*script("show_config.py", f"--{given}")), "error: ")
+        safe(on_terminal(*script("config.py", "--set", f"model.{given}=1")), "error: ")
+        safe(on_terminal(*script("config.py", "-e", given)), "error: ")
+        safe(on_terminal(*script("config.py", f"--{given}")), "error: ")
         site = tmp_path / "site.yaml"
         site.write_text(json.dumps({"model": {given: 1}}))
-        safe(on_terminal(*script("show_config.py", "--config", str(site))), "error: ")
+        safe(on_terminal(*script("config.py", "--config", str(site))), "error: ")
 
 
 def test_names_of_tensors_and_files_are_written_out(tmp_path: Path) -> None:

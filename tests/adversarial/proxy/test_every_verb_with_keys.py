@@ -29,12 +29,12 @@ PORTS = (
 KEYS = {"toolkit": "client-" + "a" * 30, "alice": "client-" + "b" * 30}
 INTERNAL = "internal-" + "c" * 30
 VERBS = [
-    ["show_status.py"],
+    ["status.py"],
     ["smoke_test.py"],
-    ["diagnose_deployment.py"],
-    ["show_plan.py", "--files"],
-    ["show_config.py", "--origin"],
-    ["show_releases.py"],
+    ["doctor.py"],
+    ["plan.py", "--files"],
+    ["config.py", "--origin"],
+    ["releases.py"],
     ["fetch_logs.py"],
     ["export_ansible.py"],
 ]
@@ -99,14 +99,14 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     try:
         yield made
     finally:
-        made.run("clean_hosts.py", "--yes", "--logs")
+        made.run("clean_up.py", "--yes", "--logs")
 
 
 def test_it_is_deployed_and_the_second_time_nothing_changes(site: Site) -> None:
-    assert "44 of 44 prompt tokens transferred" in site.run("deploy_environment.py")
+    assert "44 of 44 prompt tokens transferred" in site.run("deploy.py")
     assert f"https://127.0.0.1:{PORT}" in site.said
     before = site.pids()
-    assert "nothing to change" in site.run("deploy_environment.py")
+    assert "nothing to change" in site.run("deploy.py")
     assert site.pids() == before
 
 
@@ -119,7 +119,7 @@ def test_every_verb_works(words: list[str], site: Site) -> None:
 def test_prometheus_is_told_how_to_get_in(site: Site) -> None:
     import yaml
 
-    site.run("write_metrics_config.py", "--out", str(site.folder / "metrics"))
+    site.run("metrics.py", "--out", str(site.folder / "metrics"))
     made = yaml.safe_load((site.folder / "metrics" / "prometheus.yml").read_text())
     servers, proxy = made["scrape_configs"]
     file = f"{site.folder}/internal_key"
@@ -134,7 +134,7 @@ def test_prometheus_is_told_how_to_get_in(site: Site) -> None:
 
 
 def test_a_report_is_written(site: Site) -> None:
-    site.run("write_report.py", "--out", str(site.folder / "report.html"))
+    site.run("report.py", "--out", str(site.folder / "report.html"))
     assert f"127.0.0.1:{PORT}" in (site.folder / "report.html").read_text()
 
 
@@ -147,7 +147,7 @@ def test_prefill_servers_are_rolled(site: Site) -> None:
 
 def test_servers_are_profiled(site: Site) -> None:
     words = ["--instance", "d0", "--yes", "--out", str(site.folder / "profiles")]
-    site.run("profile_servers.py", *words)
+    site.run("profile_serving.py", *words)
 
 
 def test_a_renewed_certificate_is_taken_over_once(site: Site) -> None:
@@ -156,9 +156,7 @@ def test_a_renewed_certificate_is_taken_over_once(site: Site) -> None:
     assert "c0: reloaded" in site.run("reload_proxy.py")
     assert "c0: unchanged" in site.run("reload_proxy.py")
     site.authority.make()
-    assert "c0: its configuration differs; no connection is lost" in site.run(
-        "deploy_environment.py"
-    )
+    assert "c0: its configuration differs; no connection is lost" in site.run("deploy.py")
     assert site.pids() == before and site.run("smoke_test.py")
 
 
@@ -183,7 +181,7 @@ def test_wrong_files_are_named_before_anything_changes(wrong: str, site: Site) -
     before = site.pids()
     try:
         WRONG_FILES[wrong](site.tls, site)
-        said = site.run("deploy_environment.py", code=2)
+        said = site.run("deploy.py", code=2)
         assert wrong in said and "proxy.tls" in said and "nothing was changed" in said
     finally:
         Path(site.tls["key"]).chmod(0o600)
@@ -194,14 +192,14 @@ def test_wrong_files_are_named_before_anything_changes(wrong: str, site: Site) -
 def test_a_key_that_the_proxy_does_not_know_is_named_at_once(site: Site) -> None:
     """By everything that asks with it; a deploy brings the new one to the proxy."""
     site.keys({"toolkit": "client-" + "z" * 30}, INTERNAL)
-    for script in ("show_status.py", "smoke_test.py"):
+    for script in ("status.py", "smoke_test.py"):
         said = site.run(script, code=1)
         assert "status 401" in said and "proxy.api_keys" in said
     before = site.pids()
-    site.run("deploy_environment.py")
+    site.run("deploy.py")
     assert site.pids() == before, "another key needs no restart"
     site.keys(KEYS, INTERNAL)
-    site.run("deploy_environment.py")
+    site.run("deploy.py")
 
 
 def test_servers_with_another_key_end_the_deploy_at_once(site: Site) -> None:
@@ -212,15 +210,15 @@ def test_servers_with_another_key_end_the_deploy_at_once(site: Site) -> None:
     other.touch(mode=0o600)
     other.write_text("other-" + "o" * 30)
     words += ["--set", f"server.env.VLLM_API_KEY={{file: {other}}}", "--yes"]
-    said = site.run("deploy_environment.py", *words, code=1)
+    said = site.run("deploy.py", *words, code=1)
     assert "refuses us: status 401" in said and "proxy.internal_key" in said
-    site.run("show_status.py")
+    site.run("status.py")
 
 
 def test_a_new_key_of_the_servers_reaches_all_of_them(site: Site) -> None:
     before = site.pids()
     site.keys(KEYS, INTERNAL[:-1] + "d")
-    said = site.run("deploy_environment.py", "--yes")
+    said = site.run("deploy.py", "--yes")
     assert "p0: a secret of it differs (proxy.internal_key, server.env)" in said
     after = site.pids()
     assert after["c0"] == before["c0"] and after["d0"] != before["d0"]
@@ -229,9 +227,9 @@ def test_a_new_key_of_the_servers_reaches_all_of_them(site: Site) -> None:
 
 def test_a_release_comes_back_with_the_keys_of_today(site: Site) -> None:
     """Keys are no part of a release: what was made public must not come back with it."""
-    site.run("deploy_environment.py", "--set", "server.args.max-num-seqs=3", "--yes")
+    site.run("deploy.py", "--set", "server.args.max-num-seqs=3", "--yes")
     site.keys(KEYS, INTERNAL[:-1] + "e")
-    site.run("rollback_environment.py", "--yes")
+    site.run("rollback.py", "--yes")
     site.run("smoke_test.py")
 
 

@@ -185,11 +185,11 @@ def deployed(engine_python: Path, tmp_path_factory: pytest.TempPathFactory) -> I
     options[:] = secured(tmp_path_factory.mktemp("secrets")), []
     try:
         for environment, words in zip(ENVIRONMENTS, options):
-            script("deploy_environment.py", environment, words)
+            script("deploy.py", environment, words)
         yield
     finally:
         for environment, words in zip(ENVIRONMENTS, options):
-            script("stop_environment.py", environment, words)
+            script("stop.py", environment, words)
 
 
 def plain(data: Any) -> Any:

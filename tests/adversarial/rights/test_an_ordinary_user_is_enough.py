@@ -70,7 +70,7 @@ def left() -> list[Path]:
 
 def test_an_ordinary_user_deploys_looks_stops_and_cleans_up(project: Path) -> None:
     try:
-        done = run(project, "deploy_environment.py")
+        done = run(project, "deploy.py")
         assert done.returncode == 0, done.stderr
         assert "44 of 44 prompt tokens transferred" in done.stderr
         owners = set()
@@ -82,12 +82,12 @@ def test_an_ordinary_user_deploys_looks_stops_and_cleans_up(project: Path) -> No
             if str(project).encode() in words:
                 owners |= {line for line in about.splitlines() if line.startswith("Uid:")}
         assert owners == {f"Uid:\t{USER}\t{USER}\t{USER}\t{USER}"}, "a process of another user"
-        assert run(project, "show_status.py").returncode == 0
-        again = run(project, "deploy_environment.py")
+        assert run(project, "status.py").returncode == 0
+        again = run(project, "deploy.py")
         assert again.returncode == 0 and "nothing to change" in again.stderr, again.stderr
     finally:
-        stopped = run(project, "stop_environment.py")
-        cleaned = run(project, "clean_hosts.py", "--yes", "--logs")
+        stopped = run(project, "stop.py")
+        cleaned = run(project, "clean_up.py", "--yes", "--logs")
     assert stopped.returncode == 0, stopped.stderr
     assert cleaned.returncode == 0, cleaned.stderr
     assert [path for path in project.rglob("*") if path.lstat().st_uid != USER] == []

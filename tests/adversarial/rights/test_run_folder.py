@@ -86,7 +86,7 @@ def case() -> Iterator[Case]:
     try:
         yield made
     finally:
-        made.run("clean_hosts.py", "--yes", "--logs")
+        made.run("clean_up.py", "--yes", "--logs")
         shutil.rmtree(folder, ignore_errors=True)
         shutil.rmtree(control_folder("planted"), ignore_errors=True)
 
@@ -110,9 +110,9 @@ PLANTS = {
 
 
 VERBS = {
-    "a folder with links in it": ("deploy_environment.py",),
-    "a link to the folder": ("stop_environment.py",),
-    "a pipe": ("clean_hosts.py", "--yes"),
+    "a folder with links in it": ("deploy.py",),
+    "a link to the folder": ("stop.py",),
+    "a pipe": ("clean_up.py", "--yes"),
 }
 
 
@@ -125,7 +125,7 @@ def test_what_was_planted_at_a_foreseen_name_changes_nothing(case: Case, predict
         done = case.run(verb, *words)
         assert done.returncode == 0, f"{what}: {done.stderr}"
         assert "Traceback" not in done.stderr
-        if verb == "deploy_environment.py":
+        if verb == "deploy.py":
             run_dir = Path(make_plan(load(str(case.file), environ={})).hosts[0].temp_dir)
             _is_ours_alone(run_dir)
             # What runs now is where he cannot put anything.
@@ -171,7 +171,7 @@ def test_a_folder_that_is_not_safe_is_refused_with_its_line_and_what_to_do(
         os.chown(shared / "x", 0, 0)  # root's own, but open to all
     case.write(**{setting: str(shared / "x" / ("in/run" if "below" in what else ""))})
     before = case.whole()
-    done = case.run("deploy_environment.py")
+    done = case.run("deploy.py")
     assert done.returncode == 2, done.stderr
     assert f"paths.{setting}: " in done.stderr and why in done.stderr
     assert f"{case.file}:2" in done.stderr and "What to do: " in done.stderr

@@ -204,7 +204,7 @@ class Served:
         return said
 
     def server(self) -> int:
-        nodes = json.loads(self.run("show_status.py", "--json"))["nodes"]
+        nodes = json.loads(self.run("status.py", "--json"))["nodes"]
         return int(nodes[0]["servers"][0]["pid"])
 
 
@@ -214,14 +214,14 @@ def served(tmp_path: Path) -> Iterator[Served]:
     try:
         yield made
     finally:
-        made.run("clean_hosts.py", "--yes", "--logs")
+        made.run("clean_up.py", "--yes", "--logs")
 
 
 @pytest.mark.slow
 def test_a_server_has_its_secrets_and_nobody_else_sees_them(served: Served) -> None:
-    served.run("show_plan.py", "--commands", "--files")
-    served.run("show_config.py")
-    served.run("deploy_environment.py")
+    served.run("plan.py", "--commands", "--files")
+    served.run("config.py")
+    served.run("deploy.py")
     pid = served.server()
     variables = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
     assert f"VLLM_API_KEY={SECRET}".encode() in variables
@@ -241,9 +241,9 @@ def test_a_server_has_its_secrets_and_nobody_else_sees_them(served: Served) -> N
                 folders = [path.parent, *path.parent.parents]
                 inside = [one for one in folders if root in (one, *one.parents)]
                 assert any(stat.S_IMODE(one.stat().st_mode) == 0o700 for one in inside), path
-    assert "nothing to change" in served.run("deploy_environment.py")
+    assert "nothing to change" in served.run("deploy.py")
     served.key.write_text("xyzzy-another\n")
-    said = served.run("deploy_environment.py", "--yes")
+    said = served.run("deploy.py", "--yes")
     assert "restart s0" in said and served.server() != pid
 
 

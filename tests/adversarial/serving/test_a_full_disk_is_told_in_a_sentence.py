@@ -86,7 +86,7 @@ def test_scripts_tell_it_too(disk: Disk) -> None:
     out = disk.path / "made" / "tiny"
     for words in (
         ["make_tiny_model.py", "--out", str(out)],
-        ["write_metrics_config.py", "--out", str(out)],
+        ["metrics.py", "--out", str(out)],
     ):
         done = subprocess.run(
             [sys.executable, str(scripts / words[0]), *words[1:]], capture_output=True, text=True

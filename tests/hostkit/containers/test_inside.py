@@ -158,7 +158,7 @@ def test_an_interrupt_ends_it_in_the_container_too(
     hold.touch()
     wheel = shared / "code/build/dist/vllm-0.9.0-py3-none-any.whl"
     wheel.unlink(missing_ok=True)
-    words = [str(ROOT / "scripts/build_from_source.sh"), "--dir", given["dir"], "--only", "build"]
+    words = [str(ROOT / "scripts/build_from_source.py"), "--dir", given["dir"], "--only", "build"]
     words += ["--in-container", NAME, "--set", "source.free_mib=1"]
     process = subprocess.Popen(words, env=os.environ, stderr=subprocess.PIPE, text=True)
     try:
@@ -180,7 +180,7 @@ def test_an_interrupt_ends_it_in_the_container_too(
 
 
 def test_the_script_does_it_by_name(given: dict[str, Any]) -> None:
-    words = [str(ROOT / "scripts/build_from_source.sh"), "--dir", given["dir"], "--json"]
+    words = [str(ROOT / "scripts/build_from_source.py"), "--dir", given["dir"], "--json"]
     words += ["--in-container", NAME, "--only", "check", "--set", "source.packages=[none]"]
     done = subprocess.run(words, env=os.environ, capture_output=True, text=True)
     assert done.returncode == 1 and "none is missing" in done.stderr

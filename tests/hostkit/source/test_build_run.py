@@ -141,7 +141,7 @@ def test_after_an_interrupt_the_next_run_goes_on_without_a_stash(given, tmp_path
     hold = tmp_path / "hold"
     hold.touch()
     env = {**os.environ, "HOLD": str(hold)}
-    words = [ROOT / "scripts/build_from_source.sh", "--dir", given["dir"], "--only", "build"]
+    words = [ROOT / "scripts/build_from_source.py", "--dir", given["dir"], "--only", "build"]
     words += ["--set", f"source.python={sys.executable}", "--set", "source.free_mib=1"]
     process = subprocess.Popen(words, env=env, stderr=subprocess.PIPE, text=True)
     try:

@@ -1,4 +1,4 @@
-"""How answers and metrics are judged; the real engine is asked in test_deploy_environment."""
+"""How answers and metrics are judged; the real engine is asked in test_deploy."""
 
 from __future__ import annotations
 

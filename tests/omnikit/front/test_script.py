@@ -14,7 +14,9 @@ from host_cases import pythons
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).resolve().parents[3]
-SCRIPTS = sorted(path.name for path in (ROOT / "scripts").glob("*.py"))
+SCRIPTS = sorted(
+    path.name for path in (ROOT / "scripts").glob("[a-z]*.py") if not path.is_symlink()
+)
 STAMP = ".toolkit-installed"
 PLAN = ["--environment", "2p1d"]
 each_python = pytest.mark.parametrize("python", pythons())
@@ -65,7 +67,7 @@ def test_it_goes_on_in_the_toolkits_own_environment(
     toolkit: Path, python: str, tmp_path: Path
 ) -> None:
     environment(toolkit / ".venv")
-    done = run(python, toolkit / "scripts" / "show_plan.py", *PLAN, "--json", cwd=tmp_path)
+    done = run(python, toolkit / "scripts" / "plan.py", *PLAN, "--json", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["environment"] == "2p1d"
 
@@ -73,15 +75,13 @@ def test_it_goes_on_in_the_toolkits_own_environment(
 def test_words_folder_input_and_exit_code_stay(toolkit: Path, tmp_path: Path) -> None:
     environment(toolkit / ".venv")
     python, scripts = pythons()[0], toolkit / "scripts"
-    done = run(python, scripts / "show_plan.py", "--environment", "no 'such'", cwd=tmp_path)
+    done = run(python, scripts / "plan.py", "--environment", "no 'such'", cwd=tmp_path)
     assert done.returncode == 2 and "no 'such'" in done.stderr
     (tmp_path / "here.yaml").write_text("name: here\n")
-    done = run(
-        python, scripts / "show_config.py", "-e", "2p1d", "--config", "here.yaml", cwd=tmp_path
-    )
+    done = run(python, scripts / "config.py", "-e", "2p1d", "--config", "here.yaml", cwd=tmp_path)
     assert done.returncode == 2 and "here.yaml:1" in done.stderr
     log = (ROOT / "tests" / "facts" / "logs" / "port-in-use.log").read_text()
-    done = run(python, scripts / "diagnose_deployment.py", "--log=-", input=log, cwd=tmp_path)
+    done = run(python, scripts / "doctor.py", "--log=-", input=log, cwd=tmp_path)
     assert done.returncode == 1 and "port" in done.stdout
 
 
@@ -90,7 +90,7 @@ def test_executed_by_its_first_line_through_a_link(toolkit: Path, tmp_path: Path
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin" / "python3").symlink_to(pythons()[0])
     link = tmp_path / "the plan"
-    link.symlink_to(toolkit / "scripts" / "show_plan.py")
+    link.symlink_to(toolkit / "scripts" / "plan.py")
     env = {"PATH": f"{tmp_path}/bin:/usr/bin:/bin"}
     done = subprocess.run([link, *PLAN], cwd=tmp_path, env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -114,7 +114,7 @@ def test_without_an_environment_it_says_in_a_sentence_how_to_make_it(
     if there != "nothing":
         made = environment(own)
         (own / STAMP if there == "no stamp" else made).unlink()
-    done = run(python, toolkit / "scripts" / "show_plan.py", *PLAN, cwd=tmp_path)
+    done = run(python, toolkit / "scripts" / "plan.py", *PLAN, cwd=tmp_path)
     assert (done.returncode, done.stdout) == (2, "")
     state = "is not made yet" if there == "nothing" else "is not finished"
     assert done.stderr.splitlines() == [
@@ -129,7 +129,7 @@ def test_a_broken_environment_is_no_endless_round(toolkit: Path) -> None:
     wrapper = toolkit / ".venv" / "bin" / "python"
     wrapper.write_text(f'#!/bin/sh\nexec {pythons()[0]} -S "$@"\n')
     wrapper.chmod(0o755)
-    done = run(pythons()[0], toolkit / "scripts" / "show_plan.py", *PLAN)
+    done = run(pythons()[0], toolkit / "scripts" / "plan.py", *PLAN)
     assert done.returncode == 2
     assert "Traceback" not in done.stderr and "What to do: " in done.stderr
 
@@ -137,7 +137,7 @@ def test_a_broken_environment_is_no_endless_round(toolkit: Path) -> None:
 def test_another_finished_environment_will_do(toolkit: Path, tmp_path: Path) -> None:
     environment(toolkit / ".venv", "/bin/false")
     python = environment(tmp_path / "other")
-    assert run(python, toolkit / "scripts" / "show_plan.py", *PLAN).returncode == 0
+    assert run(python, toolkit / "scripts" / "plan.py", *PLAN).returncode == 0
 
 
 @each_python

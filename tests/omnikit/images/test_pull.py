@@ -21,7 +21,7 @@ def test_the_image_is_the_given_one_or_the_configurations(tmp_path) -> None:
     config = load(tmp_path, FLEET, ["container.image=null"])
     with pytest.raises(InputError, match=r"container\.image: no image is set") as caught:
         pull.wanted(config, None)
-    assert "pull_image.sh" in str(caught.value)
+    assert "pull_image.py" in str(caught.value)
 
 
 def test_each_host_is_told_the_settings_and_the_secret(tmp_path) -> None:

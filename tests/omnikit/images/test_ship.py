@@ -166,7 +166,7 @@ def test_hosts_pull_and_one_that_cannot_is_named(
     with registry(tmp_path / "registry", free_port()) as address:
         image = f"{address}/team/fleet:1"
         push(docker_host, image)
-        script = Path(__file__).resolve().parents[3] / "scripts" / "pull_image.sh"
+        script = Path(__file__).resolve().parents[3] / "scripts" / "pull_image.py"
         words = [str(script), "--environment", str(path), "--set", f"container.image={image}"]
 
         def pull() -> subprocess.CompletedProcess[str]:

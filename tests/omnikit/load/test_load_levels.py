@@ -1,4 +1,4 @@
-"""The words for vLLM's load generator; test_deploy_environment gives them to both releases."""
+"""The words for vLLM's load generator; test_deploy gives them to both releases."""
 
 from __future__ import annotations
 

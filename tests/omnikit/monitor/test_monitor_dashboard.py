@@ -1,4 +1,4 @@
-"""The dashboard; test_deploy_environment puts its queries to a real Prometheus."""
+"""The dashboard; test_deploy puts its queries to a real Prometheus."""
 
 from __future__ import annotations
 

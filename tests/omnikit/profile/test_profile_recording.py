@@ -1,4 +1,4 @@
-"""What a profile would do. Done for real: test_profile_servers and test_deploy_environment."""
+"""What a profile would do. Done for real: test_profile_serving and test_deploy."""
 
 from __future__ import annotations
 

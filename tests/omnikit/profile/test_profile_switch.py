@@ -1,4 +1,4 @@
-"""What differs with a profiler on, and who does not serve. Done for real: test_profile_servers."""
+"""What differs with a profiler on, and who does not serve. Done for real: test_profile_serving."""
 
 from __future__ import annotations
 

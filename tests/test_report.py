@@ -1,4 +1,4 @@
-"""scripts/write_report.py on environments of this machine and behind a closed port."""
+"""scripts/report.py on environments of this machine and behind a closed port."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 
 import pytest
+import report as write_report
 import report_cases
-import write_report
 
 from omnikit.checks import report
 from omnikit.report import data

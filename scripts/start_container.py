@@ -1,6 +1,7 @@
+#!/usr/bin/env python3
 """Start the engine's container, as the install guide does, or all containers of an environment.
 
-start_container.sh IMAGE NAME works on this machine, with the flags of configs/defaults.yaml,
+start_container.py IMAGE NAME works on this machine, with the flags of configs/defaults.yaml,
 section container. Without IMAGE and NAME it starts what an environment plans, on all its hosts.
 It looks first: a container that is as wanted is left alone, one that was made differently is made
 anew and the difference named; one of somebody else is never touched without --replace.
@@ -11,11 +12,10 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from typing import Optional, Sequence
 
-from hostkit.base import cli
 from hostkit.base.errors import InputError
-from omnikit.front.options import add_config, load_config
+from omnikit.front.options import add, add_config, add_word, load_config
+from omnikit.front.script import Script
 
 
 def body(options: argparse.Namespace) -> int:
@@ -25,7 +25,7 @@ def body(options: argparse.Namespace) -> int:
     from omnikit.images import containers
 
     if options.image and not options.name:
-        raise InputError("IMAGE and NAME belong together.", todo="start_container.sh IMAGE NAME")
+        raise InputError("IMAGE and NAME belong together.", todo="start_container.py IMAGE NAME")
     if options.image:
         # By hand it is the guide's container, whatever environment is the default.
         options.environment = options.environment or containers.GUIDE_ENVIRONMENT
@@ -46,18 +46,18 @@ def body(options: argparse.Namespace) -> int:
     return 0
 
 
-def main(argv: Optional[Sequence[str]] = None) -> int:
-    """Command line: see the module's docstring."""
-    made = cli.parser(__doc__ or "", example="scripts/start_container.sh omniinfer:202506272026 p0")
-    made.prog = "start_container.sh"
-    made.add_argument("image", nargs="?", metavar="IMAGE", help="name or id of an image here")
-    made.add_argument("name", nargs="?", metavar="NAME", help="the container's name")
+def arguments(made: argparse.ArgumentParser) -> None:
+    """Add what the command line takes."""
+    add_word(made, "image", "name or id of an image here")
+    add_word(made, "name", "the container's name")
     add_config(made)
-    made.add_argument("--host", action="append", default=[], help="only this host (repeatable)")
-    made.add_argument("--replace", action="store_true", help="also replace another's container")
-    made.add_argument("--dry-run", action="store_true", help="print the commands, change nothing")
-    made.add_argument("--json", action="store_true", help="print the result as JSON")
-    return cli.run_main(body, made, argv)
+    add(made, "host", "json", replace="also replace another's container")
+    add(made, dry_run="print the commands, change nothing")
+
+
+main = Script(
+    __doc__, body, arguments, example="scripts/start_container.py omniinfer:202506272026 p0"
+)
 
 
 if __name__ == "__main__":

@@ -1,3 +1,4 @@
+#!/usr/bin/env python3
 """Build omni-infer and vLLM from source and install them: fetch, build, install, check.
 
 Runs on the control host, or on any host by hand. Alone: on this machine. With --environment: on its
@@ -15,8 +16,8 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any, Optional, Sequence
 
-from hostkit.base import cli
-from omnikit.front.options import add_config, load_config
+from omnikit.front.options import add, add_config, load_config
+from omnikit.front.script import Script
 
 if TYPE_CHECKING:
     from omnikit.config.config import Config
@@ -90,11 +91,8 @@ def _show(steps: Sequence[str], given: dict[str, dict[str, Any]], as_json: bool)
                 print(f"  {line}")
 
 
-def main(argv: Optional[Sequence[str]] = None) -> int:
-    """Command line: see the module's docstring."""
-    made = cli.parser(__doc__ or "", example="scripts/build_from_source.sh --dir ~/omniinfer")
-    made.prog = "build_from_source.sh"
-    add_config(made)
+def arguments(made: argparse.ArgumentParser) -> None:
+    """Add what the command line takes."""
     made.add_argument(
         "--only",
         action="append",
@@ -102,22 +100,31 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
         choices=_STEPS,
         help="only this step (may be repeated; the order stays)",
     )
-    made.add_argument(
-        *("--host", "-H"),
-        action="append",
-        default=[],
-        metavar="NAME",
-        help="only on this host of the environment (may be repeated)",
-    )
+    _not_of_steps(made)
+
+
+def _not_of_steps(made: argparse.ArgumentParser) -> None:
+    add_config(made)
+    add(made, host="only on this host of the environment (repeatable)")
     made.add_argument("--dir", metavar="DIR", help="omni-infer's source (default: paths.code_dir)")
     made.add_argument(
         "--in-container",
         metavar="NAME",
         help="do it in this running container; DIR is then a path in it",
     )
-    made.add_argument("--dry-run", action="store_true", help="show the commands, run nothing")
-    made.add_argument("--json", action="store_true", help="print the result as JSON")
-    return cli.run_main(body, made, argv)
+    add(made, "json", dry_run="show the commands, run nothing")
+
+
+def alone(doc: Optional[str], name: str, *steps: str) -> Script:
+    """The script of some steps alone: it takes all options but the one that chooses steps."""
+
+    def only(options: argparse.Namespace) -> int:
+        return body(argparse.Namespace(**vars(options), only=steps))
+
+    return Script(doc, only, _not_of_steps, example=f"scripts/{name}.py --dir ~/omniinfer")
+
+
+main = Script(__doc__, body, arguments, example="scripts/build_from_source.py --dir ~/omniinfer")
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 def write(*words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "scripts/write_metrics_config.py", *words],
+        [sys.executable, "scripts/metrics.py", *words],
         cwd=ROOT,
         capture_output=True,
         text=True,

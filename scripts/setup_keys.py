@@ -1,3 +1,4 @@
+#!/usr/bin/env python3
 """Log in to every host of an environment by key: make the key, record host keys, spread, prove.
 
 Runs on the control host. The hosts' password is asked for once, or read from a file, or from the
@@ -14,9 +15,9 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Optional, Sequence
 
-from hostkit.base import cli
 from hostkit.base.errors import InputError
-from omnikit.front.options import add_config, load_config
+from omnikit.front.options import add, add_config, load_config
+from omnikit.front.script import Script
 
 if TYPE_CHECKING:
     from omnikit.config.config import Config
@@ -160,12 +161,10 @@ def _read_password(path: Path) -> str:
         raise InputError(f"no password can be read: {error}.", where=str(path)) from error
 
 
-def main(argv: Optional[Sequence[str]] = None) -> int:
-    """Command line: see the module's docstring."""
-    made = cli.parser(__doc__ or "", example="scripts/setup_keys.sh -e 2p1d --password-file ~/.pw")
-    made.prog = "setup_keys.sh"
+def arguments(made: argparse.ArgumentParser) -> None:
+    """Add what the command line takes."""
     add_config(made)
-    made.add_argument("--host", action="append", default=[], help="only this host (repeatable)")
+    add(made, "host")
     made.add_argument(
         "--password-file", type=Path, metavar="FILE", help="its first line is the password (0600)"
     )
@@ -173,10 +172,12 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     made.add_argument(
         "--fingerprints", type=Path, metavar="FILE", help='expected host keys: "HOST SHA256:…" each'
     )
-    made.add_argument("--yes", action="store_true", help="take new host keys without asking")
-    made.add_argument("--dry-run", action="store_true", help="show what would be done")
-    made.add_argument("--json", action="store_true", help="print the result as JSON")
-    return cli.run_main(body, made, argv)
+    add(made, "json", yes="take new host keys without asking", dry_run="show what would be done")
+
+
+main = Script(
+    __doc__, body, arguments, example="scripts/setup_keys.py -e 2p1d --password-file ~/.pw"
+)
 
 
 if __name__ == "__main__":

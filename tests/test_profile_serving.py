@@ -1,7 +1,7 @@
 """Profiles of stand-in servers with a real proxy: switched on, recorded, switched off, and faults.
 
 The tests share one deployment and build on each other, in order. Real engines:
-test_deploy_environment.
+test_deploy.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Site:
         return done.stdout + done.stderr
 
     def profile(self, *words: str, code: int = 0) -> str:
-        return self.run("profile_servers.py", "--out", str(self.out), *words, code=code)
+        return self.run("profile_serving.py", "--out", str(self.out), *words, code=code)
 
     @property
     def out(self) -> Path:
@@ -79,10 +79,10 @@ class Site:
 
     def as_before(self, before: dict[str, str]) -> None:
         """All serve, with the settings of before, and nothing of a profile is left."""
-        found = json.loads(self.run("show_status.py", "--json"))
+        found = json.loads(self.run("status.py", "--json"))
         assert found["ok"], found
         assert self.digests() == before
-        assert "nothing to change" in self.run("deploy_environment.py")
+        assert "nothing to change" in self.run("deploy.py")
         assert list((self.folder / "work").rglob("*.trace.json*")) == []
         assert list((self.folder / "work" / "jobs").glob("omnikit-profile-*")) == []
 
@@ -98,10 +98,10 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     (folder / "profiled.yaml").write_text(text + "profiling: {free_mib: 8}\n")
     made = Site(folder)
     try:
-        made.run("deploy_environment.py")
+        made.run("deploy.py")
         yield made
     finally:
-        made.run("clean_hosts.py", "--yes", "--logs")
+        made.run("clean_up.py", "--yes", "--logs")
 
 
 def test_one_instance_alone_is_restarted_recorded_and_brought_back(site: Site) -> None:
@@ -126,7 +126,7 @@ def test_one_instance_alone_is_restarted_recorded_and_brought_back(site: Site) -
 def test_all_instances_as_json(site: Site) -> None:
     before = site.digests()
     done = subprocess.run(
-        site.argv("profile_servers.py", "--yes", "--json", "--out", str(site.out)),
+        site.argv("profile_serving.py", "--yes", "--json", "--out", str(site.out)),
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -197,7 +197,7 @@ def test_an_interrupt_while_a_server_starts_brings_all_back(site: Site) -> None:
     before = site.digests()
     slow = ["--set", "profiling.server.env.STAND_IN_DELAY_S=60", "--instance", "d0", "--yes"]
     running = subprocess.Popen(
-        site.argv("profile_servers.py", "--out", str(site.out), *slow),
+        site.argv("profile_serving.py", "--out", str(site.out), *slow),
         cwd=ROOT,
         stderr=subprocess.PIPE,
         text=True,
@@ -242,15 +242,15 @@ def test_settings_that_are_not_those_of_what_runs_are_refused(site: Site) -> Non
 
 
 def test_an_environment_that_does_not_run_is_said_with_its_state(site: Site) -> None:
-    site.run("stop_environment.py", "--instance", "d0")
+    site.run("stop.py", "--instance", "d0")
     said = site.profile("--yes", code=2)
     assert "does not run as a whole: d0 not ready" in said and "invoke deploy" in said
-    site.run("deploy_environment.py")
+    site.run("deploy.py")
 
 
 def profile(*words: str) -> Any:
     return subprocess.run(
-        [sys.executable, "scripts/profile_servers.py", *words],
+        [sys.executable, "scripts/profile_serving.py", *words],
         cwd=ROOT,
         capture_output=True,
         text=True,

@@ -1,4 +1,4 @@
-"""scripts/diagnose_deployment.py on logs and on what was never deployed; more in
+"""scripts/doctor.py on logs and on what was never deployed; more in
 test_logs_over_ssh."""
 
 from __future__ import annotations
@@ -7,14 +7,14 @@ import io
 import json
 from pathlib import Path
 
-import diagnose_deployment
+import doctor
 import pytest
 
 LOGS = Path(__file__).parent / "facts" / "logs"
 
 
 def test_a_recorded_log_is_explained(capsys) -> None:
-    code = diagnose_deployment.main(["--log", str(LOGS / "no-space.log"), "--json"])
+    code = doctor.main(["--log", str(LOGS / "no-space.log"), "--json"])
     [first, *_] = json.loads(capsys.readouterr().out)
     assert code == 1 and first["name"] == "no-space"
     assert "no-space.log:" in first["evidence"][0] and first["remedy"]
@@ -22,13 +22,13 @@ def test_a_recorded_log_is_explained(capsys) -> None:
 
 def test_a_healthy_log_has_no_finding(capsys) -> None:
     path = next((LOGS / "healthy").iterdir())
-    assert diagnose_deployment.main(["--log", str(path)]) == 0
+    assert doctor.main(["--log", str(path)]) == 0
     assert "no known failure" in capsys.readouterr().out
 
 
 def test_standard_input_is_read(capsys, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.stdin", io.StringIO("OSError: [Errno 98] Address already in use\n"))
-    assert diagnose_deployment.main(["--log", "-"]) == 1
+    assert doctor.main(["--log", "-"]) == 1
     assert "what to do:" in capsys.readouterr().out
 
 
@@ -36,7 +36,7 @@ def test_what_was_never_deployed_does_not_run(tmp_path: Path, capsys) -> None:
     text = (Path(__file__).parent / "environments" / "breadth.yaml").read_text()
     environment = tmp_path / "never.yaml"
     environment.write_text(text.replace("build/test-breadth", str(tmp_path / "work")))
-    assert diagnose_deployment.main(["-e", str(environment), "--json"]) == 1
+    assert doctor.main(["-e", str(environment), "--json"]) == 1
     found = json.loads(capsys.readouterr().out)
     assert {one["name"] for one in found["findings"]} == {"not-running"}
     assert "nothing was deployed on this host" in found["findings"][0]["evidence"][0]
@@ -44,5 +44,5 @@ def test_what_was_never_deployed_does_not_run(tmp_path: Path, capsys) -> None:
 
 
 def test_a_log_that_is_not_there(capsys) -> None:
-    assert diagnose_deployment.main(["--log", "/no/such.log"]) == 2
+    assert doctor.main(["--log", "/no/such.log"]) == 2
     assert "the log cannot be read" in capsys.readouterr().err

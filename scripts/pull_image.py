@@ -1,3 +1,4 @@
+#!/usr/bin/env python3
 """Have a container image on this machine, or on all hosts of an environment.
 
 Runs on the control host, or on any host by hand. With IMAGE alone: on this machine. With
@@ -16,10 +17,10 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable, Mapping, Optional, Sequence
 
-from hostkit.base import cli
 from hostkit.base.errors import InputError, ToolkitError
 from hostkit.base.log import say
-from omnikit.front.options import add_config, load_config
+from omnikit.front.options import add, add_config, add_word, load_config
+from omnikit.front.script import Script
 
 if TYPE_CHECKING:
     from omnikit.config.config import Config
@@ -130,27 +131,11 @@ def _show_commands(hosts: Sequence[str], lines: Sequence[str], as_json: bool) ->
             print(f"  {line}")
 
 
-def main(argv: Optional[Sequence[str]] = None) -> int:
-    """Command line: see the module's docstring."""
-    made = cli.parser(
-        __doc__ or "",
-        example="scripts/pull_image.sh swr.cn-southwest-2.myhuaweicloud.com/omni-ai/omniinfer:TAG",
-    )
-    made.prog = "pull_image.sh"
-    made.add_argument(
-        "image",
-        nargs="?",
-        metavar="IMAGE",
-        help="REPOSITORY:TAG or REPOSITORY@sha256:DIGEST (default: container.image)",
-    )
+def arguments(made: argparse.ArgumentParser) -> None:
+    """Add what the command line takes."""
+    add_word(made, "image", "REPOSITORY:TAG or REPOSITORY@sha256:DIGEST (default: container.image)")
     add_config(made)
-    made.add_argument(
-        *("--host", "-H"),
-        action="append",
-        default=[],
-        metavar="NAME",
-        help="only on this host of the environment (may be repeated)",
-    )
+    add(made, host="only on this host of the environment (repeatable)")
     made.add_argument(
         "--export",
         type=Path,
@@ -163,9 +148,15 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
         metavar="FILE",
         help="do not pull: ship and load this archive where the image is missing",
     )
-    made.add_argument("--dry-run", action="store_true", help="show the commands, run nothing")
-    made.add_argument("--json", action="store_true", help="print the result as JSON")
-    return cli.run_main(body, made, argv)
+    add(made, "json", dry_run="show the commands, run nothing")
+
+
+main = Script(
+    __doc__,
+    body,
+    arguments,
+    example="scripts/pull_image.py swr.cn-southwest-2.myhuaweicloud.com/omni-ai/omniinfer:TAG",
+)
 
 
 if __name__ == "__main__":

@@ -57,7 +57,7 @@ def script(name: str, *words: str, timeout: float = 900) -> subprocess.Completed
 
 
 def status(environment: str) -> dict[str, Any]:
-    done = script("show_status.py", "-e", environment, "--json")
+    done = script("status.py", "-e", environment, "--json")
     found: dict[str, Any] = json.loads(done.stdout)
     assert (done.returncode == 0) == found["ok"]
     return found
@@ -103,10 +103,10 @@ def loads(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def stopped_after(engine_python: Path) -> Iterator[None]:
     """Nothing runs before, and nothing is left after, whatever the tests did."""
     for environment in (PD, SINGLE):
-        script("stop_environment.py", "-e", environment)
+        script("stop.py", "-e", environment)
     yield
     for environment in (PD, SINGLE):
-        done = script("stop_environment.py", "-e", environment)
+        done = script("stop.py", "-e", environment)
         assert done.returncode == 0, done.stderr
 
 
@@ -137,7 +137,7 @@ class TestDisaggregated:
     def test_a_profile_restarts_and_restores_and_has_real_steps(self, tmp_path: Path) -> None:
         before = pids(PD)
         words = ["--instance", "p0", "--instance", "d0", "--steps", "4", "--yes"]
-        done = script("profile_servers.py", "-e", PD, *words, "--out", str(tmp_path), "--json")
+        done = script("profile_serving.py", "-e", PD, *words, "--out", str(tmp_path), "--json")
         assert done.returncode == 0, done.stderr + done.stdout
         found = json.loads(done.stdout)
         assert found["faults"] == found["notes"] == []
@@ -162,7 +162,7 @@ class TestDisaggregated:
 
     def test_second_deploy_changes_nothing(self) -> None:
         before = pids(PD)
-        done = script("deploy_environment.py", "-e", PD, "--json")
+        done = script("deploy.py", "-e", PD, "--json")
         assert done.returncode == 0, done.stderr
         result = json.loads(done.stdout.splitlines()[-1])
         assert result["changed"] == {}
@@ -170,14 +170,14 @@ class TestDisaggregated:
         assert pids(PD) == before
 
     def test_plan_says_that_nothing_would_change(self) -> None:
-        done = script("show_plan.py", "-e", PD, "--json")
+        done = script("plan.py", "-e", PD, "--json")
         changes = json.loads(done.stdout)["changes"]["local"]
         assert set(changes["nodes"].values()) == {"unchanged"}
         assert changes["files"] == {}
 
     def test_plan_shows_what_another_setting_would_restart(self) -> None:
         extra = ["--set", "roles.decode.server.args.max-num-seqs=8", "--json"]
-        done = script("show_plan.py", "-e", PD, *extra)
+        done = script("plan.py", "-e", PD, *extra)
         nodes = json.loads(done.stdout)["changes"]["local"]["nodes"]
         assert nodes == {"p0": "unchanged", "p1": "unchanged", "d0": "restart", "c0": "unchanged"}
 
@@ -195,7 +195,7 @@ class TestDisaggregated:
         assert servers["d0"][1]["uptime_s"] > 0
         for key in ("running", "waiting", "kv_usage"):
             assert servers["d0"][1][key] is not None
-        table = script("show_status.py", "-e", PD)
+        table = script("status.py", "-e", PD)
         assert "d0" in table.stdout and "answered" in table.stdout
 
     def test_smoke_test_passes(self) -> None:
@@ -211,12 +211,12 @@ class TestDisaggregated:
         }
 
     def test_logs_show_lines_of_the_chosen_instance(self) -> None:
-        done = script("show_logs.py", "-e", PD, "--instance", "p0", "--lines", "400")
+        done = script("logs.py", "-e", PD, "--instance", "p0", "--lines", "400")
         assert done.returncode == 0
         assert "kv_producer" in done.stdout
 
     def test_kv_is_handed_over_and_text_equals_a_colocated_server(self) -> None:
-        done = script("deploy_environment.py", "-e", SINGLE)
+        done = script("deploy.py", "-e", SINGLE)
         assert done.returncode == 0, done.stderr
         config = config_config.load(PD)
         plan = make_plan(config)
@@ -231,7 +231,7 @@ class TestDisaggregated:
             assert handed_over["choices"][0]["text"] == alone["choices"][0]["text"]
             texts.append(handed_over["choices"][0]["text"])
         assert len(set(texts)) == len(PROMPTS)
-        assert script("stop_environment.py", "-e", SINGLE).returncode == 0
+        assert script("stop.py", "-e", SINGLE).returncode == 0
 
     def test_a_forgotten_hand_over_is_noticed(self) -> None:
         """The same check fails for a request that decode computes itself: it can fail."""
@@ -281,7 +281,7 @@ class TestDisaggregated:
         self, loads: Path, tmp_path: Path
     ) -> None:
         every_second = ["--set", "monitoring.scrape_interval_s=1"]
-        done = script("write_metrics_config.py", "-e", PD, *every_second, "--out", str(tmp_path))
+        done = script("metrics.py", "-e", PD, *every_second, "--out", str(tmp_path))
         assert done.returncode == 0, done.stderr
         before = counted(19100, "vllm:generation_tokens_total")
         (old,) = (loads / "old").iterdir()
@@ -337,7 +337,7 @@ class TestDisaggregated:
         assert states == {"p0": "failed", "p1": "ready", "d0": "ready", "c0": "ready"}
         for number in range(4):
             assert complete("http://127.0.0.1:17000", f"still there {number}")
-        done = script("deploy_environment.py", "-e", PD, "--json")
+        done = script("deploy.py", "-e", PD, "--json")
         assert done.returncode == 0, done.stderr
         assert json.loads(done.stdout.splitlines()[-1])["changed"].keys() == {"p0"}
         after = pids(PD)
@@ -348,7 +348,7 @@ class TestDisaggregated:
 
     def test_stop_leaves_nothing_behind(self) -> None:
         temp_dir = make_plan(config_config.load(PD)).hosts[0].temp_dir
-        done = script("stop_environment.py", "-e", PD, "--json")
+        done = script("stop.py", "-e", PD, "--json")
         assert json.loads(done.stdout) == dict.fromkeys(("c0", "d0", "p0", "p1"), "stopped")
         assert leftovers(ROOT / "build/test-pd") == []
         assert not Path(temp_dir).exists()
@@ -356,13 +356,13 @@ class TestDisaggregated:
             with socket.socket() as probe:
                 probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 probe.bind(("127.0.0.1", port))
-        again = script("stop_environment.py", "-e", PD)
+        again = script("stop.py", "-e", PD)
         assert "nothing to stop" in again.stdout
-        assert script("show_status.py", "-e", PD).returncode == 1
+        assert script("status.py", "-e", PD).returncode == 1
 
     def test_stop_while_a_start_is_under_way(self) -> None:
         with subprocess.Popen(
-            [sys.executable, "scripts/deploy_environment.py", "-e", PD],
+            [sys.executable, "scripts/deploy.py", "-e", PD],
             cwd=ROOT,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -370,10 +370,10 @@ class TestDisaggregated:
         ) as deploying:
             state = ROOT / "build/test-pd/state/d0.json"
             assert wait_until(lambda: state.exists() or deploying.poll() is not None, 60, 0.05)
-            second = script("deploy_environment.py", "-e", PD)
+            second = script("deploy.py", "-e", PD)
             assert second.returncode == 1
             assert f"pid {deploying.pid}" in second.stderr
-            done = script("stop_environment.py", "-e", PD)
+            done = script("stop.py", "-e", PD)
             assert done.returncode == 0, done.stderr
             assert deploying.wait(60) != 0
         assert leftovers(ROOT / "build/test-pd") == []
@@ -385,7 +385,7 @@ class TestFailures:
     """Starts that fail say why and leave nothing behind."""
 
     def fails(self, *words: str, code: int) -> str:
-        done = script("deploy_environment.py", "-e", SINGLE, *words)
+        done = script("deploy.py", "-e", SINGLE, *words)
         assert done.returncode == code, done.stderr
         assert not any(line.startswith("Traceback") for line in done.stderr.splitlines())
         assert leftovers(ROOT / "build/test-single") == []

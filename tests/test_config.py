@@ -1,4 +1,4 @@
-"""scripts/show_config.py as a user runs it."""
+"""scripts/config.py as a user runs it."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ import subprocess
 import sys
 from pathlib import Path
 
+import config
 import pytest
-import show_config
 import yaml
 from settings_file import write
 
-SCRIPT = Path(show_config.__file__)
+SCRIPT = Path(config.__file__)
 
 
 def test_the_merged_settings_are_printed_as_yaml(capsys: pytest.CaptureFixture[str]) -> None:
-    assert show_config.main(["--environment", "2p1d"]) == 0
+    assert config.main(["--environment", "2p1d"]) == 0
     printed = capsys.readouterr().out
     shown = yaml.safe_load(printed)
     assert shown["hosts"]["p1"] == {"address": "192.0.2.12", "user": "root"}
@@ -25,7 +25,7 @@ def test_the_merged_settings_are_printed_as_yaml(capsys: pytest.CaptureFixture[s
 
 
 def test_changed_and_origin_go_together(capsys: pytest.CaptureFixture[str]) -> None:
-    assert show_config.main(["--changed", "--origin", "--set", "ports.zmq=5570"]) == 0
+    assert config.main(["--changed", "--origin", "--set", "ports.zmq=5570"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert any(" ".join(line.split()) == "ports.zmq = 5570 # --set ports.zmq" for line in lines)
     assert any(line.endswith("# configs/environments/local.yaml:2") for line in lines)
@@ -37,18 +37,18 @@ def test_secrets_of_the_environment_are_not_printed(
     form: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     given = ["--set", "server.command=[serve, --api-key, LEAK]"]
-    assert show_config.main([*given, *form]) == 0
+    assert config.main([*given, *form]) == 0
     said = capsys.readouterr().out
     assert "LEAK" not in said and said.count("[redacted]") == 1
-    assert show_config.main(["--set", "server.env.vllm_api_key=LEAK", *form]) == 2
+    assert config.main(["--set", "server.env.vllm_api_key=LEAK", *form]) == 2
     said = "".join(capsys.readouterr())
     assert "LEAK" not in said and "vllm_api_key: {file: PATH}" in said
 
 
 def test_json(capsys: pytest.CaptureFixture[str]) -> None:
-    assert show_config.main(["--json"]) == 0
+    assert config.main(["--json"]) == 0
     assert json.loads(capsys.readouterr().out)["topology"]["proxy"] == "local"
-    assert show_config.main(["--json", "--origin"]) == 0
+    assert config.main(["--json", "--origin"]) == 0
     found = json.loads(capsys.readouterr().out)["topology.proxy"]
     assert found["value"] == "local"
     assert found["origin"].startswith("configs/environments/local.yaml:")
@@ -58,9 +58,9 @@ def test_the_schema_goes_to_a_file_or_to_standard_output(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "schema.json"
-    assert show_config.main(["--schema", str(path)]) == 0
+    assert config.main(["--schema", str(path)]) == 0
     assert capsys.readouterr().out == ""
-    assert show_config.main(["--schema"]) == 0
+    assert config.main(["--schema"]) == 0
     assert json.loads(capsys.readouterr().out) == json.loads(path.read_text(encoding="utf-8"))
     assert [entry.name for entry in tmp_path.iterdir()] == ["schema.json"]
 
@@ -69,7 +69,7 @@ def test_a_schema_that_cannot_be_written_is_an_error(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for target in (tmp_path, tmp_path / "no" / "such"):
-        assert show_config.main(["--schema", str(target)]) == 2
+        assert config.main(["--schema", str(target)]) == 2
         assert f"error: {target}: cannot write the schema" in capsys.readouterr().err
 
 

@@ -1,0 +1,148 @@
+"""Invoke's tasks, made of the scripts: a task has its script's name, words and options."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import shlex
+import sys
+from itertools import takewhile
+from pathlib import Path
+from typing import Any, Mapping, Optional, Sequence, Union
+
+from invoke.collection import Collection
+from invoke.context import Context
+from invoke.exceptions import Exit, ThreadException
+from invoke.main import program
+from invoke.parser import Argument
+from invoke.program import Program
+from invoke.tasks import Task
+from invoke.util import helpline
+
+SCRIPTS = Path(__file__).resolve().parents[2]
+
+
+def run(ctx: Context, *words: str) -> None:
+    """Run a command; its exit status becomes ours."""
+    try:
+        done = ctx.run(shlex.join(words), warn=True, pty=False, hide=False, in_stream=False)
+    except ThreadException as error:
+        if all(issubclass(thread.type, BrokenPipeError) for thread in error.exceptions):
+            raise Exit(code=141) from None  # the reader (head, less) went away
+        raise
+    if done is not None and done.exited:
+        raise Exit(code=done.exited)
+
+
+class Door(Task[Any]):
+    """The task of scripts/NAME.py or scripts/NAME.sh, called NAME with dashes, or by an alias."""
+
+    def __init__(self, name: str, *aliases: str) -> None:
+        places = [SCRIPTS / f"{name}{suffix}" for suffix in (".py", ".sh")]
+        self.script = next(path for path in places if path.is_file())
+
+        def start(ctx: Context, **given: Any) -> None:
+            runner = sys.executable if self.script.suffix == ".py" else "bash"
+            run(ctx, runner, str(self.script), *_words(self.parser(), given))
+
+        start.__doc__ = _said(self.script)
+        super().__init__(start, name=name, aliases=aliases, positional=())
+
+    def parser(self) -> argparse.ArgumentParser:
+        """The script's command line; a shell script of ours takes none."""
+        if self.script.suffix == ".sh":
+            return argparse.ArgumentParser(add_help=False)
+        made: argparse.ArgumentParser = importlib.import_module(self.script.stem).main.parser()
+        return made
+
+    def get_arguments(self, ignore_unknown_help: Optional[bool] = None) -> list[Argument]:
+        """The script's options as Invoke wants them told.
+
+        Invoke asks all tasks before it looks at its command line. To import every script for that
+        would double its start, so a task that the command line does not name has none to tell.
+        """
+        names = [name.replace("_", "-") for name in (self.name, *self.aliases)]
+        words = program.argv[1:]
+        if program.argv and not any(name in word for word in words for name in names):
+            return []  # without argv no command line is read: a test asks, or the manual
+        return [_argument(action) for action in _actions(self.parser())]
+
+
+def _said(script: Path) -> str:
+    """What a script says of itself first: a docstring, or the comment at the head of a shell's."""
+    text = script.read_text(encoding="utf-8")
+    if script.suffix == ".py":
+        return text.split('"""', 2)[1].strip()
+    comment = takewhile(lambda line: line.startswith("# "), text.splitlines()[1:])
+    return "\n".join(line[2:] for line in comment)
+
+
+def _actions(parser: argparse.ArgumentParser) -> list[argparse.Action]:
+    """What a parser takes, without --help, which is Invoke's, and without a word's second form."""
+    options = {action.dest for action in parser._actions if action.option_strings}
+    return [
+        action
+        for action in parser._actions
+        if action.dest != "help" and (action.option_strings or action.dest not in options)
+    ]
+
+
+def _argument(action: argparse.Action) -> Argument:
+    names = [word.lstrip("-") for word in sorted(action.option_strings, key=len, reverse=True)]
+    names = names or [action.dest]
+    kind = list if isinstance(action, argparse._AppendAction) else str
+    return Argument(
+        names=names,
+        attr_name=action.dest if action.dest != names[0] else None,
+        kind=bool if action.nargs == 0 else kind,
+        positional=not action.option_strings,
+        optional=action.nargs == "?",
+        help=(action.help or "") % vars(action),
+    )
+
+
+def _words(parser: argparse.ArgumentParser, given: Mapping[str, Any]) -> list[str]:
+    """What was given to a task as words for its script; what is empty was not given."""
+    words = []
+    for action in _actions(parser):
+        option = max(action.option_strings, key=len, default="")
+        value = given.get(action.dest)
+        if not isinstance(value, list):
+            value = [value] if value else []
+        for one in value:
+            if one is True:
+                words.append(option)
+            else:
+                words.append(f"{option}={one}" if option else one)
+    return words
+
+
+def collection(subjects: Mapping[str, Sequence[Union[str, Task[Any]]]]) -> Collection:
+    """Invoke's tasks by subject: each is the name of a script, aliases behind it, or a task."""
+    made = Collection()
+    grouped = {
+        subject: [one if isinstance(one, Task) else Door(*one.split()) for one in tasks]
+        for subject, tasks in subjects.items()
+    }
+    for tasks in grouped.values():
+        for task in tasks:
+            made.add_task(task)
+
+    def listed(self: Program) -> None:
+        """What invoke --list prints: by subject, in the order in which a user needs them."""
+        width = max(map(len, made.task_names))
+        for subject, tasks in grouped.items():
+            print(f"{subject}:\n")
+            self.print_columns(
+                [(made.transform(task.name).ljust(width), _line(task)) for task in tasks]
+            )
+
+    # Invoke sorts by name and has no setting for it; who starts its program is Invoke itself.
+    Program.list_flat = listed  # type: ignore[method-assign]
+    return made
+
+
+def _line(task: Task[Any]) -> str:
+    """What a task does, with its aliases."""
+    aliases = [f"(Also: {alias})" for alias in task.aliases]
+    return " ".join([helpline(task) or "", *aliases])
