@@ -17,7 +17,7 @@ from hostkit.base.errors import ActionError, InputError
 from hostkit.base.log import size_text
 from hostkit.files import regular
 from omnikit.weights.checkpoint.headers import INDEX
-from omnikit.weights.download import check, faults, plan, source, transfer
+from omnikit.weights.download import plan, request, source, transfer
 from omnikit.weights.download.plan import KEPT, UNCHANGED, Item, Record, part_of
 from omnikit.weights.download.request import Requests
 from omnikit.weights.download.transfer import Fetch
@@ -68,7 +68,7 @@ def _listing(job: Job, say: Say) -> Listing:
     listing = source.listing(job.given, job.patience, job.token, say)
     for note in listing.notes:
         say(f"{listing.origin}: {note}")
-    check.check_list(listing, not job.given.include, job.wanted)
+    plan.check_list(listing, not job.given.include, job.wanted)
     return listing
 
 
@@ -131,7 +131,7 @@ def _check_index(job: Job, listing: Listing, items: Sequence[Item], say: Say) ->
             here = not item.to_do or (item.here and item.here == item.file.size)
             asked = (item.file, listing, job.patience, say)
             text = regular.data(path) if here else source.text_of(*asked)
-            check.check_index(text, listing, job.wanted)
+            plan.check_index(text, listing, job.wanted)
 
 
 def _adopt(listing: Listing, items: Sequence[Item], record: Record) -> None:
@@ -211,7 +211,7 @@ def _locked(target: Path) -> Iterator[None]:
                 error.what, where=str(target), todo="wait for it, or end that process; then again"
             ) from error
         except OSError as error:
-            raise faults.unwritable(error, target) from error
+            raise request.unwritable(error, target) from error
         yield
 
 
@@ -254,18 +254,18 @@ class _Run:
             names = [one.file.name for one in self.items]
             if INDEX in names:
                 text = self._place(INDEX).read_bytes()
-                check.check_index(text, self.listing, self.job.wanted)
+                plan.check_index(text, self.listing, self.job.wanted)
             # Then small files: a wrong token or name shows before the first shard.
             others = [one for one in todo if one.file.name != INDEX]
             self._all(sorted(others, key=lambda one: one.file.size or 0))
-            headers = check.check(names, self.job.wanted, self._place, self.listing.origin)
+            headers = plan.check(names, self.job.wanted, self._place, self.listing.origin)
             for item in self.items:
                 if item.file.name in _LAST and part_of(self.target, item.file.name).is_file():
                     self._put(item)
             self._clear()
             records.sync_folder(self.target)
         except OSError as error:
-            raise faults.unwritable(error, self.target) from error
+            raise request.unwritable(error, self.target) from error
         except KeyboardInterrupt:
             self.fetch.say("what was fetched is kept; the same command goes on from here")
             raise

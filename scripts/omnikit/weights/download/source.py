@@ -15,7 +15,7 @@ from urllib.parse import quote, unquote, urlsplit
 
 from hostkit.base.errors import InputError
 from hostkit.base.health import wait_until
-from omnikit.weights.download import faults, hubs, published
+from omnikit.weights.download import published, request
 from omnikit.weights.download.request import Requests
 from omnikit.weights.download.types import (
     Listing,
@@ -26,8 +26,8 @@ from omnikit.weights.download.types import (
 )
 
 HUBS: dict[str, Callable[..., Listing]] = {
-    "modelscope": hubs.modelscope,
-    "huggingface": hubs.huggingface,
+    "modelscope": published.modelscope,
+    "huggingface": published.huggingface,
 }
 Asked = TypeVar("Asked")
 _REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
@@ -79,7 +79,7 @@ def _patiently(
             return ask()
         except TransientError as error:
             if attempt >= patience.attempts:
-                raise faults.given_up(error, where, attempt, hub=hub) from error
+                raise request.given_up(error, where, attempt, hub=hub) from error
             pause_s = max(delay_s, error.wait_s)
             say(f"{error}; next attempt in {pause_s:.0f} s")
             wait_until(lambda: False, pause_s, pause_s)
@@ -92,7 +92,7 @@ def check(given: Any) -> None:
         check_place(given.source)
         if given.repository:
             raise InputError(
-                f"repository is set, but {faults.plain(given.source)} is no hub.",
+                f"repository is set, but {request.plain(given.source)} is no hub.",
                 where="weights.download.repository",
                 todo=f"--source {' or '.join(HUBS)}, or leave the repository out",
             )
