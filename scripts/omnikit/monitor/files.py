@@ -16,6 +16,7 @@ from omnikit.access.targets import ca as targets_ca
 from omnikit.access.targets import in_url
 from omnikit.config.config import Config
 from omnikit.config.schema import Settings
+from omnikit.fleet import render
 from omnikit.plan.checks import flag
 from omnikit.plan.types import Plan, reachable
 
@@ -364,160 +365,82 @@ def alert_rules(
     """The rule file as data. proxy: whether the proxy is read. counted: whether it tells how many
     requests failed; an exporter does not.
     """
-    made = [*_servers(environment, settings)]
-    if disaggregated:
-        made += _hand_over(environment, settings)
+    wanted, metrics = settings.monitoring, settings.metrics
+    window, made = f"{wanted.window_s}s", []
+    ours = labels(environment=environment)
+    up = series_of("up", ours, 'role!="proxy"')
+
+    def alert(
+        name: str, severity: str, expr: str, what: str, todo: str, down_s: Optional[int] = None
+    ) -> None:
+        rule = {"alert": f"Omnikit{name}", "expr": expr, "labels": {"severity": severity}}
+        lasting = {} if down_s is None else {"for": f"{down_s}s"}
+        made.append({**rule, "annotations": {"summary": what, "description": todo}, **lasting})
+
+    def grows(name: str, *matchers: str) -> str:
+        return f"increase({series_of(name, *matchers)}[{window}]) > 0"
+
+    alert(
+        *("ServerDown", "critical", f"{up} == 0"),
+        "{{ $labels.instance }} ({{ $labels.role }}) on {{ $labels.host }} does not answer",
+        f"See what runs: invoke status --environment {environment}. Start what is missing: invoke"
+        " deploy.",
+        wanted.down_s,
+    )
+    if metrics.waiting is not None:
+        waiting = f"{series_of(metrics.waiting, ours)}[{window}]"
+        alert(
+            *("QueueGrows", "warning"),
+            f"min_over_time({waiting}) > {wanted.queue} and deriv({waiting}) > 0",
+            "{{ $labels.instance }} has more requests waiting all the time, now a queue that grows",
+            "More comes in than is computed. Where it stands: invoke doctor --environment"
+            f" {environment}.",
+        )
+    if metrics.kv_usage is not None:
+        used = f"{series_of(metrics.kv_usage, ours)}[{window}]"
+        alert(
+            *("KvCacheNearlyFull", "warning", f"min_over_time({used}) > {wanted.kv_usage:g}"),
+            "the KV cache of {{ $labels.instance }} is used by {{ $value | humanizePercentage }}",
+            "Requests will wait or be preempted: fewer at once, shorter ones, or more memory for"
+            f" KV (server.args). If nothing runs: invoke doctor --environment {environment}.",
+        )
+    alert(
+        *("Preemptions", "warning", grows(PREEMPTIONS, ours)),
+        "{{ $labels.instance }} takes requests back to compute them again later",
+        "Its KV cache is too small for what is sent at once: lower max-num-seqs, or give it more"
+        f" memory for KV (server.args); then invoke deploy --environment {environment}.",
+    )
+    if disaggregated and metrics.kv_recomputed is not None:
+        decode = labels(environment=environment, role="decode")
+        alert(
+            *("KvNotHandedOver", "warning", grows(metrics.kv_recomputed, decode)),
+            "{{ $labels.instance }} computes prompts again whose KV should have come from prefill",
+            "Requests are answered, but slowly. Check the hand-over: invoke smoke-test"
+            f" --environment {environment}.",
+        )
     if proxy:
-        made.append(_proxy_down(environment, settings))
+        its = labels(environment=environment, role="proxy")
+        # An exporter goes on answering when nginx does not: then nginx_up is 0.
+        alert(
+            *("ProxyDown", "critical"),
+            f"{series_of('up', its)} == 0 or {series_of('nginx_up', its)} == 0",
+            "the proxy {{ $labels.instance }} on {{ $labels.host }} does not answer",
+            f"Nobody is served. What runs: invoke status --environment {environment}; start it:"
+            " invoke deploy.",
+            wanted.down_s,
+        )
     if proxy and counted:
-        made.append(_proxy_errors(environment, settings))
+        alert(
+            *("ProxyErrors", "warning"),
+            grows(FAILED, labels(environment=environment, kind="5xx")),
+            "the proxy {{ $labels.instance }} answered requests with a status of 500 or above",
+            f"Which ones, and why: invoke fetch-logs --environment {environment}; there"
+            " access.log, error.log.",
+        )
     return {"groups": [{"name": f"omnikit-{environment}", "rules": made}]}
 
 
-def _rule(environment: str, name: str, expr: str, severity: str, what: str, todo: str) -> Rule:
-    return {
-        "alert": name,
-        "expr": expr,
-        "labels": {"severity": severity},
-        "annotations": {"summary": what, "description": todo.format(e=environment)},
-    }
-
-
-def _servers(environment: str, settings: Settings) -> Iterator[Rule]:
-    wanted = settings.monitoring
-    window = f"{wanted.window_s}s"
-    ours = labels(environment=environment)
-    up = series_of("up", ours, 'role!="proxy"')
-    down = _rule(
-        environment,
-        "OmnikitServerDown",
-        f"{up} == 0",
-        "critical",
-        "{{ $labels.instance }} ({{ $labels.role }}) on {{ $labels.host }} does not answer",
-        "See what runs: invoke status --environment {e}. Start what is missing: invoke deploy.",
-    )
-    yield {**down, "for": f"{wanted.down_s}s"}
-    if settings.metrics.waiting is not None:
-        waiting = f"{series_of(settings.metrics.waiting, ours)}[{window}]"
-        yield _rule(
-            environment,
-            "OmnikitQueueGrows",
-            f"min_over_time({waiting}) > {wanted.queue} and deriv({waiting}) > 0",
-            "warning",
-            "{{ $labels.instance }} has more requests waiting all the time, now a queue that grows",
-            "More comes in than is computed. Where it stands: invoke doctor --environment {e}.",
-        )
-    if settings.metrics.kv_usage is not None:
-        used = series_of(settings.metrics.kv_usage, ours)
-        yield _rule(
-            environment,
-            "OmnikitKvCacheNearlyFull",
-            f"min_over_time({used}[{window}]) > {wanted.kv_usage:g}",
-            "warning",
-            "the KV cache of {{ $labels.instance }} is used by {{ $value | humanizePercentage }}",
-            "Requests will wait or be preempted: fewer at once, shorter ones, or more memory for"
-            " KV (server.args). If nothing runs: invoke doctor --environment {e}.",
-        )
-    yield _rule(
-        environment,
-        "OmnikitPreemptions",
-        f"increase({series_of(PREEMPTIONS, ours)}[{window}]) > 0",
-        "warning",
-        "{{ $labels.instance }} takes requests back to compute them again later",
-        "Its KV cache is too small for what is sent at once: lower max-num-seqs, or give it more"
-        " memory for KV (server.args); then invoke deploy --environment {e}.",
-    )
-
-
-def _hand_over(environment: str, settings: Settings) -> Iterator[Rule]:
-    name, window = settings.metrics.kv_recomputed, f"{settings.monitoring.window_s}s"
-    if name is None:
-        return
-    decode = labels(environment=environment, role="decode")
-    yield _rule(
-        environment,
-        "OmnikitKvNotHandedOver",
-        f"increase({series_of(name, decode)}[{window}]) > 0",
-        "warning",
-        "{{ $labels.instance }} computes prompts again whose KV should have come from prefill",
-        "Requests are answered, but slowly. Check the hand-over: invoke smoke-test"
-        " --environment {e}.",
-    )
-
-
-def _proxy_down(environment: str, settings: Settings) -> Rule:
-    """An exporter goes on answering when nginx does not: then nginx_up is 0."""
-    ours = labels(environment=environment, role="proxy")
-    down = _rule(
-        environment,
-        "OmnikitProxyDown",
-        f"{series_of('up', ours)} == 0 or {series_of('nginx_up', ours)} == 0",
-        "critical",
-        "the proxy {{ $labels.instance }} on {{ $labels.host }} does not answer",
-        "Nobody is served. What runs: invoke status --environment {e}; start it: invoke deploy.",
-    )
-    return {**down, "for": f"{settings.monitoring.down_s}s"}
-
-
-def _proxy_errors(environment: str, settings: Settings) -> Rule:
-    window = f"{settings.monitoring.window_s}s"
-    failed = labels(environment=environment, kind="5xx")
-    return _rule(
-        environment,
-        "OmnikitProxyErrors",
-        f"increase({series_of(FAILED, failed)}[{window}]) > 0",
-        "warning",
-        "the proxy {{ $labels.instance }} answered requests with a status of 500 or above",
-        "Which ones, and why: invoke fetch-logs --environment {e}; there access.log, error.log.",
-    )
-
-
 CONFIG, RULES, DASHBOARD, README = "prometheus.yml", "alerts.yml", "dashboard.json", "README.md"
-
-_README = """# Prometheus and Grafana for {environment}
-
-Generated by `{command}`; a second run changes nothing.
-由上面的命令生成;配置不变时再次运行不会改动任何文件。
-
-| File 文件 | What 内容 |
-| --- | --- |
-| `{config}` | a whole configuration of Prometheus: what is read, every {interval} s |
-| `{rules}` | alert rules 告警规则: {alerts} |
-| `{dashboard}` | a dashboard for Grafana 仪表盘: {rows} |
-
-| Read 采集目标 | Address 地址 | Role 角色 | Host 主机 |
-| --- | --- | --- | --- |
-{targets}
-
-1. Prometheus, new 新装: `prometheus --config.file={config_path}`
-   (any version from 2.40 on). It must reach the addresses above 必须能访问上表中的地址.
-2. Prometheus, already there 已有: copy the jobs below `scrape_configs` into its configuration, add
-   `{rules_path}` to `rule_files`, then reload it.
-   把 `scrape_configs` 下的任务和 `rule_files` 加入现有配置,然后重新加载。
-3. Check 检查: `promtool check config {config_path}`
-4. Grafana: Dashboards, New, Import, upload `{dashboard}`, choose the Prometheus as source.
-   在 Grafana 中导入 `{dashboard}` 并选择数据源。
-5. Alerts are shown by Prometheus itself at `/alerts`; to be told, add an Alertmanager to
-   `alerting` in its configuration. 如需通知,请配置 Alertmanager。
-
-{proxy}
-"""
-_COUNTED = (
-    "The proxy's failed requests are counted by status: 4xx, 499 (the client went away), 5xx."
-    "\n代理的失败请求按状态计数:4xx、499(客户端断开)、5xx。"
-)
-_EXPORTER = (
-    "The proxy is read through nginx-prometheus-exporter, which tells whether nginx answers"
-    " (`nginx_up`), its\nconnections and requests; it does not count requests that failed: there is"
-    " no alert and no panel for them.\n代理经由 nginx-prometheus-exporter 采集:nginx 是否应答"
-    "(`nginx_up`)、连接数和请求数;它不统计失败请求,因此没有相应的告警和面板。"
-)
-_UNREAD = (
-    "The proxy is not read: its kind has no metrics of its own (`proxy.kind`, `proxy.metrics`)."
-    "\nRun nginx-prometheus-exporter beside it and name it: `invoke metrics --exporter HOST:PORT`."
-    "\n代理没有自己的指标;请另行运行 nginx-prometheus-exporter 并用 `--exporter` 指定。"
-)
-_NO_PROXY = "This environment has no proxy. 该环境没有代理。"
 
 
 def files(
@@ -557,8 +480,9 @@ def files(
     alerts = [rule["alert"].replace("Omnikit", "") for rule in rules["groups"][0]["rules"]]
     rows = [panel["title"] for panel in board["panels"] if panel["type"] == "row"]
     words = options or [f"--environment={plan.environment}"]
-    about = (_COUNTED if counted else _EXPORTER) if proxy else _UNREAD
-    made[README] = _README.format(
+    told = ("counted" if counted else "exporter") if proxy else "unread"
+    made[README] = render.template(
+        "metrics_readme.md.j2",
         environment=plan.environment,
         command=shlex.join(["invoke", "metrics", *words]),
         config=CONFIG,
@@ -569,16 +493,10 @@ def files(
         rows=", ".join(rows),
         config_path=shlex.quote(str(folder / CONFIG)),
         rules_path=folder / RULES,
-        targets="\n".join(_row(target) for target in found),
-        proxy=_NO_PROXY if plan.proxy is None else about,
+        targets=found,
+        proxy="none" if plan.proxy is None else told,
     )
     return made
-
-
-def _row(target: Target) -> str:
-    labels = target.labels
-    shown = [labels["instance"], f"`{target.address}`", labels["role"], labels["host"]]
-    return f"| {' | '.join(shown)} |"
 
 
 def _yaml(environment: str, data: Any) -> str:
