@@ -306,15 +306,14 @@ def modeling(text: str) -> Edited:
         raise Unexpected(f"expected a class Deepseek…ForCausalLM, found {found}")
     if not _wants_flash(tree):
         return Edited(text, ())
-    edited, blocks = text, 0
-    if any(_is_block(node) for node in tree.body):  # else the lines are in a string, by hand
-        edited, blocks = _LINES.subn(lambda found: re.sub("(?m)^", "# ", found[0]), text)
+    edited, blocks = _LINES.subn(lambda found: re.sub("(?m)^", "# ", found[0]), text)
     edited, imports = _IMPORT.subn(lambda found: f"    # {found[0][4:]}", edited)
+    used = sum(isinstance(node, ast.Name) and node.id == NAME for node in ast.walk(tree))
     try:
-        after = _parse(edited)
+        others = used > blocks or _wants_flash(_parse(edited))
     except Unexpected:
-        raise _other(text) from None
-    if _wants_flash(after) or _rest(after) != _rest(tree):
+        others = True
+    if others:
         raise _other(text)
     done = [f"the block 'if {NAME}():' is commented out"] * blocks
     return Edited(edited, (*done, *[f"the import of {NAME} is taken out"] * imports))
@@ -390,21 +389,6 @@ def _wants_flash(tree: ast.AST) -> bool:
         if any(name == NAME or name.split(".")[0] == "flash_attn" for name in names):
             return True
     return False
-
-
-def _rest(tree: ast.Module) -> list[str]:
-    """All other statements, as text: what no edit may change."""
-    found = []
-    for node in tree.body:
-        if isinstance(node, ast.ImportFrom):
-            node.names = [alias for alias in node.names if alias.name != NAME]
-        if not _is_block(node):
-            found.append(ast.dump(node))
-    return found
-
-
-def _is_block(node: ast.stmt) -> bool:
-    return isinstance(node, ast.If) and ast.unparse(node.test) == f"{NAME}()"
 
 
 def _other(text: str) -> Unexpected:
