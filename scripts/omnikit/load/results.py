@@ -11,7 +11,7 @@ import io
 import json
 from collections import Counter
 from pathlib import Path
-from typing import Any, Callable, Iterator, Mapping, Optional, Sequence
+from typing import Any, Iterator, Mapping, Optional, Sequence
 
 from hostkit.base.errors import InputError
 from hostkit.base.log import table
@@ -46,7 +46,6 @@ _DASHES = ("solid", "dashed", "dotted", "dashdot")
 _SAME = {"svg.hashsalt": "omnikit", "figure.constrained_layout.use": True}
 Result = Mapping[str, Any]
 Run = Mapping[str, Any]
-Cells = Callable[[Run], "list[Optional[float]]"]
 
 
 def error_kind(text: str) -> str:
@@ -249,19 +248,28 @@ def names(result: Result, others: Sequence[Result]) -> list[str]:
 def as_text(result: Result, others: Sequence[Result]) -> str:
     """Throughput, latencies, and what there is to say about errors and unequal loads."""
     requests = ["load", "run", "answered", "failed", "s", "requests/s", "output tok/s", "all tok/s"]
-    parts = [table(_rows(result, others, _counts, _rates), requests)]
+    parts = [table(_rows(result, others), requests)]
     rows = []
     for metric, header in _HEADERS.items():
-        found = _rows(result, others, lambda _: [], _latencies(metric))
-        rows += [[header, *row] for row in found]
+        rows += [[header, *row] for row in _rows(result, others, metric)]
     parts.append(table(rows, ["latency", "load", "run", *STATISTICS]))
     notes = _notes(result, others)
     return "\n\n".join([*parts, "\n".join(notes)] if notes else parts)
 
 
 def _rows(
-    result: Result, others: Sequence[Result], lead: Callable[[Run], list[str]], cells: Cells
+    result: Result, others: Sequence[Result], metric: Optional[str] = None
 ) -> list[list[str]]:
+    """metric: whose latencies are shown; None: how many were answered, and throughput."""
+
+    def lead(run: Run) -> list[str]:
+        answered = f"{run['completed']} of {run['requests']}"
+        return [] if metric else [answered, str(run["failed"]), shown(run["duration_s"])]
+
+    def cells(run: Run) -> list[Optional[float]]:
+        times = run[f"{metric}_ms"] if metric else {}
+        return [times[which] for which in STATISTICS] if metric else [run[key] for key in RATES]
+
     rows = []
     for run in result["runs"]:
         load = _load(run)
@@ -276,20 +284,6 @@ def _rows(
             apart = [difference(a, b) for a, b in zip(now, then)]
             rows.append(["", "difference", *["" for _ in lead(run)], *apart])
     return rows
-
-
-def _counts(run: Run) -> list[str]:
-    answered = f"{run['completed']} of {run['requests']}"
-    return [answered, str(run["failed"]), shown(run["duration_s"])]
-
-
-def _rates(run: Run) -> list[Optional[float]]:
-    return [run[key] for key in RATES]
-
-
-def _latencies(metric: str) -> Cells:
-    assert metric in METRICS
-    return lambda run: [run[f"{metric}_ms"][which] for which in STATISTICS]
 
 
 def _notes(result: Result, others: Sequence[Result]) -> list[str]:

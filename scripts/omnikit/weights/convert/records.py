@@ -78,12 +78,14 @@ def check_places(source: Path, target: Path) -> None:
 def space_needed(conversion: Conversion, target: Path) -> tuple[int, int]:
     """Bytes that are still to be written, and bytes that are free there for them."""
     work = work_folder(settled(target))
-    there = [shard for shard in conversion.shards if done(work, conversion, shard)]
+    kept = {shard.name: shard.size for shard in conversion.shards if done(work, conversion, shard)}
     others = sum(path.stat().st_size for path in w8a8.other_files(conversion.checkpoint.folder))
-    needed = conversion.size - sum(shard.size for shard in there) + others
+    needed = conversion.size - sum(kept.values()) + others
     # The result grows beside the target, which may be another disk than one mounted at its name.
     above = next(folder for folder in (work, *work.parents) if folder.is_dir())
-    free = shutil.disk_usage(above).free + replaced(work, conversion)
+    # Files of an earlier run that this one will not use.
+    replaced = [path for path in _entries(work) if path.name not in kept and path.is_file()]
+    free = shutil.disk_usage(above).free + sum(path.stat().st_blocks * 512 for path in replaced)
     return needed, free
 
 
@@ -166,13 +168,6 @@ def check(work: Path, conversion: Conversion) -> list[Path]:
             todo=f"choose another target, or remove this one: rm -r {work}",
         )
     return _half_done(work, conversion, ours=file.exists())
-
-
-def replaced(work: Path, conversion: Conversion) -> int:
-    """Bytes of disk that files of an earlier run take which this one will not use."""
-    kept = {one.name for one in conversion.shards if done(work, conversion, one)}
-    names = (path for path in _entries(work) if path.name not in kept and path.is_file())
-    return sum(path.stat().st_blocks * 512 for path in names)
 
 
 def _entries(work: Path) -> list[Path]:

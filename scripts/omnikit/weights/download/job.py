@@ -21,7 +21,7 @@ from omnikit.weights.download import plan, request, source, transfer
 from omnikit.weights.download.plan import KEPT, UNCHANGED, Item, Record, part_of
 from omnikit.weights.download.request import Requests
 from omnikit.weights.download.transfer import Fetch
-from omnikit.weights.download.types import Listing, Patience, RemoteFile, staging
+from omnikit.weights.download.types import Listing, RemoteFile, staging
 from omnikit.weights.meter import Meter
 
 _LAST = ("config.json", INDEX)
@@ -38,11 +38,6 @@ class Job:
     verify: bool = False
     replace: bool = False
     dry_run: bool = False
-
-    @property
-    def patience(self) -> Patience:
-        """How often and how long the network is tried."""
-        return Patience(self.given.attempts, self.given.delay_s, self.given.timeout_s)
 
     def wanted(self, name: str) -> bool:
         """Whether the patterns choose a file."""
@@ -65,7 +60,7 @@ def download(job: Job, say: Say) -> dict[str, Any]:
 
 
 def _listing(job: Job, say: Say) -> Listing:
-    listing = source.listing(job.given, job.patience, job.token, say)
+    listing = source.listing(job.given, job.token, say)
     for note in listing.notes:
         say(f"{listing.origin}: {note}")
     plan.check_list(listing, not job.given.include, job.wanted)
@@ -129,7 +124,7 @@ def _check_index(job: Job, listing: Listing, items: Sequence[Item], say: Say) ->
             if item.to_do:
                 path = part_of(job.target, INDEX)
             here = not item.to_do or (item.here and item.here == item.file.size)
-            asked = (item.file, listing, job.patience, say)
+            asked = (item.file, listing, job.given, say)
             text = regular.data(path) if here else source.text_of(*asked)
             plan.check_index(text, listing, job.wanted)
 
@@ -232,8 +227,8 @@ class _Run:
         self.record = record
         meter = Meter(sum(one.missing + one.here for one in items), say, "downloaded")
         meter.skip(sum(one.here for one in items))
-        requests = Requests(job.patience.timeout_s, listing.host, listing.headers, listing.hub)
-        self.fetch = Fetch(requests, job.patience, meter.add, say)
+        requests = Requests(job.given.timeout_s, listing.host, listing.headers, listing.hub)
+        self.fetch = Fetch(requests, job.given, meter.add, say)
         self.lock = threading.Lock()
         self.withdrawn = False
         self.found: dict[str, str] = {one.file.name: one.found for one in items}

@@ -153,10 +153,6 @@ class Record:
     files: dict[str, dict[str, Any]] = field(default_factory=dict)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def entry(self, name: str) -> Optional[dict[str, Any]]:
-        """What is known of a file, if any."""
-        return self.files.get(name)
-
     def untouched(self, name: str) -> bool:
         """Whether a file is still as it was when it was verified: its size and time."""
         entry = self.files.get(name)
@@ -164,10 +160,8 @@ class Record:
             status = (self.target / name).stat()
         except OSError:
             return False
-        return bool(entry) and (status.st_size, status.st_mtime_ns) == (
-            (entry or {})["size"],
-            (entry or {})["mtime_ns"],
-        )
+        now = {"size": status.st_size, "mtime_ns": status.st_mtime_ns}
+        return entry is not None and now.items() <= entry.items()
 
     def put(self, file: RemoteFile, found: str) -> None:
         """A file of the target is verified; found: its hash. On the disk at once."""
@@ -324,7 +318,7 @@ def to_read(target: Path, files: Sequence[RemoteFile], record: Record, verify: b
 
 
 def _vouched(file: RemoteFile, record: Record) -> bool:
-    entry = record.entry(file.name)
+    entry = record.files.get(file.name)
     same = entry is not None and entry["identity"] == file.identity
     return same and record.untouched(file.name)
 
@@ -339,7 +333,7 @@ def _compare(
     passed: Callable[[int], None],
 ) -> Item:
     path = target / file.name
-    entry = record.entry(file.name)
+    entry = record.files.get(file.name)
     here = transfer.kept(file, part_of(target, file.name))
     if not path.exists():
         return Item(file, GO_ON if here else FETCH, here)

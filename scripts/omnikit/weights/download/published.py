@@ -65,39 +65,42 @@ def _explained(where: str, variable: str, *, token: bool) -> Iterator[None]:
         raise request.unreachable(error, where, variable) from error
 
 
-def huggingface(
-    repository: str,
-    revision: Optional[str],
-    endpoint: Optional[str],
-    token: Optional[str],
-    timeout_s: float,
-) -> Listing:
+def _mirror(given: Any) -> Optional[str]:
+    return given.endpoint.rstrip("/") if given.endpoint else None
+
+
+def huggingface(given: Any, token: Optional[str]) -> Listing:
     """All files of a repository at the commit that a revision means now. Large files have a
     SHA-256, small ones git's own hash.
 
-    endpoint: of a mirror; None: HF_ENDPOINT, else huggingface.co. token: None: HF_TOKEN or the
-    one that the library has stored. Raises TransientError, ActionError.
+    given: the settings weights.download; endpoint: of a mirror; None: HF_ENDPOINT, else
+    huggingface.co. token: None: HF_TOKEN or the one that the library has stored. Raises
+    TransientError, ActionError.
     """
     # Late: 0.3 s.
     from huggingface_hub import HfApi, hf_hub_url
     from huggingface_hub.errors import GatedRepoError, HFValidationError
     from huggingface_hub.utils import build_hf_headers
 
-    api = HfApi(endpoint=endpoint, token=token)
+    repository = given.repository
+    api = HfApi(endpoint=_mirror(given), token=token)
     where = request.plain(f"{api.endpoint}/{repository}")
     headers = build_hf_headers(token=token)
     secret = {name: text for name, text in headers.items() if name.lower() == "authorization"}
     with _explained(where, "HF_ENDPOINT", token=bool(secret)):
         try:
             info = api.model_info(
-                repository, revision=revision, files_metadata=True, timeout=timeout_s
+                repository,
+                revision=given.revision,
+                files_metadata=True,
+                timeout=given.timeout_s,
             )
         except HFValidationError as error:
             raise ActionError(str(error), where="weights.download.repository") from error
         except GatedRepoError as error:
             # A hidden repository is told as an absent one; gated is 403 for a known account.
             raise request.refused(403, where, token=bool(secret)) from error
-    commit = str(info.sha or revision or "main")
+    commit = str(info.sha or given.revision or "main")
     files = [
         RemoteFile(
             checked_name(one.rfilename, where),
@@ -111,17 +114,11 @@ def huggingface(
     return Listing(origin, commit, files, host_of(api.endpoint), secret)
 
 
-def modelscope(
-    repository: str,
-    revision: Optional[str],
-    endpoint: Optional[str],
-    token: Optional[str],
-    timeout_s: float,
-) -> Listing:
+def modelscope(given: Any, token: Optional[str]) -> Listing:
     """All files of a repository at a revision, with their SHA-256.
 
-    endpoint: None: MODELSCOPE_DOMAIN, else modelscope.cn. token: None: what "modelscope login" has
-    stored. Raises TransientError, ActionError.
+    given: as of huggingface; endpoint: None: MODELSCOPE_DOMAIN, else modelscope.cn. token: None:
+    what "modelscope login" has stored. Raises TransientError, ActionError.
     """
     # Late: 0.3 s.
     from modelscope.hub.api import HubApi
@@ -130,8 +127,8 @@ def modelscope(
 
     # It logs each error that it raises; we say it once, and better.
     logging.getLogger("modelscope").setLevel(logging.CRITICAL)
-    api = HubApi(endpoint=endpoint, timeout=timeout_s, max_retries=0)
-    wanted = revision or _MAIN
+    repository, wanted = given.repository, given.revision or _MAIN
+    api = HubApi(endpoint=_mirror(given), timeout=given.timeout_s, max_retries=0)
     where = request.plain(f"{api.endpoint}/models/{repository}")
     cookies = api.get_cookies(access_token=token)
     secret = {}

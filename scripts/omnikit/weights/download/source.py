@@ -38,9 +38,7 @@ _KNOWN = "http://HOST/FOLDER, https://HOST/FOLDER, file:///FOLDER, or a folder's
 _SMALL = 64 << 20  # of an index
 
 
-def listing(
-    given: Any, patience: Patience, token: Optional[str], say: Callable[[str], None]
-) -> Listing:
+def listing(given: Any, token: Optional[str], say: Callable[[str], None]) -> Listing:
     """The files of the source in the settings weights.download. Raises InputError, ActionError."""
     sums = None
     if given.checksums:
@@ -48,9 +46,7 @@ def listing(
         sums = published.read_sums(path, "mend weights.download.checksums (--checksums)")
     hub = given.source in HUBS
     where = given.endpoint or given.source if hub else given.source
-    return _patiently(
-        lambda: _listing(given, patience, token, sums), patience, say, where=where, hub=hub
-    )
+    return _patiently(lambda: _listing(given, token, sums), given, say, where=where, hub=hub)
 
 
 def text_of(
@@ -105,19 +101,14 @@ def check(given: Any) -> None:
         )
 
 
-def _listing(
-    given: Any, patience: Patience, token: Optional[str], sums: Optional[dict[str, str]]
-) -> Listing:
+def _listing(given: Any, token: Optional[str], sums: Optional[dict[str, str]]) -> Listing:
     if given.source in HUBS:
-        endpoint = given.endpoint.rstrip("/") if given.endpoint else None
-        found = HUBS[given.source](
-            given.repository, given.revision, endpoint, token, patience.timeout_s
-        )
+        found = HUBS[given.source](given, token)
         return found if sums is None else _with_sums(found, sums)
     if is_web(given.source):
         base = address(given.source)
         headers = {"Authorization": _authorization(token)} if token else {}
-        requests = Requests(patience.timeout_s, host_of(base), headers, hub=False)
+        requests = Requests(given.timeout_s, host_of(base), headers, hub=False)
         return published.of_url(base, requests, sums)
     return published.of_folder(folder_named(given.source), sums)
 

@@ -14,7 +14,7 @@ import re
 import shutil
 import time
 from collections import deque
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Iterator, Mapping, NamedTuple, Optional, Sequence
 
@@ -179,18 +179,19 @@ def _lost_layers(tensors: dict[str, Tensor], count: int) -> list[str]:
     return [f"of {count} layers these have no tensor: {', '.join(map(str, lost))}"] if lost else []
 
 
+@dataclass
 class State:
     """The steps done for one result, with what they were done with (fingerprint).
 
-    Kept beside it, so that a second run goes on.
+    Kept beside it, so that a second run goes on. partial: whether the folder for the result was
+    made by us. changed: inputs for which steps are done anew; not kept.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.fingerprint: dict[str, str] = {}
-        self.steps: dict[str, str] = {}
-        self.partial = False  # whether the folder for the result was made by us
-        self.changed: list[str] = []  # inputs for which steps are done anew; not kept
+    path: Path
+    fingerprint: dict[str, str] = field(default_factory=dict)
+    steps: dict[str, str] = field(default_factory=dict)
+    partial: bool = False
+    changed: list[str] = field(default_factory=list)
 
     @classmethod
     def load(cls, path: Path) -> State:
@@ -373,24 +374,16 @@ def _layers(source: Path) -> int:
 
 
 def _fingerprint(places: _Places, tool: Tool) -> dict[str, str]:
+    made = {"the source's place": str(places.source)}
+    if places.source.is_dir():
+        made.update({f"source/{k}": v for k, v in headers.fingerprint(places.source).items()})
+    made["quant script"] = headers.digest(tool.script)
     given: dict[str, Any] = {"flags": tool.flags, "env": sorted(tool.env.items())}
-    return {
-        "the source's place": str(places.source),
-        **_source_fingerprint(places.source),
-        "quant script": headers.digest(tool.script),
-        **{f"weights.msmodelslim.{name}": _digest(value) for name, value in given.items()},
-    }
-
-
-def _digest(value: object) -> str:
-    """A value may be nobody's business; whether it is another is all that is asked."""
-    return hashlib.sha256(json.dumps(value).encode()).hexdigest()
-
-
-def _source_fingerprint(source: Path) -> dict[str, str]:
-    if not source.is_dir():
-        return {}
-    return {f"source/{k}": v for k, v in headers.fingerprint(source).items()}
+    for name, value in given.items():
+        # A value may be nobody's business; whether it is another is all that is asked.
+        digest = hashlib.sha256(json.dumps(value).encode()).hexdigest()
+        made[f"weights.msmodelslim.{name}"] = digest
+    return made
 
 
 def _state(places: _Places, tool: Tool) -> State:

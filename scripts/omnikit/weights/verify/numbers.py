@@ -396,8 +396,8 @@ def scales(target: Checkpoint, matrices: Sequence[str], threads: int, meter: Met
     work: list[tuple[Tensor, Callable[[Any], Any], str]] = []
     for name in matrices:
         for end, good, expected in (
-            (SCALE, _is_scale, "expected a number above 0"),
-            (OFFSET, _is_zero, "expected 0: rows are symmetric"),
+            (SCALE, lambda one: np.isfinite(one) & (one > 0), "expected a number above 0"),
+            (OFFSET, lambda one: one == 0, "expected 0: rows are symmetric"),
         ):
             tensor = target.tensors.get(f"{name}{end}")
             if tensor is not None and one_by_one(tensor, target.tensors[name]):
@@ -416,11 +416,3 @@ def scales(target: Checkpoint, matrices: Sequence[str], threads: int, meter: Met
 
     with ThreadPoolExecutor(threads) as pool:
         return [text for text in pool.map(check, work) if text]
-
-
-def _is_scale(found: Any) -> Any:
-    return np.isfinite(found) & (found > 0)
-
-
-def _is_zero(found: Any) -> Any:
-    return found == 0

@@ -213,10 +213,17 @@ def look(target: Checkpoint, source: Optional[Conversion]) -> Structure:
     Raises InputError: neither of the two forms.
     """
     form = recognise(target)
-    problems = [_fault(target, error) for error in target.faults]
-    problems += _strays(target)
-    told = native if form == NATIVE else msmodelslim
-    problems += told(target, source)
+    # In the words of a report, where files are named from the folder on.
+    problems = [
+        f"{(error.where or '').removeprefix(f'{target.folder}/')} {error.what}".rstrip(".")
+        for error in target.faults
+    ]
+    there = {path.name for path in target.folder.glob("*.safetensors")}
+    problems += [
+        f"{name} does not belong here: the index does not name it"
+        for name in sorted(there.difference(target.shards))
+    ]
+    problems += (native if form == NATIVE else msmodelslim)(target, source)
     quantised = sorted(
         name
         for name, tensor in target.tensors.items()
@@ -279,20 +286,6 @@ def recognise(target: Checkpoint) -> str:
         where=str(target.folder),
         todo="invoke convert-weights",
     )
-
-
-def _fault(target: Checkpoint, error: InputError) -> str:
-    """In the words of a report, where files are named from the folder on."""
-    where = (error.where or "").removeprefix(f"{target.folder}/")
-    return f"{where} {error.what}".rstrip(".")
-
-
-def _strays(target: Checkpoint) -> list[str]:
-    there = {path.name for path in target.folder.glob("*.safetensors")}
-    return [
-        f"{name} does not belong here: the index does not name it"
-        for name in sorted(there.difference(target.shards))
-    ]
 
 
 def _names(target: Checkpoint, expected: Expected) -> list[str]:
