@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any, Collection, Iterator, Mapping, Optional, Sequence, Union
 from urllib.parse import quote
 
+from requests.exceptions import HTTPError, JSONDecodeError, RequestException
+
 from hostkit.base.errors import ActionError, InputError
 from hostkit.files import regular
 from omnikit.weights.checkpoint.headers import INDEX, SINGLE
@@ -49,19 +51,17 @@ _NONE = (403, 404, 410)  # an object store's missing file is 403
 @contextmanager
 def _explained(where: str, variable: str, *, token: bool) -> Iterator[None]:
     """A library's error in our words. variable: of the environment, names the hub."""
-    import requests
-
     try:
         yield
-    except requests.HTTPError as error:
+    except HTTPError as error:
         status = error.response.status_code if error.response is not None else 0
         if request.is_passing(status):
             raise TransientError(f"HTTP {status}") from error
         raise request.refused(status, where, token=token) from error
     # Before RequestException, which the first of them is too: no fault of the network.
-    except (requests.exceptions.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
+    except (JSONDecodeError, KeyError, TypeError, AttributeError) as error:
         raise request.no_hub(where, variable) from error
-    except (requests.RequestException, OSError) as error:
+    except (RequestException, OSError) as error:
         raise request.unreachable(error, where, variable) from error
 
 
