@@ -1,4 +1,5 @@
-"""A folder of safetensors files as it describes itself: configuration, index and headers.
+"""A folder of safetensors files as it describes itself: configuration, index and headers; whether
+all of it is there, and what tells it from another.
 
 No tensor is read. The safetensors library hands out tensors by dtype and knows no offsets for FP8
 in numpy; the conversion needs places in files, so the header (an 8-byte little-endian length, JSON,
@@ -213,10 +214,10 @@ def problems(folder: Path) -> list[str]:
     if not folder.is_dir():
         return [f"there is no folder {folder}"]
     found = [] if (folder / "config.json").is_file() else ["there is no config.json"]
-    indexes = sorted(folder.glob("*.safetensors.index.json"))
+    indexes = sorted(folder.glob(_ANY_INDEX))
     if len(indexes) != 1:
         names = ", ".join(path.name for path in indexes) or "none"
-        return [*found, f"expected one *.safetensors.index.json, found {names}"]
+        return [*found, f"expected one {_ANY_INDEX}, found {names}"]
     try:
         weight_map = regular.parsed(indexes[0])["weight_map"]
         held: dict[str, list[str]] = {}

@@ -29,7 +29,6 @@ _COMPLETE = "complete it there, or choose another source or revision"
 Wanted = Callable[[str], bool]
 UNCHANGED, FETCH, GO_ON, REPLACE, KEPT = "unchanged", "fetch", "continue", "replace", "keep"
 FOREIGN = "differs"  # and no run of ours has made it
-_WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".gguf")
 
 
 def check_list(listing: Listing, whole: bool, wanted: Wanted) -> None:
@@ -356,7 +355,7 @@ def _compare(
 
 def _damaged(path: Path) -> bool:
     """Whether a changed file is broken and not edited: nobody edits weights."""
-    if path.suffix in _WEIGHTS:
+    if path.suffix in WEIGHTS:
         return True
     try:
         text = regular.text(path)
