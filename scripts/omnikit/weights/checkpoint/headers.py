@@ -265,7 +265,8 @@ def fingerprint(folder: Path) -> dict[str, str]:
         for path in sorted(folder.glob("*.safetensors"))
         if path.exists()  # a link may lead nowhere; problems() says so
     ]
-    texts = sorted({path.name for path in folder.glob("*.json")} | {"modeling_deepseek.py"})
+    # Hidden ones are half written.
+    texts = sorted({path.name for path in folder.glob("[!.]*.json")} | {"modeling_deepseek.py"})
     originals = {name: digest(_original(folder / name)) for name in texts}
     return {**originals, "shards": hashlib.sha256("\n".join(shards).encode()).hexdigest()}
 

@@ -22,6 +22,7 @@ from typing import Any, Callable, Mapping, Sequence
 
 from hostkit.base.errors import ActionError, InputError, ManyErrors, ToolkitError
 from hostkit.files import regular
+from hostkit.files.result_file import written
 from omnikit.weights.checkpoint.architecture import CONVERTED, SERVED
 
 UNCONVERTED = "name the folder of the result, or convert first: invoke run-msmodelslim"
@@ -218,30 +219,18 @@ def _keep(change: Change) -> None:
     if change.path.is_symlink():
         change.original.symlink_to(change.path.readlink())
         return
-    beside = _beside(change.original)
-    try:
+    with written(change.original) as beside:
         shutil.copy2(change.path, beside)
-        beside.replace(change.original)
-    finally:
-        beside.unlink(missing_ok=True)
 
 
 def _write(change: Change) -> None:
     mode = change.path.stat().st_mode & 0o7777
-    beside = _beside(change.path)
-    try:
+    with written(change.path) as beside:
         with beside.open("wb") as file:
             file.write(change.after.encode("utf-8"))
             file.flush()
             os.fsync(file.fileno())
         beside.chmod(mode)
-        beside.replace(change.path)
-    finally:
-        beside.unlink(missing_ok=True)
-
-
-def _beside(path: Path) -> Path:
-    return path.with_name(f".{path.name}.{os.getpid()}")
 
 
 class Unexpected(ValueError):
