@@ -110,7 +110,6 @@ from hostkit.base.errors import InputError
 from omnikit.weights.checkpoint import headers
 from omnikit.weights.checkpoint import w8a8
 from omnikit.weights.convert import dry as convert_dry
-from omnikit.weights.convert import places as convert_places
 from omnikit.weights.convert import records as convert_records
 from omnikit.weights.convert import run as convert_run
 os.setgroups([]); os.setgid(65534); os.setuid(65534)
