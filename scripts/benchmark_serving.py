@@ -60,7 +60,7 @@ def body(options: argparse.Namespace) -> int:
     from hostkit.base.log import say
     from omnikit.config.layers import shown_path
     from omnikit.load import levels as load_options
-    from omnikit.load import measurement, results, table, targets
+    from omnikit.load import measurement, results, targets
     from omnikit.topology.topology import make_plan
 
     config = load_config(options)
@@ -105,7 +105,7 @@ def body(options: argparse.Namespace) -> int:
     else:
         print(f"{target.name}: {target.model} at {target.url}, load from {place.name}")
         print(f"{load.input_tokens} tokens in, {load.output_tokens} out, seed {load.seed}\n")
-        text = table.as_text(result, others)
+        text = results.as_text(result, others)
         print(f"{text}\n\nall of it: {shown_path(into)}", flush=True)
     measurement.finish(into, result, others)
     if results.ok(result):

@@ -28,7 +28,7 @@ def body(options: argparse.Namespace) -> int:
     from omnikit.weights.convert import dry as convert_dry
     from omnikit.weights.convert import records as convert_records
     from omnikit.weights.convert import run as convert_run
-    from omnikit.weights.convert.places import before_any_change
+    from omnikit.weights.convert.records import before_any_change
     from omnikit.weights.meter import Meter, duration
 
     began = time.monotonic() - time.process_time()  # with what Python's own start took
@@ -68,11 +68,10 @@ def _look(source: Path, target: Path) -> tuple[Any, int]:
     """What is still to be done, None: nothing; and the source's bytes."""
     from omnikit.weights.checkpoint import headers, w8a8
     from omnikit.weights.convert import dry as convert_dry
-    from omnikit.weights.convert import places as convert_places
     from omnikit.weights.convert import records as convert_records
 
     conversion = w8a8.plan(headers.read(source))
-    convert_places.check_places(source, target)
+    convert_records.check_places(source, target)
     total = sum(conversion.checkpoint.sizes.values())
     if convert_records.finished(target, conversion):
         return None, total
@@ -82,7 +81,7 @@ def _look(source: Path, target: Path) -> tuple[Any, int]:
 def _places(options: argparse.Namespace, settings: Any) -> tuple[Path, Path]:
     """Source and target."""
     from hostkit.base.errors import InputError
-    from omnikit.weights.convert import places as convert_places
+    from omnikit.weights.convert import records
 
     source = options.source if options.source is not None else settings.weights.source
     if source is None:
@@ -93,7 +92,7 @@ def _places(options: argparse.Namespace, settings: Any) -> tuple[Path, Path]:
         )
     target = options.target if options.target is not None else settings.weights.target
     target = settings.model.path if target is None else target
-    place = convert_places.settled(_absolute(str(target), "--target"))
+    place = records.settled(_absolute(str(target), "--target"))
     return _absolute(str(source), "--source"), place
 
 

@@ -35,19 +35,19 @@ def arguments(made: argparse.ArgumentParser) -> None:
 
 
 def _body(options: argparse.Namespace) -> int:
-    from omnikit.weights.msmodelslim import edited_files, edits
+    from omnikit.weights.msmodelslim import edits
 
     wanted = edits.after(options.layers, _LAYERS)
     if not options.revert:
         edits.refuse_unconverted(options.dir)
-    planned = edited_files.plan_revert if options.revert else edited_files.plan
+    planned = edits.plan_revert if options.revert else edits.plan
     changes = planned(options.dir, wanted)
     if not options.dry_run:
-        edited_files.apply(changes)
+        edits.apply(changes)
     if options.json:
-        print(json.dumps(edited_files.data(options.dir, changes, would=options.dry_run)))
+        print(json.dumps(edits.data(options.dir, changes, would=options.dry_run)))
     else:
-        print(edited_files.told(changes, would=options.dry_run))
+        print(edits.told(changes, would=options.dry_run))
     return 0
 
 

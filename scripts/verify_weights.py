@@ -27,7 +27,6 @@ from omnikit.front.script import Script
 def body(options: argparse.Namespace) -> int:
     """Look first whether all can be had, verify, report."""
     from hostkit.base.log import say
-    from omnikit.weights.verify import report as verify_report
     from omnikit.weights.verify import verification
 
     config = load_config(options)
@@ -38,7 +37,7 @@ def body(options: argparse.Namespace) -> int:
     sample = None if options.all else (options.matrices, options.rows)
     out = Path(options.out).expanduser() if options.out else None
     if out:
-        verify_report.prepare(out)
+        verification.prepare(out)
     reader = None
     if options.loadable:
         from omnikit.weights.loadable import check as loadable
@@ -47,9 +46,9 @@ def body(options: argparse.Namespace) -> int:
     result = verification.verify(target, source, sample, threads, say)
     failure = _load(result, target, reader, threads, say) if reader else None
     if out:
-        verify_report.write(out, result)
-    said = verify_report.as_text(result, source is not None, _tried(result.get("loadable")))
-    print(verify_report.as_json(result) if options.json else said)
+        verification.write(out, result)
+    said = verification.as_text(result, source is not None, _tried(result.get("loadable")))
+    print(verification.as_json(result) if options.json else said)
     if failure:
         raise failure
     return 0 if result["ok"] else 1

@@ -30,7 +30,7 @@ from omnikit.deploy import smoke_test
 from omnikit.load import measurement, targets
 from omnikit.load.results import ok
 from omnikit.load.targets import DRIVER, ENV, Place
-from omnikit.monitor import dashboard
+from omnikit.monitor import files
 from omnikit.topology.topology import make_plan
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -296,7 +296,7 @@ class TestDisaggregated:
             assert reading.health() == dict.fromkeys(("p0", "p1", "d0", "c0"), "up")
             board = json.loads((tmp_path / "dashboard.json").read_text())
             empty = []
-            for asked in dashboard.queries(board):
+            for asked in files.queries(board):
                 plain = asked.replace("$role", ".*").replace("$instance", ".*")
                 if not reading.values(plain.replace("$__rate_interval", "5m")):
                     empty.append(asked)

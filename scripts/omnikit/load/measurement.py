@@ -220,9 +220,7 @@ def drawn(into: Path, result: dict[str, Any], others: Sequence[dict[str, Any]]) 
     if not any(run["completed"] for run in result["runs"]):
         return []
     try:
-        from omnikit.load import table
-
-        return table.draw(into, result, others)
+        return results.draw(into, result, others)
     except ImportError as error:  # a .venv from before: what was measured is not lost for it
         say(f"no pictures: {error}. What to do: bash scripts/setup_toolkit.sh .venv")
         return []

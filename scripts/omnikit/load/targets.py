@@ -7,7 +7,6 @@ import re
 import tempfile
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Iterator, Mapping, Optional, Sequence
 
@@ -24,6 +23,7 @@ from omnikit.fleet import direct_ssh
 from omnikit.load.levels import CHAT, COMPLETIONS, Load, Target
 from omnikit.plan import containers as plan_containers
 from omnikit.plan.types import HostPlan, Plan
+from omnikit.topology.checks import nearest
 from omnikit.topology.facts import engine_places
 from omnikit.topology.topology import resolve_path
 
@@ -209,11 +209,9 @@ def _server(plan: Plan, settings: Settings, instance: str) -> Service:
         if node.servers:
             places.setdefault(node.name, (node, node.servers[0].api_port))
     if instance not in places:
-        # Of names that are so short, those with the same first letter are meant.
-        alike = [name for name in places if name[:1] == instance[:1]] or list(places)
-        near = get_close_matches(instance, alike, n=1, cutoff=0.4)
+        near = nearest(instance, list(places))
         raise InputError(
-            f"there is no server {instance!r}" + (f", is it {near[0]!r}?" if near else "."),
+            f"there is no server {instance!r}" + (f", is it {near!r}?" if near else "."),
             where="--instance",
             todo=f"one of {', '.join(places)}; the proxy is the default",
         )

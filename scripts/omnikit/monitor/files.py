@@ -1,4 +1,6 @@
-"""The files for Prometheus and Grafana of one environment, and writing those that differ."""
+"""The files for Prometheus and Grafana of one environment: what is read, alert rules, a dashboard
+(an overview, a row for each role, the proxy). Pure, but for writing those that differ.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +8,7 @@ import json
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Iterator, Optional, Sequence
+from typing import Any, Collection, Iterator, Optional, Sequence
 
 from hostkit.base.errors import InputError
 from hostkit.files.result_file import written
@@ -14,16 +16,266 @@ from omnikit.access.targets import ca as targets_ca
 from omnikit.access.targets import in_url
 from omnikit.config.config import Config
 from omnikit.config.schema import Settings
-from omnikit.monitor import dashboard as monitor_dashboard
-from omnikit.monitor.dashboard import FAILED, PREEMPTIONS, series_of
+from omnikit.fleet import render
 from omnikit.plan.arguments import flag
 from omnikit.plan.types import Plan, reachable
 
-# What Prometheus reads of an environment: every API server, and the proxy where it can. Pure.
+# Expressions in Prometheus' language, as text. Pure.
+#
+# The names are those of vLLM's /metrics, equal in 0.9.0 and 0.32.0 (vllm/v1/metrics/loggers.py);
+# those that differ are settings: metrics.* and monitoring.*.
+
+PREEMPTIONS = "vllm:num_preemptions_total"
+PROMPT_TOKENS = "vllm:prompt_tokens_total"
+OUTPUT_TOKENS = "vllm:generation_tokens_total"
+FINISHED = "vllm:request_success_total"
+FIRST_TOKEN = "vllm:time_to_first_token_seconds"
+END_TO_END = "vllm:e2e_request_latency_seconds"
+QUEUED = "vllm:request_queue_time_seconds"
+FAILED = "omnikit_proxy_failed_requests_total"  # of templates/pd_proxy.lua.j2
 
 SERVERS, PROXY = "servers", "proxy"
 # Kinds whose own port answers /metrics; "auto" is nginx-lua wherever that can be had.
 _WITH_METRICS = ("auto", "nginx-lua")
+
+
+def labels(**matched: str) -> str:
+    """Labels that must be equal.
+
+    >>> labels(role="decode")
+    'role="decode"'
+    """
+    return ",".join(f'{name}="{value}"' for name, value in matched.items())
+
+
+def series_of(name: str, *matchers: str) -> str:
+    """A metric, which may carry labels of its own, with more labels.
+
+    >>> series_of('a_total{source="x"}', 'role="decode"')
+    'a_total{source="x",role="decode"}'
+    """
+    base, _, own = name.partition("{")
+    given = [part for part in (own.rstrip("}"), *matchers) if part]
+    return f"{base}{{{','.join(given)}}}" if given else base
+
+
+def rate(name: str, window: str, *matchers: str) -> str:
+    """How fast a counter grows, per second."""
+    return f"rate({series_of(name, *matchers)}[{window}])"
+
+
+def total(expression: str, *by: str) -> str:
+    """The sum, one for each value of the labels.
+
+    >>> total("x", "instance"), total("x")
+    ('sum by (instance) (x)', 'sum(x)')
+    """
+    return f"sum by ({', '.join(by)}) ({expression})" if by else f"sum({expression})"
+
+
+def quantile(share: float, histogram: str, window: str, *matchers: str) -> str:
+    """The value that this share of a histogram stays below, for each instance."""
+    grown = total(rate(f"{histogram}_bucket", window, *matchers), "le", "instance")
+    return f"histogram_quantile({share:g}, {grown})"
+
+
+Panel = dict[str, Any]
+Query = tuple[str, str]  # expression, legend
+WINDOW = "$__rate_interval"  # Grafana's: long enough for the scrape interval
+_SOURCE = {"type": "prometheus", "uid": "${datasource}"}
+_CHOSEN = ('role=~"$role"', 'instance=~"$instance"')
+_WIDTH, _HEIGHT, _COLUMNS = 8, 7, 3
+_TITLES = {"prefill": "Prefill", "decode": "Decode", "colocated": "Co-located"}
+
+
+def dashboard(
+    environment: str,
+    settings: Settings,
+    roles: Sequence[str],
+    *,
+    proxy: bool,
+    counted: bool = True,
+    uncached: Collection[str] = (),
+) -> dict[str, Any]:
+    """The dashboard as data, to be imported. roles: those that have servers; uncached: of these,
+    those without a prefix cache. counted: whether the proxy tells how many requests failed.
+    """
+    rows = [("Overview", list(_overview(environment, settings)))]
+    for role in roles:
+        panels = list(_role(environment, settings, role))
+        if role != "decode" and role not in uncached:
+            panels.append(_prefix(environment, settings, role))
+        rows.append((_TITLES[role], panels))
+    if proxy:
+        rows.append(("Proxy", list(_proxy(environment, counted))))
+    return {
+        "title": f"omnikit {environment}",
+        "uid": f"omnikit-{environment}"[:40],
+        "tags": ["omnikit"],
+        "schemaVersion": 38,
+        "version": 1,
+        "editable": True,
+        "refresh": "15s",
+        "time": {"from": "now-1h", "to": "now"},
+        "timezone": "browser",
+        "templating": {"list": list(_variables(environment))},
+        "panels": _placed(rows),
+    }
+
+
+def queries(made: dict[str, Any]) -> list[str]:
+    """Every expression of a dashboard."""
+    return [one["expr"] for panel in made["panels"] for one in panel.get("targets", [])]
+
+
+def _variables(environment: str) -> Iterator[dict[str, Any]]:
+    yield {"name": "datasource", "type": "datasource", "query": "prometheus", "label": "source"}
+    ours = labels(environment=environment)
+    found = {"role": series_of("up", ours), "instance": series_of("up", ours, _CHOSEN[0])}
+    for name, series in found.items():
+        text = f"label_values({series}, {name})"
+        yield {
+            "name": name,
+            "type": "query",
+            "datasource": _SOURCE,
+            "definition": text,
+            "query": {"query": text, "refId": name},
+            "refresh": 2,
+            "multi": True,
+            "includeAll": True,
+            "allValue": ".*",
+            "current": {"text": ["All"], "value": ["$__all"]},
+            "sort": 1,
+        }
+
+
+def _panel(title: str, unit: str, *shown: Query, kind: str = "timeseries") -> Panel:
+    return {
+        "type": kind,
+        "title": title,
+        "datasource": _SOURCE,
+        "fieldConfig": {"defaults": {"unit": unit, "min": 0}, "overrides": []},
+        "targets": [
+            {"datasource": _SOURCE, "expr": expr, "legendFormat": legend, "refId": chr(65 + number)}
+            for number, (expr, legend) in enumerate(shown)
+        ],
+    }
+
+
+def _overview(environment: str, settings: Settings) -> Iterator[Panel]:
+    ours = (labels(environment=environment), *_CHOSEN)
+    up = series_of("up", *ours)
+    firing = series_of("ALERTS", labels(environment=environment, alertstate="firing"))
+    yield _panel(
+        "Servers that answer", "none", (f"sum({up})", "up"), (f"count({up})", "all"), kind="stat"
+    )
+    yield _panel("Alerts", "none", (f"count({firing}) or vector(0)", "firing"), kind="stat")
+    finished = total(rate(FINISHED, WINDOW, *ours), "role", "finished_reason")
+    yield _panel("Finished requests", "reqps", (finished, "{{role}} {{finished_reason}}"))
+    yield _panel(
+        "Tokens",
+        "none",
+        (total(rate(PROMPT_TOKENS, WINDOW, *ours), "role"), "{{role}} prompt tokens/s"),
+        (total(rate(OUTPUT_TOKENS, WINDOW, *ours), "role"), "{{role}} output tokens/s"),
+    )
+    yield from _load(settings, ours)
+
+
+def _load(settings: Settings, ours: Sequence[str]) -> Iterator[Panel]:
+    """Requests at each server, and its KV cache, as far as the engine tells."""
+    names = {"running": settings.metrics.running, "waiting": settings.metrics.waiting}
+    shown = [
+        (total(series_of(name, *ours), "instance"), f"{{{{instance}}}} {word}")
+        for word, name in names.items()
+        if name is not None
+    ]
+    if shown:
+        yield _panel("Requests running and waiting", "none", *shown)
+    used = settings.metrics.kv_usage
+    if used is not None:
+        yield _panel(
+            "KV cache in use",
+            "percentunit",
+            (f"max by (instance) ({series_of(used, *ours)})", "{{instance}}"),
+        )
+
+
+def _quantiles(title: str, histogram: str, ours: Sequence[str]) -> Panel:
+    shown = [
+        (quantile(share / 100, histogram, WINDOW, *ours), f"{{{{instance}}}} p{share}")
+        for share in (50, 95, 99)
+    ]
+    return _panel(title, "s", *shown)
+
+
+def _role(environment: str, settings: Settings, role: str) -> Iterator[Panel]:
+    ours = (labels(environment=environment, role=role), *_CHOSEN)
+    yield from _load(settings, ours)
+    yield _quantiles("Time to first token", FIRST_TOKEN, ours)
+    if role != "prefill":
+        yield _quantiles("Time between tokens", settings.monitoring.token_gap, ours)
+    yield _quantiles("End to end", END_TO_END, ours)
+    yield _quantiles("Time in the queue", QUEUED, ours)
+    tokens = PROMPT_TOKENS if role == "prefill" else OUTPUT_TOKENS
+    title = "Prompt tokens per second" if role == "prefill" else "Output tokens per second"
+    each = total(rate(tokens, WINDOW, *ours), "instance")
+    yield _panel(title, "none", (each, "{{instance}}"))
+    taken_back = total(rate(PREEMPTIONS, WINDOW, *ours), "instance")
+    yield _panel("Preemptions per second", "none", (taken_back, "{{instance}}"))
+    if role == "decode":
+        yield from _hand_over_panel(settings, ours)
+
+
+def _prefix(environment: str, settings: Settings, role: str) -> Panel:
+    ours = (labels(environment=environment, role=role), *_CHOSEN)
+    names = (settings.monitoring.prefix_hits, settings.monitoring.prefix_queries)
+    hits, asked = (total(rate(name, WINDOW, *ours), "instance") for name in names)
+    return _panel("Prompts out of the prefix cache", "percentunit", (f"{hits} / ({asked} > 0)", ""))
+
+
+def _hand_over_panel(settings: Settings, ours: Sequence[str]) -> Iterator[Panel]:
+    found = {
+        "handed over": settings.metrics.kv_transferred,
+        "computed again": settings.metrics.kv_recomputed,
+    }
+    shown: list[Query] = [
+        (total(rate(name, WINDOW, *ours), "instance"), f"{{{{instance}}}} {word}")
+        for word, name in found.items()
+        if name is not None
+    ]
+    if shown:
+        yield _panel("Prompt tokens per second, KV handed over or not", "none", *shown)
+
+
+def _proxy(environment: str, counted: bool) -> Iterator[Panel]:
+    ours = labels(environment=environment, role="proxy")
+    requests = total(rate("nginx_http_requests_total", WINDOW, ours), "instance")
+    failed = total(rate(FAILED, WINDOW, ours), "instance", "kind")
+    yield _panel("Requests, with those of health and metrics", "reqps", (requests, "{{instance}}"))
+    if counted:
+        yield _panel("Requests that failed", "reqps", (failed, "{{instance}} {{kind}}"))
+    states = ("active", "reading", "writing", "waiting")
+    shown = [(series_of(f"nginx_connections_{state}", ours), state) for state in states]
+    yield _panel("Connections of clients", "none", *shown)
+
+
+def _placed(rows: Sequence[tuple[str, list[Panel]]]) -> list[Panel]:
+    """Rows and panels with ids and places on Grafana's grid of 24 columns."""
+    made: list[Panel] = []
+    y = 0
+    for title, panels in rows:
+        place = {"x": 0, "y": y, "w": 24, "h": 1}
+        made.append({"type": "row", "title": title, "collapsed": False, "gridPos": place})
+        for number, panel in enumerate(panels):
+            line, column = divmod(number, _COLUMNS)
+            x, below = column * _WIDTH, y + 1 + line * _HEIGHT
+            place = {"x": x, "y": below, "w": _WIDTH, "h": _HEIGHT}
+            made.append({**panel, "gridPos": place})
+        y += 1 + -(-len(panels) // _COLUMNS) * _HEIGHT
+    return [{"id": number, **panel} for number, panel in enumerate(made, start=1)]
+
+
+# What Prometheus reads of an environment: every API server, and the proxy where it can. Pure.
 
 
 @dataclass(frozen=True)
@@ -113,160 +365,82 @@ def alert_rules(
     """The rule file as data. proxy: whether the proxy is read. counted: whether it tells how many
     requests failed; an exporter does not.
     """
-    made = [*_servers(environment, settings)]
-    if disaggregated:
-        made += _hand_over(environment, settings)
+    wanted, metrics = settings.monitoring, settings.metrics
+    window, made = f"{wanted.window_s}s", []
+    ours = labels(environment=environment)
+    up = series_of("up", ours, 'role!="proxy"')
+
+    def alert(
+        name: str, severity: str, expr: str, what: str, todo: str, down_s: Optional[int] = None
+    ) -> None:
+        rule = {"alert": f"Omnikit{name}", "expr": expr, "labels": {"severity": severity}}
+        lasting = {} if down_s is None else {"for": f"{down_s}s"}
+        made.append({**rule, "annotations": {"summary": what, "description": todo}, **lasting})
+
+    def grows(name: str, *matchers: str) -> str:
+        return f"increase({series_of(name, *matchers)}[{window}]) > 0"
+
+    alert(
+        *("ServerDown", "critical", f"{up} == 0"),
+        "{{ $labels.instance }} ({{ $labels.role }}) on {{ $labels.host }} does not answer",
+        f"See what runs: invoke status --environment {environment}. Start what is missing: invoke"
+        " deploy.",
+        wanted.down_s,
+    )
+    if metrics.waiting is not None:
+        waiting = f"{series_of(metrics.waiting, ours)}[{window}]"
+        alert(
+            *("QueueGrows", "warning"),
+            f"min_over_time({waiting}) > {wanted.queue} and deriv({waiting}) > 0",
+            "{{ $labels.instance }} has more requests waiting all the time, now a queue that grows",
+            "More comes in than is computed. Where it stands: invoke doctor --environment"
+            f" {environment}.",
+        )
+    if metrics.kv_usage is not None:
+        used = f"{series_of(metrics.kv_usage, ours)}[{window}]"
+        alert(
+            *("KvCacheNearlyFull", "warning", f"min_over_time({used}) > {wanted.kv_usage:g}"),
+            "the KV cache of {{ $labels.instance }} is used by {{ $value | humanizePercentage }}",
+            "Requests will wait or be preempted: fewer at once, shorter ones, or more memory for"
+            f" KV (server.args). If nothing runs: invoke doctor --environment {environment}.",
+        )
+    alert(
+        *("Preemptions", "warning", grows(PREEMPTIONS, ours)),
+        "{{ $labels.instance }} takes requests back to compute them again later",
+        "Its KV cache is too small for what is sent at once: lower max-num-seqs, or give it more"
+        f" memory for KV (server.args); then invoke deploy --environment {environment}.",
+    )
+    if disaggregated and metrics.kv_recomputed is not None:
+        decode = labels(environment=environment, role="decode")
+        alert(
+            *("KvNotHandedOver", "warning", grows(metrics.kv_recomputed, decode)),
+            "{{ $labels.instance }} computes prompts again whose KV should have come from prefill",
+            "Requests are answered, but slowly. Check the hand-over: invoke smoke-test"
+            f" --environment {environment}.",
+        )
     if proxy:
-        made.append(_proxy_down(environment, settings))
+        its = labels(environment=environment, role="proxy")
+        # An exporter goes on answering when nginx does not: then nginx_up is 0.
+        alert(
+            *("ProxyDown", "critical"),
+            f"{series_of('up', its)} == 0 or {series_of('nginx_up', its)} == 0",
+            "the proxy {{ $labels.instance }} on {{ $labels.host }} does not answer",
+            f"Nobody is served. What runs: invoke status --environment {environment}; start it:"
+            " invoke deploy.",
+            wanted.down_s,
+        )
     if proxy and counted:
-        made.append(_proxy_errors(environment, settings))
+        alert(
+            *("ProxyErrors", "warning"),
+            grows(FAILED, labels(environment=environment, kind="5xx")),
+            "the proxy {{ $labels.instance }} answered requests with a status of 500 or above",
+            f"Which ones, and why: invoke fetch-logs --environment {environment}; there"
+            " access.log, error.log.",
+        )
     return {"groups": [{"name": f"omnikit-{environment}", "rules": made}]}
 
 
-def _rule(environment: str, name: str, expr: str, severity: str, what: str, todo: str) -> Rule:
-    return {
-        "alert": name,
-        "expr": expr,
-        "labels": {"severity": severity},
-        "annotations": {"summary": what, "description": todo.format(e=environment)},
-    }
-
-
-def _servers(environment: str, settings: Settings) -> Iterator[Rule]:
-    wanted = settings.monitoring
-    window = f"{wanted.window_s}s"
-    ours = monitor_dashboard.labels(environment=environment)
-    up = series_of("up", ours, 'role!="proxy"')
-    down = _rule(
-        environment,
-        "OmnikitServerDown",
-        f"{up} == 0",
-        "critical",
-        "{{ $labels.instance }} ({{ $labels.role }}) on {{ $labels.host }} does not answer",
-        "See what runs: invoke status --environment {e}. Start what is missing: invoke deploy.",
-    )
-    yield {**down, "for": f"{wanted.down_s}s"}
-    if settings.metrics.waiting is not None:
-        waiting = f"{series_of(settings.metrics.waiting, ours)}[{window}]"
-        yield _rule(
-            environment,
-            "OmnikitQueueGrows",
-            f"min_over_time({waiting}) > {wanted.queue} and deriv({waiting}) > 0",
-            "warning",
-            "{{ $labels.instance }} has more requests waiting all the time, now a queue that grows",
-            "More comes in than is computed. Where it stands: invoke doctor --environment {e}.",
-        )
-    if settings.metrics.kv_usage is not None:
-        used = series_of(settings.metrics.kv_usage, ours)
-        yield _rule(
-            environment,
-            "OmnikitKvCacheNearlyFull",
-            f"min_over_time({used}[{window}]) > {wanted.kv_usage:g}",
-            "warning",
-            "the KV cache of {{ $labels.instance }} is used by {{ $value | humanizePercentage }}",
-            "Requests will wait or be preempted: fewer at once, shorter ones, or more memory for"
-            " KV (server.args). If nothing runs: invoke doctor --environment {e}.",
-        )
-    yield _rule(
-        environment,
-        "OmnikitPreemptions",
-        f"increase({series_of(PREEMPTIONS, ours)}[{window}]) > 0",
-        "warning",
-        "{{ $labels.instance }} takes requests back to compute them again later",
-        "Its KV cache is too small for what is sent at once: lower max-num-seqs, or give it more"
-        " memory for KV (server.args); then invoke deploy --environment {e}.",
-    )
-
-
-def _hand_over(environment: str, settings: Settings) -> Iterator[Rule]:
-    name, window = settings.metrics.kv_recomputed, f"{settings.monitoring.window_s}s"
-    if name is None:
-        return
-    decode = monitor_dashboard.labels(environment=environment, role="decode")
-    yield _rule(
-        environment,
-        "OmnikitKvNotHandedOver",
-        f"increase({series_of(name, decode)}[{window}]) > 0",
-        "warning",
-        "{{ $labels.instance }} computes prompts again whose KV should have come from prefill",
-        "Requests are answered, but slowly. Check the hand-over: invoke smoke-test"
-        " --environment {e}.",
-    )
-
-
-def _proxy_down(environment: str, settings: Settings) -> Rule:
-    """An exporter goes on answering when nginx does not: then nginx_up is 0."""
-    ours = monitor_dashboard.labels(environment=environment, role="proxy")
-    down = _rule(
-        environment,
-        "OmnikitProxyDown",
-        f"{series_of('up', ours)} == 0 or {series_of('nginx_up', ours)} == 0",
-        "critical",
-        "the proxy {{ $labels.instance }} on {{ $labels.host }} does not answer",
-        "Nobody is served. What runs: invoke status --environment {e}; start it: invoke deploy.",
-    )
-    return {**down, "for": f"{settings.monitoring.down_s}s"}
-
-
-def _proxy_errors(environment: str, settings: Settings) -> Rule:
-    window = f"{settings.monitoring.window_s}s"
-    failed = monitor_dashboard.labels(environment=environment, kind="5xx")
-    return _rule(
-        environment,
-        "OmnikitProxyErrors",
-        f"increase({series_of(FAILED, failed)}[{window}]) > 0",
-        "warning",
-        "the proxy {{ $labels.instance }} answered requests with a status of 500 or above",
-        "Which ones, and why: invoke fetch-logs --environment {e}; there access.log, error.log.",
-    )
-
-
 CONFIG, RULES, DASHBOARD, README = "prometheus.yml", "alerts.yml", "dashboard.json", "README.md"
-
-_README = """# Prometheus and Grafana for {environment}
-
-Generated by `{command}`; a second run changes nothing.
-由上面的命令生成;配置不变时再次运行不会改动任何文件。
-
-| File 文件 | What 内容 |
-| --- | --- |
-| `{config}` | a whole configuration of Prometheus: what is read, every {interval} s |
-| `{rules}` | alert rules 告警规则: {alerts} |
-| `{dashboard}` | a dashboard for Grafana 仪表盘: {rows} |
-
-| Read 采集目标 | Address 地址 | Role 角色 | Host 主机 |
-| --- | --- | --- | --- |
-{targets}
-
-1. Prometheus, new 新装: `prometheus --config.file={config_path}`
-   (any version from 2.40 on). It must reach the addresses above 必须能访问上表中的地址.
-2. Prometheus, already there 已有: copy the jobs below `scrape_configs` into its configuration, add
-   `{rules_path}` to `rule_files`, then reload it.
-   把 `scrape_configs` 下的任务和 `rule_files` 加入现有配置,然后重新加载。
-3. Check 检查: `promtool check config {config_path}`
-4. Grafana: Dashboards, New, Import, upload `{dashboard}`, choose the Prometheus as source.
-   在 Grafana 中导入 `{dashboard}` 并选择数据源。
-5. Alerts are shown by Prometheus itself at `/alerts`; to be told, add an Alertmanager to
-   `alerting` in its configuration. 如需通知,请配置 Alertmanager。
-
-{proxy}
-"""
-_COUNTED = (
-    "The proxy's failed requests are counted by status: 4xx, 499 (the client went away), 5xx."
-    "\n代理的失败请求按状态计数:4xx、499(客户端断开)、5xx。"
-)
-_EXPORTER = (
-    "The proxy is read through nginx-prometheus-exporter, which tells whether nginx answers"
-    " (`nginx_up`), its\nconnections and requests; it does not count requests that failed: there is"
-    " no alert and no panel for them.\n代理经由 nginx-prometheus-exporter 采集:nginx 是否应答"
-    "(`nginx_up`)、连接数和请求数;它不统计失败请求,因此没有相应的告警和面板。"
-)
-_UNREAD = (
-    "The proxy is not read: its kind has no metrics of its own (`proxy.kind`, `proxy.metrics`)."
-    "\nRun nginx-prometheus-exporter beside it and name it: `invoke metrics --exporter HOST:PORT`."
-    "\n代理没有自己的指标;请另行运行 nginx-prometheus-exporter 并用 `--exporter` 指定。"
-)
-_NO_PROXY = "This environment has no proxy. 该环境没有代理。"
 
 
 def files(
@@ -289,7 +463,7 @@ def files(
         disaggregated=plan.disaggregated,
         counted=counted,
     )
-    board = monitor_dashboard.dashboard(
+    board = dashboard(
         plan.environment,
         settings,
         roles,
@@ -306,8 +480,9 @@ def files(
     alerts = [rule["alert"].replace("Omnikit", "") for rule in rules["groups"][0]["rules"]]
     rows = [panel["title"] for panel in board["panels"] if panel["type"] == "row"]
     words = options or [f"--environment={plan.environment}"]
-    about = (_COUNTED if counted else _EXPORTER) if proxy else _UNREAD
-    made[README] = _README.format(
+    told = ("counted" if counted else "exporter") if proxy else "unread"
+    made[README] = render.template(
+        "metrics_readme.md.j2",
         environment=plan.environment,
         command=shlex.join(["invoke", "metrics", *words]),
         config=CONFIG,
@@ -318,16 +493,10 @@ def files(
         rows=", ".join(rows),
         config_path=shlex.quote(str(folder / CONFIG)),
         rules_path=folder / RULES,
-        targets="\n".join(_row(target) for target in found),
-        proxy=_NO_PROXY if plan.proxy is None else about,
+        targets=found,
+        proxy="none" if plan.proxy is None else told,
     )
     return made
-
-
-def _row(target: Target) -> str:
-    labels = target.labels
-    shown = [labels["instance"], f"`{target.address}`", labels["role"], labels["host"]]
-    return f"| {' | '.join(shown)} |"
 
 
 def _yaml(environment: str, data: Any) -> str:

@@ -235,16 +235,11 @@ def turn_off(off: Deployment, names: Sequence[str], progress: Progress, run: Run
     found = look.look(off, progress.timeline.on_event)
     run.install(off, found.seen)
     changed = [name for name in names if name in found.changes]
-    if changed and _all_ready(off):
+    if changed and not unready(off.plan, status.observe(off.config, off.plan)):
         _restart(off, changed, progress, run)
     # What is down or left out of the proxy is not any more after this.
     deploy.play("run_server.yml", off, progress, run.variables, ["run_server", "run_proxy"])
     run.undone()
-
-
-def _all_ready(deployment: Deployment) -> bool:
-    observed = status.observe(deployment.config, deployment.plan)
-    return not unready(deployment.plan, observed)
 
 
 def unready(plan: Plan, observed: Mapping[str, Mapping[str, Any]]) -> list[str]:
@@ -357,8 +352,8 @@ def drive(
             for answer in pool.map(lambda one: _ask(one[0], one[1], settings), asked):
                 _count(load, answer)
             load.steps = _taken(before, _counts(servers, settings))
-            if _hopeless(load, settings.profiling.concurrency):
-                break
+            if not load.answered and load.sent >= 2 * settings.profiling.concurrency:
+                break  # it is hopeless
             if progress.spoke_long_ago():
                 progress.say(f"{load.answered} of {load.sent} requests answered")
     if not load.answered:
@@ -414,10 +409,6 @@ def try_one(plan: Plan, settings: Settings, demand: Demand) -> None:
             todo="where it is too long: a lower --token-threshold, profiling.input_words or"
             " profiling.output_tokens; else invoke doctor",
         )
-
-
-def _hopeless(load: Load, concurrency: int) -> bool:
-    return not load.answered and load.sent >= 2 * concurrency
 
 
 def _count(load: Load, answer: Answer) -> None:

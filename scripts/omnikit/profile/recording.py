@@ -6,6 +6,7 @@ import shutil
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Callable, Collection, Mapping, Optional, Sequence
 
@@ -269,22 +270,29 @@ class Work:
         """Whether a recording begins with a start of the server."""
         return self.on.settings.profiling.start == "steps"
 
+    @cached_property
+    def plan(self) -> Plan:
+        """With the profiler on."""
+        return make_plan(self.on)
+
+    @cached_property
     def demand(self) -> Demand:
         """The load that it takes. Raises InputError where no load can."""
-        return demand(self.on, make_plan(self.on), self.nodes)
+        return demand(self.on, self.plan, self.nodes)
+
+    def restarted(self, before: Plan) -> dict[str, list[str]]:
+        """The nodes that a recording restarts, and what their servers are told then."""
+        told = profile_load.differences(before, self.plan)
+        return {name: told.get(name, []) for name in self.names if self.always or name in told}
 
 
 def dry_run(work: Work, out: Optional[Path]) -> dict[str, Any]:
     """What would be done. Changes nothing, asks nobody."""
-    plan = make_plan(work.on)
-    wanted = work.on.settings.profiling
-    needed = work.demand()
-    told = profile_load.differences(make_plan(work.now), plan)
-    restart = [name for name in work.names if work.always or name in told]
+    wanted, needed = work.on.settings.profiling, work.demand
     return {
-        "environment": plan.environment,
+        "environment": work.plan.environment,
         "instances": work.names,
-        "restart": {name: told.get(name, []) for name in restart},
+        "restart": work.restarted(make_plan(work.now)),
         "start": wanted.start,
         "steps": wanted.steps,
         "requests": needed.requests,
@@ -321,18 +329,18 @@ def profile(
     show: gets the folder and the summary as soon as there is one: pictures and files may fail.
     """
     plan = make_plan(work.now)
-    needed = work.demand()
-    _refuse_down(work.now)
+    needed = work.demand
+    _refuse_down(work.now, plan)
     with record.recorded(work.now.environment, "profile", deploy.Options()) as progress:
         settle(work.now)
         steps = deploy.Options(steps=frozenset({"ranktable"}))
         off = deploy.prepared(work.now, plan, steps, progress)
         _refuse_other(off, progress)
         profile_load.try_one(plan, work.now.settings, needed)
-        on = deploy.prepared(work.on, make_plan(work.on), steps, progress)
+        on = deploy.prepared(work.on, work.plan, steps, progress)
         traces = Traces(work.on, on.plan, work.nodes)
         traces.prepare()
-        _ask(work, on, off, yes)
+        _ask(work, off, yes)
         began = datetime.now()
         into = measurement.folder(work.now, out, began, "profiles")
         try:
@@ -366,9 +374,8 @@ def give_up(traces: Traces, into: Path, progress: Progress, *, keep: bool) -> No
         traces.remove(progress)
 
 
-def _refuse_down(config: Config) -> None:
+def _refuse_down(config: Config, plan: Plan) -> None:
     """Raise InputError unless all of the environment serves."""
-    plan = make_plan(config)
     down = profile_load.unready(plan, status.observe(config, plan))
     if down:
         raise InputError(
@@ -391,9 +398,8 @@ def _refuse_other(off: Deployment, progress: Progress) -> None:
         )
 
 
-def _ask(work: Work, on: Deployment, off: Deployment, yes: bool) -> None:
-    told = profile_load.differences(off.plan, on.plan)
-    restart = [name for name in work.names if work.always or name in told]
+def _ask(work: Work, off: Deployment, yes: bool) -> None:
+    restart = work.restarted(off.plan)
     if not restart:
         return
     rolled = {n.name for n in work.nodes if n.role == "prefill" and profile_load.can_roll(off)}
@@ -401,7 +407,7 @@ def _ask(work: Work, on: Deployment, off: Deployment, yes: bool) -> None:
     what = f"{', '.join(restart)} would be restarted with the profiler on, and again as before."
     if cut:
         what += f" Requests that {', '.join(cut)} works on then fail."
-    needed = work.demand()
+    needed = work.demand
     what += f" The load: at most {needed.requests} completions, up to {needed.concurrency} at once."
     ask.confirm(what, yes)
 
@@ -441,7 +447,7 @@ def _recorded(work: Work, on: Deployment, traces: Traces, progress: Progress) ->
         if by_request:
             profile_load.switch(profile_load.START, work.nodes, settings)
         progress.say("recording")
-        load = profile_load.drive(on.plan, work.nodes, settings, work.demand(), progress)
+        load = profile_load.drive(on.plan, work.nodes, settings, work.demand, progress)
         progress.say(f"{load.answered} of {load.sent} requests answered")
         _refuse_dead(work, None)
         if by_request:
@@ -460,7 +466,7 @@ def _recorded(work: Work, on: Deployment, traces: Traces, progress: Progress) ->
 
 def _refuse_dead(work: Work, error: Optional[ActionError]) -> None:
     """Raise ActionError with the last lines of a server that ended while it was profiled."""
-    observed = status.observe(work.on, make_plan(work.on))
+    observed = status.observe(work.on, work.plan)
     found = [observed[name] for name in work.names if name in observed]
     dead = [node for node in found if node["state"] == "failed"]
     if dead:

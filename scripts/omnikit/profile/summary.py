@@ -12,7 +12,7 @@ from hostkit.base.log import table
 from hostkit.files.result_file import unwritten, written
 from hostkit.logs.profile import ASCEND, TRACES
 from omnikit.plan.types import NodePlan
-from omnikit.profile.trace import Step, Trace, is_communication, read_ascend, read_chrome
+from omnikit.profile.trace import Trace, is_communication, read_ascend, read_chrome
 
 # The picture of a profile: each worker's steps, and the operators that take most of each role.
 
@@ -225,13 +225,9 @@ def _sums(traces: Sequence[Trace]) -> dict[str, Any]:
         "communication_share": _share(sum(step.communication_us for step in steps), span),
         "communication_share_of_operators": _share(moving, own),
         "gap_share": _share(sum(step.gap_us for step in steps), span),
-        "idle_between_ms": _idle(marked) if marked else None,
+        "idle_between_ms": _ms(sum(one.idle_before_us for one in marked)) if marked else None,
         "operators": operators,
     }
-
-
-def _idle(steps: Iterable[Step]) -> float:
-    return _ms(sum(step.idle_before_us for step in steps))
 
 
 def _operators(traces: Sequence[Trace]) -> list[dict[str, Any]]:

@@ -10,7 +10,7 @@ from pathlib import Path
 import download_weights
 import pytest
 
-from omnikit.weights.download.published import of_folder
+from omnikit.weights.download.source import of_folder
 
 SECRET = "0123456789abcdef of somebody else\n"
 

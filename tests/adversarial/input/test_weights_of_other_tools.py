@@ -11,7 +11,7 @@ import pytest
 
 from omnikit.weights.checkpoint import w8a8
 from omnikit.weights.checkpoint.headers import Checkpoint, Tensor
-from omnikit.weights.verify import config, structure
+from omnikit.weights.verify import structure
 
 LAYER = "model.layers.0."
 
@@ -67,7 +67,7 @@ def defaults(told: dict[str, Any]) -> None:
 def test_what_the_format_allows_is_taken(change: Callable[[dict[str, Any]], None]) -> None:
     told = ours()
     change(told)
-    assert config.native(checkpoint(told), None) == []
+    assert structure.native(checkpoint(told), None) == []
 
 
 @pytest.mark.parametrize(
@@ -89,7 +89,7 @@ def test_what_the_format_allows_is_taken(change: Callable[[dict[str, Any]], None
 def test_what_the_tensors_are_not_is_refused(change: Callable[[dict[str, Any]], None]) -> None:
     told = ours()
     change(told)
-    assert config.native(checkpoint(told), None)
+    assert structure.native(checkpoint(told), None)
 
 
 @pytest.mark.parametrize("dtype", ["F32", "BF16", "F16"])

@@ -15,7 +15,7 @@ from needs import needs
 
 from hostkit.base.errors import ActionError
 from omnikit.config import config
-from omnikit.load import measurement, table
+from omnikit.load import measurement, results
 from omnikit.load.levels import Load
 from omnikit.load.targets import Place
 
@@ -68,7 +68,7 @@ def test_after_nothing_was_answered_the_cause_is_asked_for(tmp_path: Path) -> No
 def test_a_failed_warm_up_ends_it(tmp_path: Path) -> None:
     result = measured(tmp_path, "none")
     assert [(run["requests"], run["warm_up"]) for run in result["runs"]] == [(2, True)]
-    assert "warm-up: 2 x answer: Bad Gateway" in table.as_text(result, [])
+    assert "warm-up: 2 x answer: Bad Gateway" in results.as_text(result, [])
 
 
 def test_a_generator_that_fails_is_the_cause(tmp_path: Path) -> None:

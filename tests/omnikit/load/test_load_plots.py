@@ -9,8 +9,7 @@ import pytest
 from load_cases import a_raw, a_result
 
 from omnikit.load.levels import Level
-from omnikit.load.results import run_of
-from omnikit.load.table import draw
+from omnikit.load.results import draw, run_of
 
 # Drawing takes seconds.
 pytestmark = pytest.mark.slow

@@ -6,16 +6,15 @@ import doctest
 
 from load_cases import a_raw, a_result
 
-from omnikit.load import table
+from omnikit.load import results
 from omnikit.load.levels import Level
-from omnikit.load.results import run_of
-from omnikit.load.table import as_text, names
+from omnikit.load.results import as_text, names, run_of
 
 NOW = a_result("local", run_of(Level(1), a_raw(ms=10.0), 4, 4), run_of(Level(4), a_raw(), 4, 4))
 
 
 def test_examples() -> None:
-    assert doctest.testmod(table).failed == 0
+    assert doctest.testmod(results).failed == 0
 
 
 def test_every_figure_of_every_run_is_shown() -> None:

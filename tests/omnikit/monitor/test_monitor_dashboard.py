@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from omnikit.config import config
-from omnikit.monitor.dashboard import dashboard, queries
+from omnikit.monitor.files import dashboard, queries
 
 LOCAL = config.load("local", environ={}).settings
 NPU = config.load("2p1d", environ={}).settings

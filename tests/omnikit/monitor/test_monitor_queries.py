@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import doctest
 
-from omnikit.monitor import dashboard
-from omnikit.monitor.dashboard import quantile, rate
-from omnikit.monitor.dashboard import series_of as series
+from omnikit.monitor import files
+from omnikit.monitor.files import quantile, rate
+from omnikit.monitor.files import series_of as series
 
 
 def test_examples() -> None:
-    assert doctest.testmod(dashboard).failed == 0
+    assert doctest.testmod(files).failed == 0
 
 
 def test_matchers_join_those_that_a_name_brings() -> None:

@@ -1,4 +1,5 @@
-"""A folder of safetensors files as it describes itself: configuration, index and headers.
+"""A folder of safetensors files as it describes itself: configuration, index and headers; whether
+all of it is there, and what tells it from another.
 
 No tensor is read. The safetensors library hands out tensors by dtype and knows no offsets for FP8
 in numpy; the conversion needs places in files, so the header (an 8-byte little-endian length, JSON,
@@ -7,6 +8,8 @@ then the data: https://huggingface.co/docs/safetensors) is read here.
 
 from __future__ import annotations
 
+import hashlib
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Optional
@@ -19,6 +22,7 @@ _ANY_INDEX = "*.safetensors.index.json"  # msmodelslim names it after its shards
 SINGLE = "model.safetensors"
 # Bytes of one element; all that checkpoints of this kind hold.
 SIZES = {"F8_E4M3": 1, "I8": 1, "U8": 1, "BF16": 2, "F16": 2, "F32": 4, "I32": 4, "I64": 8}
+_SHOWN = 3
 
 
 @dataclass(frozen=True)
@@ -199,3 +203,83 @@ def read_header(path: Path) -> tuple[dict[str, Tensor], int]:
         name: Tensor(name, one.dtype, one.shape, path.name, one.begin, one.end)
         for name, one in found.items()
     }, size
+
+
+def problems(folder: Path) -> list[str]:
+    """Why a folder is no whole checkpoint: index, its shards, config.json. Empty: it is whole.
+
+    Of the shards only the headers are read: enough to see that one is cut, empty of sense, or
+    another than the index says.
+    """
+    if not folder.is_dir():
+        return [f"there is no folder {folder}"]
+    found = [] if (folder / "config.json").is_file() else ["there is no config.json"]
+    indexes = sorted(folder.glob(_ANY_INDEX))
+    if len(indexes) != 1:
+        names = ", ".join(path.name for path in indexes) or "none"
+        return [*found, f"expected one {_ANY_INDEX}, found {names}"]
+    try:
+        weight_map = regular.parsed(indexes[0])["weight_map"]
+        held: dict[str, list[str]] = {}
+        for name, file in sorted(weight_map.items()):
+            held.setdefault(str(file), []).append(name)
+    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+        return [*found, f"{indexes[0].name} cannot be read: {error!r}"]
+    missing = [name for name in sorted(held) if not _size(folder / name)]
+    if missing or not held:
+        found.append(
+            f"{len(missing)} of {len(held)} shards missing or empty: {_few(missing, ', ')}"
+        )
+    damaged = [_damage(folder / name, held[name]) for name in sorted(held.keys() - set(missing))]
+    damaged = [one for one in damaged if one]
+    if damaged:
+        found.append(f"{len(damaged)} of {len(held)} shards damaged: {_few(damaged, '; ')}")
+    return found
+
+
+def _damage(shard: Path, names: list[str]) -> str:
+    """Why a shard is not the one in which the index has these tensors; empty: it is."""
+    try:
+        tensors, _ = read_header(shard)
+    except InputError as error:
+        return f"{shard.name} {error.what.rstrip('.')}"
+    lost = [name for name in names if name not in tensors]
+    more = f" and {len(lost) - 1} more tensors of the index" if len(lost) > 1 else ""
+    return f"{shard.name} has no {lost[0]}{more}" if lost else ""
+
+
+def _few(texts: list[str], between: str) -> str:
+    return between.join(texts[:_SHOWN]) + (" …" if len(texts) > _SHOWN else "")
+
+
+def written(folder: Path) -> tuple[int, int]:
+    """Number and bytes of the weight files in a folder, links followed."""
+    sizes = [_size(path) for path in folder.glob("*.safetensors")]
+    return len(sizes), sum(sizes)
+
+
+def fingerprint(folder: Path) -> dict[str, str]:
+    """What tells this checkpoint from another; edits with a kept original do not count."""
+    shards = [
+        f"{path.name} {path.stat().st_size} {path.stat().st_mtime_ns}"
+        for path in sorted(folder.glob("*.safetensors"))
+        if path.exists()  # a link may lead nowhere; problems() says so
+    ]
+    # Hidden ones are half written.
+    texts = sorted({path.name for path in folder.glob("[!.]*.json")} | {"modeling_deepseek.py"})
+    originals = {name: digest(_original(folder / name)) for name in texts}
+    return {**originals, "shards": hashlib.sha256("\n".join(shards).encode()).hexdigest()}
+
+
+def digest(path: Path) -> str:
+    """SHA-256 of a file; empty when there is none."""
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
+
+
+def _original(path: Path) -> Path:
+    kept = path.with_name(f"{path.name}.orig")
+    return kept if os.path.lexists(kept) else path
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.is_file() else 0

@@ -18,9 +18,7 @@ from typing import Any, Callable, Optional
 from hostkit.base.errors import InputError
 from hostkit.base.log import size_text
 from omnikit.weights.checkpoint import headers, w8a8
-from omnikit.weights.checkpoint.layout import COPY, QUANTISE, SCALE_INV, WIDEN, NewShard
-from omnikit.weights.checkpoint.w8a8 import Conversion
-from omnikit.weights.convert import places as convert_places
+from omnikit.weights.checkpoint.w8a8 import COPY, QUANTISE, SCALE_INV, WIDEN, Conversion, NewShard
 from omnikit.weights.convert import records as convert_records
 from omnikit.weights.meter import duration
 
@@ -52,7 +50,7 @@ class Rest:
     @property
     def near(self) -> Path:
         """What exists of the folders above the target; may be a file, then nothing can be made."""
-        folders = convert_places.work_folder(self.target).parents
+        folders = convert_records.work_folder(self.target).parents
         return next(folder for folder in folders if folder.exists())
 
 
@@ -60,7 +58,7 @@ def look(conversion: Conversion, target: Path) -> Rest:
     """Compare the working folder with what is to be there. Raises OSError: a file of the source
     that cannot be read, said now and not after hours. Raises InputError: what is there is not ours.
     """
-    folder, work = conversion.checkpoint.folder, convert_places.work_folder(target)
+    folder, work = conversion.checkpoint.folder, convert_records.work_folder(target)
     others = tuple(w8a8.other_files(folder))
     shards = [folder / shard for shard in conversion.checkpoint.shards]
     for path in (*shards, *others):
@@ -74,7 +72,7 @@ def look(conversion: Conversion, target: Path) -> Rest:
         tuple(one for one in conversion.shards if one.name not in kept),
         tuple(one for one in conversion.shards if one.name in kept),
         others,
-        *convert_places.space_needed(conversion, target),
+        *convert_records.space_needed(conversion, target),
     )
 
 
@@ -91,7 +89,7 @@ def scales_left_out(rest: Rest) -> int:
 
 def lines(rest: Rest) -> list[str]:
     """Every action in its order, for a person."""
-    conversion, work = rest.conversion, convert_places.work_folder(rest.target)
+    conversion, work = rest.conversion, convert_records.work_folder(rest.target)
     counts = ", ".join(f"{count} tensors {what}" for what, count in tensors(rest).items())
     names = ", ".join(path.name for path in rest.others)
     count = sum(len(shard.tensors) for shard in conversion.shards)
@@ -148,7 +146,7 @@ def run(
     try:
         result["estimate"] = _estimate(rest, load, threads)
     except OSError as fault:
-        error, result["result"] = convert_places.refused(fault, rest.near), "cannot be converted"
+        error, result["result"] = convert_records.refused(fault, rest.near), "cannot be converted"
     if as_json:
         print(json.dumps(result, indent=1))
     else:
@@ -228,7 +226,7 @@ def rate(rest: Rest, threads: int) -> Optional[float]:
 def _measured(rest: Rest, threads: int, sample: int, path: Path) -> float:
     # Late: numpy takes time to import, and sizes and actions need none of it.
     from omnikit.weights.convert import shard as convert_shard
-    from omnikit.weights.convert.direct_file import ALIGN, DirectFile
+    from omnikit.weights.convert.shard import ALIGN, DirectFile
 
     folder, size = rest.conversion.checkpoint.folder, min(_PART, sample)
     pieces = [piece for one in rest.left or rest.kept for piece in one.pieces]

@@ -16,9 +16,7 @@ from hostkit.base import records
 from hostkit.base.errors import ActionError, ToolkitError
 from omnikit.weights.checkpoint import headers, w8a8
 from omnikit.weights.checkpoint.hashes import sha256
-from omnikit.weights.checkpoint.layout import NewShard
-from omnikit.weights.checkpoint.w8a8 import Conversion
-from omnikit.weights.convert import places as convert_places
+from omnikit.weights.checkpoint.w8a8 import Conversion, NewShard
 from omnikit.weights.convert import records as convert_records
 from omnikit.weights.convert import shard as convert_shard
 from omnikit.weights.convert.shard import Convert, ShardJob
@@ -52,9 +50,9 @@ def run(
     Raises InputError: target is taken, or lies in the source. Raises ActionError: no space, a
     damaged source, another conversion under way. What was done is kept.
     """
-    target = convert_places.settled(target)
-    convert_places.check_places(_folder(conversion), target)
-    work = convert_places.work_folder(target)
+    target = convert_records.settled(target)
+    convert_records.check_places(_folder(conversion), target)
+    work = convert_records.work_folder(target)
     try:
         work.mkdir(parents=True, exist_ok=True)
         lock, todo = work / convert_records.LOCK, "wait for it, or end that process: it can go on"
@@ -254,12 +252,12 @@ def _explained(error: OSError, work: Path, conversion: Conversion) -> ToolkitErr
     where = _folder(conversion) / error.filename if error.filename else work
     # Making the folder and its lock come first; a write has no name, the renaming has a second.
     first = error.filename is not None and error.filename2 is None
-    if not convert_places.is_there(work) or (first and where in (work, work / ".lock")):
-        return convert_places.refused(error, where)
-    kept = [one for one in conversion.shards if convert_places.is_there(work / one.name)]
+    if not convert_records.is_there(work) or (first and where in (work, work / ".lock")):
+        return convert_records.refused(error, where)
+    kept = [one for one in conversion.shards if convert_records.is_there(work / one.name)]
     rest = f"{len(kept)} of {len(conversion.shards)} files are done and kept in {work}"
     return ActionError(
-        f"{convert_places.what(error)}; {rest}.",
+        f"{convert_records.what(error)}; {rest}.",
         where=str(error.filename2 or where),
-        todo=f"{convert_places.todo(error, where)}, then run again",
+        todo=f"{convert_records.todo(error, where)}, then run again",
     )

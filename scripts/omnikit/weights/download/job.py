@@ -17,11 +17,11 @@ from hostkit.base.errors import ActionError, InputError
 from hostkit.base.log import size_text
 from hostkit.files import regular
 from omnikit.weights.checkpoint.headers import INDEX
-from omnikit.weights.download import check, faults, plan, source, transfer
+from omnikit.weights.download import plan, request, source, transfer
 from omnikit.weights.download.plan import KEPT, UNCHANGED, Item, Record, part_of
 from omnikit.weights.download.request import Requests
 from omnikit.weights.download.transfer import Fetch
-from omnikit.weights.download.types import Listing, Patience, RemoteFile, staging
+from omnikit.weights.download.types import Listing, RemoteFile, staging
 from omnikit.weights.meter import Meter
 
 _LAST = ("config.json", INDEX)
@@ -38,11 +38,6 @@ class Job:
     verify: bool = False
     replace: bool = False
     dry_run: bool = False
-
-    @property
-    def patience(self) -> Patience:
-        """How often and how long the network is tried."""
-        return Patience(self.given.attempts, self.given.delay_s, self.given.timeout_s)
 
     def wanted(self, name: str) -> bool:
         """Whether the patterns choose a file."""
@@ -65,10 +60,10 @@ def download(job: Job, say: Say) -> dict[str, Any]:
 
 
 def _listing(job: Job, say: Say) -> Listing:
-    listing = source.listing(job.given, job.patience, job.token, say)
+    listing = source.listing(job.given, job.token, say)
     for note in listing.notes:
         say(f"{listing.origin}: {note}")
-    check.check_list(listing, not job.given.include, job.wanted)
+    plan.check_list(listing, not job.given.include, job.wanted)
     return listing
 
 
@@ -129,9 +124,9 @@ def _check_index(job: Job, listing: Listing, items: Sequence[Item], say: Say) ->
             if item.to_do:
                 path = part_of(job.target, INDEX)
             here = not item.to_do or (item.here and item.here == item.file.size)
-            asked = (item.file, listing, job.patience, say)
+            asked = (item.file, listing, job.given, say)
             text = regular.data(path) if here else source.text_of(*asked)
-            check.check_index(text, listing, job.wanted)
+            plan.check_index(text, listing, job.wanted)
 
 
 def _adopt(listing: Listing, items: Sequence[Item], record: Record) -> None:
@@ -211,7 +206,7 @@ def _locked(target: Path) -> Iterator[None]:
                 error.what, where=str(target), todo="wait for it, or end that process; then again"
             ) from error
         except OSError as error:
-            raise faults.unwritable(error, target) from error
+            raise request.unwritable(error, target) from error
         yield
 
 
@@ -232,8 +227,8 @@ class _Run:
         self.record = record
         meter = Meter(sum(one.missing + one.here for one in items), say, "downloaded")
         meter.skip(sum(one.here for one in items))
-        requests = Requests(job.patience.timeout_s, listing.host, listing.headers, listing.hub)
-        self.fetch = Fetch(requests, job.patience, meter.add, say)
+        requests = Requests(job.given.timeout_s, listing.host, listing.headers, listing.hub)
+        self.fetch = Fetch(requests, job.given, meter.add, say)
         self.lock = threading.Lock()
         self.withdrawn = False
         self.found: dict[str, str] = {one.file.name: one.found for one in items}
@@ -254,18 +249,18 @@ class _Run:
             names = [one.file.name for one in self.items]
             if INDEX in names:
                 text = self._place(INDEX).read_bytes()
-                check.check_index(text, self.listing, self.job.wanted)
+                plan.check_index(text, self.listing, self.job.wanted)
             # Then small files: a wrong token or name shows before the first shard.
             others = [one for one in todo if one.file.name != INDEX]
             self._all(sorted(others, key=lambda one: one.file.size or 0))
-            headers = check.check(names, self.job.wanted, self._place, self.listing.origin)
+            headers = plan.check(names, self.job.wanted, self._place, self.listing.origin)
             for item in self.items:
                 if item.file.name in _LAST and part_of(self.target, item.file.name).is_file():
                     self._put(item)
             self._clear()
             records.sync_folder(self.target)
         except OSError as error:
-            raise faults.unwritable(error, self.target) from error
+            raise request.unwritable(error, self.target) from error
         except KeyboardInterrupt:
             self.fetch.say("what was fetched is kept; the same command goes on from here")
             raise

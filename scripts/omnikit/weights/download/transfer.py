@@ -14,7 +14,7 @@ from typing import Any, Callable, Optional
 from hostkit.base.errors import ActionError
 from hostkit.base.health import wait_until
 from omnikit.weights.checkpoint.hashes import Digest
-from omnikit.weights.download import faults
+from omnikit.weights.download import request
 from omnikit.weights.download.request import Answer, Requests
 from omnikit.weights.download.types import Patience, RemoteFile, TransientError
 
@@ -76,7 +76,7 @@ class Fetch:
                 if _size(part) > before:  # it moves: count and delay begin anew
                     attempt, delay_s = 1, self.patience.delay_s
                 if attempt >= self.patience.attempts:
-                    raise faults.given_up(
+                    raise request.given_up(
                         error, wanted.url, attempt, hub=self.requests.hub
                     ) from error
                 pause_s = max(delay_s, error.wait_s)
@@ -167,7 +167,7 @@ class _OtherError(Exception):
 def _other(wanted: RemoteFile, what: str) -> ActionError:
     return ActionError(
         f"{wanted.name} is not what was published: {what}.",
-        where=faults.plain(wanted.url),
+        where=request.plain(wanted.url),
         todo="run again if it was just changed there; else name another mirror"
         " (weights.download.endpoint or .source)",
     )

@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 from safetensors import serialize_file
 
+from omnikit.weights.checkpoint import architecture
+
 _NAMES = {
     **{"F8_E4M3": "float8_e4m3fn", "BF16": "bfloat16", "F16": "float16"},
     **{"F32": "float32", "I8": "int8"},
@@ -174,59 +176,21 @@ def make(
     """
     random = np.random.default_rng(seed)
     small = Small(block, {**CONFIG, **config})
-    c = small.config
-
-    def plain(name: str, *shape: int, spread: float = 0.05) -> None:
-        small.tensors[name] = ("BF16", bf16(random.normal(0, spread, shape)))
-
-    def norm(name: str, size: int) -> None:
-        small.tensors[f"{name}.weight"] = ("BF16", bf16(1 + random.normal(0, 0.1, size)))
-
-    def matrix(name: str, out: int, into: int) -> None:
-        # Rows of very different size, as trained matrices have.
-        found = random.normal(0, into**-0.5, (out, into)) * random.uniform(*rows, (out, 1))
-        if block is None:
-            small.tensors[f"{name}.weight"] = ("BF16", bf16(found))
-            return
-        made, scales = to_blocks(found.astype(np.float32), block)
-        small.tensors[f"{name}.weight"] = ("F8_E4M3", made)
-        small.tensors[f"{name}.weight_scale_inv"] = ("F32", scales)
-
-    def mlp(at: str, inner: int) -> None:
-        matrix(f"{at}.gate_proj", inner, c["hidden_size"])
-        matrix(f"{at}.up_proj", inner, c["hidden_size"])
-        matrix(f"{at}.down_proj", c["hidden_size"], inner)
-
-    hidden, heads, rope = c["hidden_size"], c["num_attention_heads"], c["qk_rope_head_dim"]
-    plain("model.embed_tokens.weight", c["vocab_size"], hidden, spread=1.0)
-    for layer in range(LAYERS + 1):
-        at = f"model.layers.{layer}"
-        norm(f"{at}.input_layernorm", hidden)
-        norm(f"{at}.post_attention_layernorm", hidden)
-        matrix(f"{at}.self_attn.q_a_proj", c["q_lora_rank"], hidden)
-        norm(f"{at}.self_attn.q_a_layernorm", c["q_lora_rank"])
-        wide = heads * (c["qk_nope_head_dim"] + rope)
-        matrix(f"{at}.self_attn.q_b_proj", wide, c["q_lora_rank"])
-        matrix(f"{at}.self_attn.kv_a_proj_with_mqa", c["kv_lora_rank"] + rope, hidden)
-        norm(f"{at}.self_attn.kv_a_layernorm", c["kv_lora_rank"])
-        wide = heads * (c["qk_nope_head_dim"] + c["v_head_dim"])
-        matrix(f"{at}.self_attn.kv_b_proj", wide, c["kv_lora_rank"])
-        matrix(f"{at}.self_attn.o_proj", hidden, heads * c["v_head_dim"])
-        if layer < c["first_k_dense_replace"]:
-            mlp(f"{at}.mlp", c["intermediate_size"])
-            continue
-        for expert in range(c["n_routed_experts"]):
-            mlp(f"{at}.mlp.experts.{expert}", c["moe_intermediate_size"])
-        mlp(f"{at}.mlp.shared_experts", c["moe_intermediate_size"])
-        plain(f"{at}.mlp.gate.weight", c["n_routed_experts"], hidden)
-        bias = random.normal(0, 0.01, c["n_routed_experts"]).astype(np.float32)
-        small.tensors[f"{at}.mlp.gate.e_score_correction_bias"] = ("F32", bias)
-    at = f"model.layers.{LAYERS}"
-    plain(f"{at}.embed_tokens.weight", c["vocab_size"], hidden, spread=1.0)
-    for name in ("enorm", "hnorm", "shared_head.norm"):
-        norm(f"{at}.{name}", hidden)
-    plain(f"{at}.eh_proj.weight", hidden, 2 * hidden)
-    plain(f"{at}.shared_head.head.weight", c["vocab_size"], hidden)
-    norm("model.norm", hidden)
-    plain("lm_head.weight", c["vocab_size"], hidden)
+    for name, (kind, shape) in architecture.tensors(small.config, Path()).items():
+        if kind != architecture.PLAIN:
+            # Rows of very different size, as trained matrices have.
+            found = random.normal(0, shape[1] ** -0.5, shape) * random.uniform(*rows, (shape[0], 1))
+            if block is None:
+                small.tensors[name] = ("BF16", bf16(found))
+            else:
+                made, scales = to_blocks(found.astype(np.float32), block)
+                small.tensors[name] = ("F8_E4M3", made)
+                small.tensors[f"{name}_scale_inv"] = ("F32", scales)
+        elif name.endswith("_bias"):
+            small.tensors[name] = ("F32", random.normal(0, 0.01, shape).astype(np.float32))
+        elif len(shape) == 1:  # a norm's
+            small.tensors[name] = ("BF16", bf16(1 + random.normal(0, 0.1, shape)))
+        else:
+            spread = 1.0 if "embed_tokens" in name else 0.05
+            small.tensors[name] = ("BF16", bf16(random.normal(0, spread, shape)))
     return small

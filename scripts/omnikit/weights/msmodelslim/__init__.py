@@ -1,5 +1,5 @@
 """Conversion with Ascend's own tool: the edits of a checkpoint that it needs, checks, and its run.
 
-Called by prepare_checkpoint.py, finish_checkpoint.py, run_msmodelslim.py and convert_weights.py;
-weights.verify asks it for the names in config.json. May call weights.checkpoint.
+Called by prepare_checkpoint.py, finish_checkpoint.py, run_msmodelslim.py and convert_weights.py.
+May call weights.checkpoint.
 """

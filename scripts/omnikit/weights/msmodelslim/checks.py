@@ -13,8 +13,8 @@ from hostkit.base.errors import InputError, ManyErrors, ToolkitError
 from hostkit.base.log import table
 from hostkit.ranks import device_facts
 from omnikit.engine.progress import Progress, Say
-from omnikit.weights.checkpoint import whole
-from omnikit.weights.msmodelslim import edited_files, edits
+from omnikit.weights.checkpoint import headers
+from omnikit.weights.msmodelslim import edits
 from omnikit.weights.msmodelslim import tool as msmodelslim_tool
 from omnikit.weights.msmodelslim.tool import Tool
 
@@ -112,8 +112,8 @@ def _failed(name: str, error: ToolkitError, needed: str, todo: str) -> Check:
 
 
 def _source(source: Path) -> Check:
-    problems = whole.problems(source)
-    count, size = whole.written(source) if source.is_dir() else (0, 0)
+    problems = headers.problems(source)
+    count, size = headers.written(source) if source.is_dir() else (0, 0)
     return Check(
         *("source", not problems),
         "; ".join(problems) or f"{count} weight files, {size / 2**30:.1f} GiB",
@@ -125,7 +125,7 @@ def _source(source: Path) -> Check:
 
 def _edits(source: Path) -> Check:
     try:
-        changes = edited_files.plan(source, edits.before())
+        changes = edits.plan(source, edits.before())
     except InputError as error:
         errors = error.errors if isinstance(error, ManyErrors) else [error]
         found = "; ".join(f"{one.where}: {one.what.rstrip('.')}" for one in errors)
@@ -143,12 +143,12 @@ def _disk(tool: Tool, source: Path, out: Path) -> Check:
     there = out
     while not there.exists():
         there = there.parent
-    size = whole.written(source)[1] if source.is_dir() else 0
+    size = headers.written(source)[1] if source.is_dir() else 0
     need = int(size * tool.free_ratio)
     free = shutil.disk_usage(there).free
     partial = out.with_name(f"{out.name}.incomplete")
     if partial.is_dir():  # it will be removed first
-        free += whole.written(partial)[1]
+        free += headers.written(partial)[1]
     writable = os.access(there, os.W_OK)
     return Check(
         *("disk space", free >= need and writable),

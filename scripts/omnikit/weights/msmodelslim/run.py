@@ -10,40 +10,188 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import shutil
 import time
-from dataclasses import asdict, dataclass
+from collections import deque
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Iterator, Mapping
+from typing import Any, Iterator, Mapping, NamedTuple, Optional, Sequence
 
-from hostkit.base import run
+from hostkit.base import log, run
 from hostkit.base.errors import ActionError, InputError
 from hostkit.base.records import lock_holder, locked, write_atomically
 from hostkit.files import regular
-from omnikit.engine.progress import Say
-from omnikit.weights.checkpoint import whole
+from omnikit.config.layers import PROJECT
+from omnikit.engine.progress import Progress, Say
+from omnikit.weights.checkpoint import headers
+from omnikit.weights.checkpoint.headers import Tensor
 from omnikit.weights.msmodelslim import checks as msmodelslim_checks
-from omnikit.weights.msmodelslim import convert as msmodelslim_convert
-from omnikit.weights.msmodelslim import edited_files, edits
+from omnikit.weights.msmodelslim import edits
 from omnikit.weights.msmodelslim import tool as msmodelslim_tool
 from omnikit.weights.msmodelslim.checks import Check, Looked
 from omnikit.weights.msmodelslim.tool import Tool
 
+_BAR = re.compile(r"\d+%\|.*\|")
+_BAR_EVERY_S = 10.0
+_SIGN_EVERY_S = 60.0
+_KEPT = 200
+_SHOWN = 15
+_LAYER = re.compile(r"model\.layers\.(\d+)\.")
 STEPS = ("checked", "prepared", "converted", "finished")
 
 
+class Cause(NamedTuple):
+    """What a line means, and what to do: an entry of configs/msmodelslim_failures.yaml."""
+
+    pattern: str
+    cause: str
+    todo: str
+
+
+_KILLED = Cause(
+    "",
+    "it was killed, most likely by the kernel because this machine ran out of memory",
+    "dmesg | grep -i 'killed process'; free -g; end what else runs here",
+)
+
+
+def convert(
+    tool: Tool, source: Path, folder: Path, environment: Mapping[str, str], log_file: Path
+) -> None:
+    """Fill an empty folder. Raises ActionError with the last lines and the likely cause."""
+    words = msmodelslim_tool.command(tool, source, folder)
+    log_file.parent.mkdir(parents=True, exist_ok=True)
+    lines: deque[str] = deque(maxlen=_KEPT)
+
+    def heard(line: str) -> None:
+        if line.strip():
+            lines.append(line)
+            if bars.show(line):
+                log.say(line)
+
+    def size() -> str:
+        count, written = headers.written(folder)
+        return f"{count} weight files, {written / 2**30:.1f} GiB written"
+
+    bars = Bars(_BAR_EVERY_S)
+    with log.recording(log_file):
+        progress = Progress(log.say, _SIGN_EVERY_S, name="msmodelslim")
+        progress.step(f"converting; all it says is in {log_file}")
+        log.say(msmodelslim_tool.shown(tool, source, folder, environment))
+        with progress.watched(size):
+            code = run.stream(words, heard, env=environment, cwd=tool.script.parent, redrawn=True)
+        log.say(f"msmodelslim: ended with status {code} after {progress.elapsed:.0f} s, {size()}")
+    if code:
+        raise failure(list(lines), code, log_file)
+    wrong = problems(source, folder)
+    if wrong:
+        raise ActionError(
+            f"msmodelslim ended well, but its result is not whole: {'; '.join(wrong)}.",
+            where=str(folder),
+            todo=f"read {log_file}; the same command again starts the conversion anew",
+        )
+
+
+class Bars:
+    """Which lines to show: all, but of a progress bar that is redrawn only now and then."""
+
+    def __init__(self, every_s: float) -> None:
+        self._every_s = every_s
+        self._shown = float("-inf")
+
+    def show(self, line: str) -> bool:
+        """Whether to show this line now. A full bar is always shown."""
+        if not _BAR.search(line) or "100%|" in line:
+            return True
+        if time.monotonic() - self._shown < self._every_s:
+            return False
+        self._shown = time.monotonic()
+        return True
+
+
+def failure(lines: list[str], code: int, log_file: Path) -> ActionError:
+    """The error that says how the tool died."""
+    how = f"was ended by signal {-code}" if code < 0 else f"ended with status {code}"
+    shown = "\n".join(f"    {line}" for line in lines[-_SHOWN:])
+    cause = likely(lines, code)
+    text = f"msmodelslim {how}. Its last lines:\n{shown}"
+    if cause:
+        text += f"\n  Likely cause: {cause.cause}."
+    todo = f"{cause.todo}; then" if cause else f"read {log_file}; then"
+    return ActionError(text, todo=f"{todo} the same command again, which starts this step anew")
+
+
+def likely(lines: Sequence[str], code: int) -> Optional[Cause]:
+    """The likely cause: the last line that says something known, else what the exit status says."""
+    import yaml  # late: only a failure needs it
+
+    text = (PROJECT / "configs" / "msmodelslim_failures.yaml").read_text(encoding="utf-8")
+    known = [Cause(**entry) for entry in yaml.safe_load(text)]
+    for line in reversed(lines):
+        for cause in known:
+            if re.search(cause.pattern, line):
+                return cause
+    return _KILLED if code in (-9, 137) else None
+
+
+def problems(source: Path, folder: Path) -> list[str]:
+    """Why a folder is no conversion of this source; the source may be gone. Empty: it is one.
+
+    Asks for what every result must have, from headers alone, and not for each name and dtype:
+    nothing is published about those, and a guess must not refuse what took hours. Those are
+    verify_weights.py's business.
+    """
+    found = headers.problems(folder)
+    if found:
+        return found
+    tensors: dict[str, Tensor] = {}
+    for shard in sorted(folder.glob("*.safetensors")):
+        tensors.update(headers.read_header(shard)[0])
+    return [*_scales(tensors), *_lost_layers(tensors, max(layers(source), layers(folder)))]
+
+
+def layers(folder: Path) -> int:
+    """How many layers a checkpoint's config.json counts; 0 where that cannot be read."""
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        return int(regular.parsed(folder / "config.json")["num_hidden_layers"])
+    return 0
+
+
+def _scales(tensors: dict[str, Tensor]) -> list[str]:
+    """Each int8 matrix needs a scale for each of its rows; and there must be some."""
+    matrices = [one for one in tensors.values() if one.dtype == "I8" and len(one.shape) == 2]
+    if not matrices:
+        return ["no matrix is int8: nothing was quantised"]
+    bare = [one.name for one in matrices if _rows(tensors, f"{one.name}_scale") != one.shape[0]]
+    if not bare:
+        return []
+    return [f"{len(bare)} of {len(matrices)} int8 matrices have no scale for each row: {bare[0]}"]
+
+
+def _rows(tensors: dict[str, Tensor], name: str) -> int:
+    return tensors[name].shape[0] if name in tensors and tensors[name].shape else 0
+
+
+def _lost_layers(tensors: dict[str, Tensor], count: int) -> list[str]:
+    there = {int(match[1]) for match in map(_LAYER.match, tensors) if match}
+    lost = sorted(set(range(count)) - there)
+    return [f"of {count} layers these have no tensor: {', '.join(map(str, lost))}"] if lost else []
+
+
+@dataclass
 class State:
     """The steps done for one result, with what they were done with (fingerprint).
 
-    Kept beside it, so that a second run goes on.
+    Kept beside it, so that a second run goes on. partial: whether the folder for the result was
+    made by us. changed: inputs for which steps are done anew; not kept.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.fingerprint: dict[str, str] = {}
-        self.steps: dict[str, str] = {}
-        self.partial = False  # whether the folder for the result was made by us
-        self.changed: list[str] = []  # inputs for which steps are done anew; not kept
+    path: Path
+    fingerprint: dict[str, str] = field(default_factory=dict)
+    steps: dict[str, str] = field(default_factory=dict)
+    partial: bool = False
+    changed: list[str] = field(default_factory=list)
 
     @classmethod
     def load(cls, path: Path) -> State:
@@ -173,12 +321,12 @@ def _so_far(state: State) -> list[str]:
 
 def _convert(places: _Places, state: State, tool: Tool, looked: Looked, say: Say) -> None:
     state.mark("checked")
-    changes = edited_files.plan(places.source, edits.before())
-    say(edited_files.told(changes, would=False))
-    edited_files.apply(changes)
+    changes = edits.plan(places.source, edits.before())
+    say(edits.told(changes, would=False))
+    edits.apply(changes)
     state.mark("prepared")
     _empty(places, state)
-    msmodelslim_convert.convert(tool, places.source, places.partial, looked.environment, places.log)
+    convert(tool, places.source, places.partial, looked.environment, places.log)
     state.mark("converted")
 
 
@@ -194,8 +342,8 @@ def describe(source: Path, out: Path, tool: Tool, say: Say) -> Report:
     looked = msmodelslim_checks.look(tool, places.source, places.out, say)
     lines = [msmodelslim_checks.text(looked.checks), "", *lines, ""]
     with contextlib.suppress(InputError):  # among the checks then
-        changes = edited_files.plan(places.source, edits.before())
-        lines += [edited_files.told(changes, would=True), ""]
+        changes = edits.plan(places.source, edits.before())
+        lines += [edits.told(changes, would=True), ""]
     lines += [
         f"source {run.show([tool.set_env])}",
         f"cd {run.show([tool.script.parent])}",
@@ -222,28 +370,20 @@ def _back(places: _Places) -> str:
 
 def _layers(source: Path) -> int:
     """Layers of the model without MTP, as the source counts them."""
-    return msmodelslim_convert.layers(source) or edits.LAYERS
+    return layers(source) or edits.LAYERS
 
 
 def _fingerprint(places: _Places, tool: Tool) -> dict[str, str]:
+    made = {"the source's place": str(places.source)}
+    if places.source.is_dir():
+        made.update({f"source/{k}": v for k, v in headers.fingerprint(places.source).items()})
+    made["quant script"] = headers.digest(tool.script)
     given: dict[str, Any] = {"flags": tool.flags, "env": sorted(tool.env.items())}
-    return {
-        "the source's place": str(places.source),
-        **_source_fingerprint(places.source),
-        "quant script": whole.digest(tool.script),
-        **{f"weights.msmodelslim.{name}": _digest(value) for name, value in given.items()},
-    }
-
-
-def _digest(value: object) -> str:
-    """A value may be nobody's business; whether it is another is all that is asked."""
-    return hashlib.sha256(json.dumps(value).encode()).hexdigest()
-
-
-def _source_fingerprint(source: Path) -> dict[str, str]:
-    if not source.is_dir():
-        return {}
-    return {f"source/{k}": v for k, v in whole.fingerprint(source).items()}
+    for name, value in given.items():
+        # A value may be nobody's business; whether it is another is all that is asked.
+        digest = hashlib.sha256(json.dumps(value).encode()).hexdigest()
+        made[f"weights.msmodelslim.{name}"] = digest
+    return made
 
 
 def _state(places: _Places, tool: Tool) -> State:
@@ -280,7 +420,7 @@ def _state(places: _Places, tool: Tool) -> State:
 def _is_finished(places: _Places, state: State) -> bool:
     if not state.done("finished"):
         return False
-    problems = whole.problems(places.out)
+    problems = headers.problems(places.out)
     if problems:
         raise ActionError(
             f"it was finished on {state.steps['finished']}, but now: {'; '.join(problems)}.",
@@ -335,17 +475,17 @@ def _empty(places: _Places, state: State) -> None:
 
 def _finish(places: _Places, state: State, say: Say) -> None:
     if places.partial.exists():  # else a run was cut off behind the renaming
-        problems = msmodelslim_convert.problems(places.source, places.partial)
-        if problems:
+        found = problems(places.source, places.partial)
+        if found:
             raise ActionError(
-                f"it was converted, but now: {'; '.join(problems)}.",
+                f"it was converted, but now: {'; '.join(found)}.",
                 where=str(places.partial),
                 todo="remove it, then the same command again",
             )
         finishing = edits.after(_layers(places.source))
-        changes = edited_files.plan(places.partial, finishing)
-        say(edited_files.told(changes, would=False))
-        edited_files.apply(changes)
+        changes = edits.plan(places.partial, finishing)
+        say(edits.told(changes, would=False))
+        edits.apply(changes)
         places.partial.rename(places.out)
     state.partial = False
     state.mark("finished")

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from checkpoint_case import make
 
-from omnikit.weights.checkpoint import whole
-from omnikit.weights.msmodelslim import edited_files, edits
+from omnikit.weights.checkpoint import headers
+from omnikit.weights.msmodelslim import edits
 
 SECOND = "model-00002-of-000002.safetensors"
 
@@ -19,21 +19,21 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_a_whole_one_and_its_size(folder: Path) -> None:
-    assert whole.problems(folder) == []
+    assert headers.problems(folder) == []
     sizes = [path.stat().st_size for path in folder.glob("*.safetensors")]
-    assert whole.written(folder) == (2, sum(sizes))
+    assert headers.written(folder) == (2, sum(sizes))
 
 
 def test_shards_that_are_missing_empty_or_links_to_nothing(folder: Path) -> None:
     first = (folder / "model-00001-of-000002.safetensors").stat().st_size
     (folder / SECOND).write_bytes(b"")
     expected = [f"1 of 2 shards missing or empty: {SECOND}"]
-    assert whole.problems(folder) == expected
+    assert headers.problems(folder) == expected
     (folder / SECOND).unlink()
     (folder / SECOND).symlink_to("nowhere")
-    assert whole.problems(folder) == expected
-    assert whole.written(folder) == (2, first)
-    assert whole.fingerprint(folder)["shards"]
+    assert headers.problems(folder) == expected
+    assert headers.written(folder) == (2, first)
+    assert headers.fingerprint(folder)["shards"]
 
 
 DAMAGED = {
@@ -51,14 +51,14 @@ DAMAGED = {
 @pytest.mark.parametrize("change, said", DAMAGED.values(), ids=DAMAGED.keys())
 def test_a_damaged_shard_is_named_with_what_is_wrong(change, said: str, folder: Path) -> None:
     (folder / SECOND).write_bytes(change((folder / SECOND).read_bytes()))
-    [problem] = whole.problems(folder)
+    [problem] = headers.problems(folder)
     assert problem.startswith(f"1 of 2 shards damaged: {SECOND} ") and said in problem
 
 
 def test_a_shard_in_anothers_place_is_told_by_the_index(folder: Path) -> None:
     first = folder / "model-00001-of-000002.safetensors"
     (folder / SECOND).write_bytes(first.read_bytes())
-    [problem] = whole.problems(folder)
+    [problem] = headers.problems(folder)
     assert f"1 of 2 shards damaged: {SECOND} has no " in problem
     assert "more tensors of the index" in problem
 
@@ -68,18 +68,18 @@ def test_without_config_and_with_odd_indexes(folder: Path) -> None:
     index = folder / "model.safetensors.index.json"
     for text in ("[]", "{", '{"weight_map": 3}'):
         index.write_text(text)
-        problems = whole.problems(folder)
+        problems = headers.problems(folder)
         assert problems[0] == "there is no config.json"
         assert problems[1].startswith("model.safetensors.index.json cannot be read")
     index.unlink()
-    assert "expected one *.safetensors.index.json, found none" in whole.problems(folder)
-    assert whole.problems(folder / "x") == [f"there is no folder {folder}/x"]
+    assert "expected one *.safetensors.index.json, found none" in headers.problems(folder)
+    assert headers.problems(folder / "x") == [f"there is no folder {folder}/x"]
 
 
 def test_our_edits_leave_the_fingerprint_and_other_weights_do_not(folder: Path) -> None:
-    before = whole.fingerprint(folder)
-    edited_files.apply(edited_files.plan(folder, edits.before()))
-    assert whole.fingerprint(folder) == before
+    before = headers.fingerprint(folder)
+    edits.apply(edits.plan(folder, edits.before()))
+    assert headers.fingerprint(folder) == before
     (folder / SECOND).write_bytes(bytes(2001))
-    after = whole.fingerprint(folder)
+    after = headers.fingerprint(folder)
     assert [name for name in before if before[name] != after[name]] == ["shards"]

@@ -11,7 +11,7 @@ import pytest
 
 from hostkit.base.errors import InputError, ManyErrors
 from omnikit.weights.checkpoint import headers, w8a8
-from omnikit.weights.checkpoint.layout import COPY, QUANTISE, WIDEN
+from omnikit.weights.checkpoint.w8a8 import COPY, QUANTISE, WIDEN
 from omnikit.weights.loadable import small_deepseek as small
 
 pytestmark = pytest.mark.slow

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from omnikit.weights.checkpoint import headers, layout, w8a8
+from omnikit.weights.checkpoint import headers, w8a8
 from omnikit.weights.loadable import small_deepseek as small
 
 
@@ -36,7 +36,7 @@ def test_every_tensor_has_a_place_of_its_own(tmp_path: Path, odd: bool) -> None:
 
 def test_a_new_file_is_named_after_its_source() -> None:
     assert (
-        layout.new_name("model-00001-of-000163.safetensors")
+        w8a8.new_name("model-00001-of-000163.safetensors")
         == "quant_model_weight_w8a8_dynamic-00001-of-000163.safetensors"
     )
-    assert layout.new_name("x.safetensors") == ("quant_model_weight_w8a8_dynamic-x.safetensors")
+    assert w8a8.new_name("x.safetensors") == ("quant_model_weight_w8a8_dynamic-x.safetensors")

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from hostkit.base.errors import ActionError
-from omnikit.weights.checkpoint import headers, layout, w8a8
-from omnikit.weights.convert import places as convert_places
+from omnikit.weights.checkpoint import headers, w8a8
+from omnikit.weights.convert import records as convert_records
 from omnikit.weights.convert import run as convert_run
 from omnikit.weights.convert import shard as convert_shard
 from omnikit.weights.loadable import small_deepseek as small
@@ -46,9 +46,9 @@ def _wrong_scales(made: convert_shard.Made) -> None:
 @pytest.mark.parametrize(
     ("what", "spoil", "said"),
     [
-        (layout.QUANTISE, _wrong_data, "steps, at most 0.5000 expected: model.layers"),
-        (layout.QUANTISE, _wrong_scales, "model.layers"),
-        (layout.COPY, _wrong_data, "not equal to the source"),
+        (w8a8.QUANTISE, _wrong_data, "steps, at most 0.5000 expected: model.layers"),
+        (w8a8.QUANTISE, _wrong_scales, "model.layers"),
+        (w8a8.COPY, _wrong_data, "not equal to the source"),
     ],
 )
 def test_a_machine_that_computes_or_writes_wrong_is_found_out(
@@ -68,4 +68,4 @@ def test_a_machine_that_computes_or_writes_wrong_is_found_out(
     with pytest.raises(ActionError, match=f"is not what the source gives: .*{said}") as caught:
         run(source, target, convert)
     assert not target.exists()
-    assert f"rm -r {convert_places.work_folder(target)}" in str(caught.value.todo)
+    assert f"rm -r {convert_records.work_folder(target)}" in str(caught.value.todo)

@@ -11,7 +11,7 @@ import pytest
 
 from hostkit.base.errors import ActionError
 from omnikit.weights.checkpoint import headers, w8a8
-from omnikit.weights.convert import direct_file, dry
+from omnikit.weights.convert import dry, shard
 from omnikit.weights.loadable import small_deepseek as small
 
 pytestmark = pytest.mark.slow
@@ -34,13 +34,13 @@ def test_a_rate_is_measured_and_nothing_left_behind(
 
 def test_the_sample_fits_the_free_space(rest: dry.Rest, monkeypatch: pytest.MonkeyPatch) -> None:
     written = []
-    write = direct_file.DirectFile.write
+    write = shard.DirectFile.write
 
     def seen(self: Any, start: int, data: memoryview) -> None:
         written.append(len(data))
         write(self, start, data)
 
-    monkeypatch.setattr(direct_file.DirectFile, "write", seen)
+    monkeypatch.setattr(shard.DirectFile, "write", seen)
     assert dry.rate(replace(rest, free=9 << 20), 1)
     assert sum(written) <= 8 << 20
     assert dry.rate(replace(rest, free=1 << 20), 1) is None
@@ -57,7 +57,7 @@ def test_a_disk_that_fills_up_is_not_measured(
     def full(*_: Any) -> None:
         raise OSError(errno.EDQUOT, "quota")
 
-    monkeypatch.setattr(direct_file.DirectFile, "write", full)
+    monkeypatch.setattr(shard.DirectFile, "write", full)
     assert dry.rate(rest, 1) is None
 
 

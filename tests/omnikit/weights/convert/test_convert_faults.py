@@ -14,7 +14,7 @@ import pytest
 
 from hostkit.base.errors import ActionError, InputError
 from omnikit.weights.checkpoint import headers, w8a8
-from omnikit.weights.convert import places as convert_places
+from omnikit.weights.convert import records as convert_records
 from omnikit.weights.convert import run as convert_run
 from omnikit.weights.convert import shard as convert_shard
 from omnikit.weights.loadable import small_deepseek as small
@@ -47,7 +47,7 @@ def fault(number: int, *names: Any) -> OSError:
     ],
 )
 def test_each_error_has_its_remedy(number: int, todo: str) -> None:
-    found = convert_places.refused(fault(number), Path("/some/place"))
+    found = convert_records.refused(fault(number), Path("/some/place"))
     assert found.where == "/some/place" and found.exit_code == 2
     assert todo in str(found.todo) and "mend it" not in str(found.todo)
 
@@ -55,7 +55,7 @@ def test_each_error_has_its_remedy(number: int, todo: str) -> None:
 def test_the_errors_own_file_is_named() -> None:
     with (
         pytest.raises(InputError, match="Permission denied") as caught,
-        convert_places.before_any_change(Path("/target")),
+        convert_records.before_any_change(Path("/target")),
     ):
         raise fault(errno.EACCES, "/source/one")
     assert caught.value.where == "/source/one"
@@ -110,13 +110,12 @@ from hostkit.base.errors import InputError
 from omnikit.weights.checkpoint import headers
 from omnikit.weights.checkpoint import w8a8
 from omnikit.weights.convert import dry as convert_dry
-from omnikit.weights.convert import places as convert_places
 from omnikit.weights.convert import records as convert_records
 from omnikit.weights.convert import run as convert_run
 os.setgroups([]); os.setgid(65534); os.setuid(65534)
 source, target = map(Path, sys.argv[1:])
 try:
-    with convert_places.before_any_change(target):
+    with convert_records.before_any_change(target):
         plan = w8a8.plan(headers.read(source))
         convert_records.finished(target, plan)
         convert_dry.look(plan, target)

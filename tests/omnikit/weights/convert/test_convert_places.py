@@ -12,7 +12,7 @@ from needs import needs
 
 from hostkit.base.errors import InputError
 from omnikit.weights.checkpoint import headers, w8a8
-from omnikit.weights.convert import places as convert_places
+from omnikit.weights.convert import records as convert_records
 from omnikit.weights.convert import run as convert_run
 from omnikit.weights.loadable import small_deepseek as small
 from omnikit.weights.meter import Meter
@@ -62,7 +62,7 @@ def test_a_mount_point_cannot_be_the_target(source: Path, mounted: Path) -> None
     assert f"--target {mounted}/source-W8A8" in str(caught.value.todo)
     assert not mounted.with_name("disk.incomplete").exists()
     # The room that counts is where the result grows.
-    _, free = convert_places.space_needed(planned(source), mounted)
+    _, free = convert_records.space_needed(planned(source), mounted)
     assert free > 1 << 20
 
 
@@ -83,10 +83,10 @@ def test_what_msmodelslim_began_is_left_to_it(source: Path, tmp_path: Path) -> N
 
 def test_half_files_of_an_earlier_run_count_as_room(source: Path, mounted: Path) -> None:
     conversion, target = planned(source), mounted / "target"
-    needed, before = convert_places.space_needed(conversion, target)
-    work = convert_places.work_folder(target)
+    needed, before = convert_records.space_needed(conversion, target)
+    work = convert_records.work_folder(target)
     work.mkdir()
     (work / f"{conversion.shards[0].name}.part").write_bytes(b"x" * (512 << 10))
-    again, free = convert_places.space_needed(conversion, target)
+    again, free = convert_records.space_needed(conversion, target)
     # A disk of its own, to which nobody else writes; without what counts, 512 KiB would be lacking.
     assert again == needed and before - (8 << 10) <= free <= before

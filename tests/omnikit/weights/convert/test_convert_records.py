@@ -10,7 +10,6 @@ import pytest
 
 from hostkit.base.errors import ActionError, InputError
 from omnikit.weights.checkpoint import headers, w8a8
-from omnikit.weights.convert import places as convert_places
 from omnikit.weights.convert import records as convert_records
 from omnikit.weights.convert import run as convert_run
 from omnikit.weights.convert import shard as convert_shard
@@ -42,7 +41,7 @@ def cut(source: Path, tmp_path: Path) -> Path:
 
     with pytest.raises(ActionError):
         run(source, tmp_path / "target", fails)
-    return convert_places.work_folder(tmp_path / "target")
+    return convert_records.work_folder(tmp_path / "target")
 
 
 def test_half_files_of_all_kinds_are_removed(source: Path, cut: Path, tmp_path: Path) -> None:
@@ -128,4 +127,4 @@ def test_one_that_another_run_ended_meanwhile_is_taken_as_it_is(
     before = {path: path.stat().st_mtime_ns for path in target.iterdir()}
     assert run(source, target) == first
     assert {path: path.stat().st_mtime_ns for path in target.iterdir()} == before
-    assert not convert_places.work_folder(target).exists()
+    assert not convert_records.work_folder(target).exists()

@@ -17,7 +17,6 @@ from needs import needs
 
 from hostkit.base.errors import ActionError, InputError
 from omnikit.weights.checkpoint import headers, w8a8
-from omnikit.weights.convert import places as convert_places
 from omnikit.weights.convert import records as convert_records
 from omnikit.weights.convert import run as convert_run
 from omnikit.weights.convert import shard as convert_shard
@@ -147,12 +146,12 @@ def test_after_an_error_the_next_run_goes_on_where_it_was(
     with pytest.raises(ActionError, match=r"disk is full; \d of 5 files are done and kept in"):
         run(source, target, 1, convert=fails)
     assert not target.exists()
-    work = convert_places.work_folder(target)
+    work = convert_records.work_folder(target)
     kept = sorted(work.glob("*.safetensors"))
     parts = np.cumsum([len(shard.pieces) for shard in planned(source).shards])
     assert not list(work.glob("*.part")) and len(kept) == (parts < fails_at).sum()
     before = {path: path.stat().st_mtime_ns for path in kept}
-    needed, _ = convert_places.space_needed(planned(source), target)
+    needed, _ = convert_records.space_needed(planned(source), target)
     assert (needed < planned(source).size) == bool(kept)
     run(source, target, 1)
     assert content(target) == content(whole)
@@ -173,7 +172,7 @@ def test_a_kept_file_that_is_damaged_is_named(source: Path, tmp_path: Path, alon
     target = tmp_path / "target"
     with pytest.raises(ActionError, match="Input/output error"):
         run(source, target, 1, convert=fails)
-    kept = min(convert_places.work_folder(target).glob("*.safetensors"))
+    kept = min(convert_records.work_folder(target).glob("*.safetensors"))
     data = bytearray(kept.read_bytes())
     data[-5] ^= 1
     kept.write_bytes(data)
@@ -305,7 +304,7 @@ def test_a_disk_that_becomes_full_is_said_and_then_gone_on(
     source: Path, whole: Path, small_disk: Path
 ) -> None:
     target = small_disk / "target"
-    needed, free = convert_places.space_needed(planned(source), target)
+    needed, free = convert_records.space_needed(planned(source), target)
     assert free <= 5 << 20 < needed
     with pytest.raises(ActionError, match=r"the disk is full; \d of 5 files are done") as caught:
         run(source, target)

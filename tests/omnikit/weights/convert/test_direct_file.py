@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
-from omnikit.weights.convert.direct_file import ALIGN, DirectFile, buffer
+from omnikit.weights.convert.shard import ALIGN, DirectFile, buffer
 
 
 def aligned(data: bytes, start: int) -> memoryview:

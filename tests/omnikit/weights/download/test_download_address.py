@@ -9,8 +9,8 @@ import pytest
 from weights_server import WeightsServer, sha256
 
 from hostkit.base.errors import ActionError
-from omnikit.weights.download.published import of_url
 from omnikit.weights.download.request import Requests
+from omnikit.weights.download.source import of_url
 from omnikit.weights.download.types import Listing
 
 pytestmark = pytest.mark.slow

@@ -10,7 +10,7 @@ import pytest
 
 from hostkit.base.errors import ActionError
 from omnikit.weights.checkpoint.headers import INDEX
-from omnikit.weights.download import check as download_check
+from omnikit.weights.download import plan as download_plan
 from omnikit.weights.download.types import Listing, RemoteFile
 from omnikit.weights.loadable import small_deepseek as small
 
@@ -26,7 +26,7 @@ def folder(tmp_path: Path) -> Path:
 
 def check(folder: Path, left_out: tuple[str, ...] = ()) -> int:
     names = [path.name for path in folder.iterdir()]
-    return download_check.check(
+    return download_plan.check(
         names, lambda name: name not in left_out, lambda name: folder / name, "hub:model"
     )
 
@@ -50,8 +50,8 @@ def test_a_list_that_is_none_of_a_checkpoint_is_told_with_what_is_there(
     names: list[str], what: str
 ) -> None:
     with pytest.raises(ActionError, match=f"hub:model: is no whole checkpoint: .*{what}"):
-        download_check.check_list(listing(names), True, lambda name: True)
-    download_check.check_list(listing(names), False, lambda name: True)
+        download_plan.check_list(listing(names), True, lambda name: True)
+    download_plan.check_list(listing(names), False, lambda name: True)
 
 
 @pytest.mark.parametrize(
@@ -65,7 +65,7 @@ def test_a_list_that_is_none_of_a_checkpoint_is_told_with_what_is_there(
     ],
 )
 def test_lists_of_checkpoints(names: list[str]) -> None:
-    download_check.check_list(listing(names), True, lambda name: True)
+    download_plan.check_list(listing(names), True, lambda name: True)
 
 
 def test_a_file_that_the_source_names_and_does_not_give_is_told_unless_it_is_left_out() -> None:
@@ -76,19 +76,19 @@ def test_a_file_that_the_source_names_and_does_not_give_is_told_unless_it_is_lef
         with pytest.raises(
             ActionError, match=r"does not give 1 of its files: vocab\.json \(HTTP 403"
         ):
-            download_check.check_list(found, whole, lambda name: True)
-        download_check.check_list(found, whole, lambda name: name != "vocab.json")
+            download_plan.check_list(found, whole, lambda name: True)
+        download_plan.check_list(found, whole, lambda name: name != "vocab.json")
 
 
 def test_the_index_is_held_against_the_list() -> None:
     text = json.dumps({"weight_map": {"a": "one", "b": "two", "c": "three"}}).encode()
-    download_check.check_index(text, listing(["one", "two", "three"]), lambda name: True)
-    download_check.check_index(text, listing(["one"]), lambda name: name == "one")
+    download_plan.check_index(text, listing(["one", "two", "three"]), lambda name: True)
+    download_plan.check_index(text, listing(["one"]), lambda name: name == "one")
     with pytest.raises(ActionError, match="whole checkpoint: three is missing, the index names it"):
-        download_check.check_index(text, listing(["one", "two"]), lambda name: True)
+        download_plan.check_index(text, listing(["one", "two"]), lambda name: True)
     for text in (b"{}", b"<html>", b'{"weight_map": {}}', b'{"weight_map": []}', b"[]"):
         with pytest.raises(ActionError, match="has no weight_map"):
-            download_check.check_index(text, listing([]), lambda name: True)
+            download_plan.check_index(text, listing([]), lambda name: True)
 
 
 def test_a_whole_checkpoint_is_good(folder: Path) -> None:

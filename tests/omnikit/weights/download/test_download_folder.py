@@ -8,7 +8,7 @@ import pytest
 from weights_server import sha256
 
 from hostkit.base.errors import ActionError, InputError
-from omnikit.weights.download.published import of_folder
+from omnikit.weights.download.source import of_folder
 
 
 @pytest.fixture

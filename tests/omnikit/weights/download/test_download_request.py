@@ -13,9 +13,8 @@ import pytest
 from weights_server import LARGE, REPOSITORY, WeightsServer
 
 from hostkit.base.errors import ActionError
-from omnikit.weights.download import faults as download_faults
-from omnikit.weights.download.faults import RefusedError
-from omnikit.weights.download.request import Requests
+from omnikit.weights.download import request as download_request
+from omnikit.weights.download.request import RefusedError, Requests
 from omnikit.weights.download.types import TransientError
 
 COMMIT_URL = f"{REPOSITORY}/resolve/0123456789abcdef0123456789abcdef01234567"
@@ -68,7 +67,7 @@ def test_a_certificate_that_is_not_accepted_is_told(tmp_path: Path) -> None:
 
 
 def test_an_address_is_shown_without_what_may_be_secret() -> None:
-    plain = download_faults.plain
+    plain = download_request.plain
     assert plain("https://me:word@host:1/a?token=c#d") == "https://host:1/a"
     assert plain("ftp://me:word@host/a?b") == "ftp://host/a"
     assert plain("https://[word") == "an address that cannot be read"
@@ -91,11 +90,11 @@ def test_an_address_that_cannot_be_asked_is_told_once_and_without_its_password(
 def test_a_plain_servers_no_has_remedies_that_a_plain_server_knows(
     status: int, token: bool
 ) -> None:
-    told = str(download_faults.refused(status, "http://host/x", token=token, hub=False))
+    told = str(download_request.refused(status, "http://host/x", token=token, hub=False))
     assert f"HTTP {status}" in told and "weights.download." in told
     for word in ("repository", "revision", "terms", "private", "endpoint", "its page"):
         assert word not in told
-    assert "repository" in str(download_faults.refused(404, "http://host/x", token=token))
+    assert "repository" in str(download_request.refused(404, "http://host/x", token=token))
 
 
 @pytest.mark.parametrize("status", ["501", "503"])

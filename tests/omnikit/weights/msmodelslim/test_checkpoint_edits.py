@@ -8,30 +8,30 @@ import pytest
 from checkpoint_case import make
 
 from hostkit.base.errors import InputError
-from omnikit.weights.msmodelslim import edited_files, edits
+from omnikit.weights.msmodelslim import edits
 
 
 def test_told_and_as_data(tmp_path: Path) -> None:
     folder = make(tmp_path / "m")
-    changes = edited_files.plan(folder, edits.before())
-    text = edited_files.told(changes, would=True)
+    changes = edits.plan(folder, edits.before())
+    text = edits.told(changes, would=True)
     assert f"{folder}/config.json: would be done: quantization_config is removed" in text
     assert '-    "quant_method": "fp8",' in text
-    data = edited_files.data(folder, changes, would=True)
+    data = edits.data(folder, changes, would=True)
     assert data["result"] == "would be changed"
     assert [one["file"] for one in data["files"]] == ["modeling_deepseek.py", "config.json"]
-    edited_files.apply(changes)
-    again = edited_files.plan(folder, edits.before())
-    assert edited_files.told(again, would=False).splitlines() == [
+    edits.apply(changes)
+    again = edits.plan(folder, edits.before())
+    assert edits.told(again, would=False).splitlines() == [
         f"{folder}/modeling_deepseek.py: unchanged",
         f"{folder}/config.json: unchanged",
     ]
-    assert edited_files.data(folder, again, would=False)["result"] == "unchanged"
+    assert edits.data(folder, again, would=False)["result"] == "unchanged"
 
 
 def test_a_source_is_no_result_prepared_or_not(tmp_path: Path) -> None:
     folder = make(tmp_path / "m")
-    edited_files.apply(edited_files.plan(folder, edits.before()))
+    edits.apply(edits.plan(folder, edits.before()))
     with pytest.raises(InputError, match="names fp8 weights") as raised:
         edits.refuse_unconverted(folder)
     assert "What to do: name the folder of the result" in str(raised.value)

@@ -9,7 +9,7 @@ from checkpoint_case import CONFIG_TEXT, MODELING, make
 
 from hostkit.base.errors import ActionError, InputError
 from omnikit.weights.msmodelslim import edits
-from omnikit.weights.msmodelslim.edited_files import apply, plan, plan_revert
+from omnikit.weights.msmodelslim.edits import apply, plan, plan_revert
 
 EDITS = edits.before()
 

@@ -8,8 +8,8 @@ import pytest
 import run_msmodelslim
 from slim_case import Machine
 
-from omnikit.weights.msmodelslim import convert as msmodelslim_convert
-from omnikit.weights.msmodelslim.convert import Bars, failure
+from omnikit.weights.msmodelslim import run as msmodelslim_run
+from omnikit.weights.msmodelslim.run import Bars, failure
 
 
 def test_a_bar_is_shown_now_and_then_and_when_it_is_full() -> None:
@@ -36,7 +36,7 @@ def test_the_last_lines_the_cause_and_what_to_do() -> None:
 def test_a_silent_tool_gets_a_sign_of_life(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(msmodelslim_convert, "_SIGN_EVERY_S", 0.01)
+    monkeypatch.setattr(msmodelslim_run, "_SIGN_EVERY_S", 0.01)
     machine = Machine(tmp_path)
     assert run_msmodelslim.main(machine.options()) == 0
     signs = [line for line in capsys.readouterr().err.split("\n") if ", 0 weight files" in line]

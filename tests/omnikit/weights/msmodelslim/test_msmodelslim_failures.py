@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from omnikit.weights.msmodelslim.convert import likely
+from omnikit.weights.msmodelslim.run import likely
 
 LINES = {
     "RuntimeError: NPU out of memory. Tried to allocate 3.50 GiB": "too little free memory (64",

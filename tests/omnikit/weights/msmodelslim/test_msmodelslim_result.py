@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from omnikit.weights.loadable import small_deepseek
-from omnikit.weights.msmodelslim import convert as msmodelslim_result
+from omnikit.weights.msmodelslim import run
 
 SHARD = "quant_model_weight_w8a8_dynamic-00001-of-00001.safetensors"
 MATRIX = "model.layers.0.mlp.gate_proj.weight"
@@ -33,17 +33,17 @@ def made(folder: Path, scales: int = 4, layers: int = 1) -> Path:
 
 def test_a_whole_one_also_where_the_source_is_gone(tmp_path: Path) -> None:
     folder = made(tmp_path / "r")
-    assert msmodelslim_result.problems(tmp_path / "gone", folder) == []
-    assert msmodelslim_result.layers(folder) == 1
+    assert run.problems(tmp_path / "gone", folder) == []
+    assert run.layers(folder) == 1
     (folder / SHARD).unlink()
-    [problem] = msmodelslim_result.problems(tmp_path / "gone", folder)
+    [problem] = run.problems(tmp_path / "gone", folder)
     assert problem.startswith("1 of 1 shards missing or empty")
 
 
 def test_scales_that_are_missing_or_too_few(tmp_path: Path) -> None:
     for count in (0, 1):
         folder = made(tmp_path / f"r{count}", scales=count)
-        [problem] = msmodelslim_result.problems(tmp_path, folder)
+        [problem] = run.problems(tmp_path, folder)
         assert problem == f"1 of 1 int8 matrices have no scale for each row: {MATRIX}"
 
 
@@ -53,7 +53,7 @@ def test_layers_that_the_source_or_its_own_configuration_counts(tmp_path: Path) 
     source.mkdir()
     (source / "config.json").write_text('{"num_hidden_layers": 4}')
     expected = ["of 4 layers these have no tensor: 2, 3"]
-    assert msmodelslim_result.problems(source, folder) == expected
+    assert run.problems(source, folder) == expected
     (folder / "config.json").write_text('{"num_hidden_layers": 3}')
     expected = ["of 3 layers these have no tensor: 2"]
-    assert msmodelslim_result.problems(tmp_path / "gone", folder) == expected
+    assert run.problems(tmp_path / "gone", folder) == expected

@@ -11,7 +11,6 @@ from slim_case import Machine
 from hostkit.base.errors import ActionError, InputError
 from hostkit.base.log import say
 from omnikit.config import config
-from omnikit.weights.msmodelslim import convert as msmodelslim_convert
 from omnikit.weights.msmodelslim import run as msmodelslim_run
 from omnikit.weights.msmodelslim import tool as msmodelslim_tool
 from omnikit.weights.msmodelslim.run import State, describe, run_msmodelslim
@@ -79,7 +78,7 @@ def test_a_link_that_leads_nowhere_is_in_the_way_of_the_result(machine: Machine)
 def test_a_setting_is_kept_as_a_digest_only(
     machine: Machine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(msmodelslim_convert, "convert", interrupt)
+    monkeypatch.setattr(msmodelslim_run, "convert", interrupt)
     tool = tool_of(machine)
     with pytest.raises(KeyboardInterrupt):
         run_msmodelslim(machine.source, machine.out, tool, say)

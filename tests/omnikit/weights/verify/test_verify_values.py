@@ -6,11 +6,11 @@ import numpy as np
 
 from omnikit.weights.checkpoint.headers import Tensor
 from omnikit.weights.loadable import small_deepseek as small
-from omnikit.weights.verify import values as verify_values
+from omnikit.weights.verify import numbers as verify_numbers
 
 
 def test_both_definitions_of_e4m3_agree() -> None:
-    found = verify_values.e4m3_values()
+    found = verify_numbers.e4m3_values()
     assert np.array_equal(found, small.VALUES.astype(np.float64), equal_nan=True)
     assert np.isnan(found).sum() == 2 and np.nanmax(found) == 448
 
@@ -22,16 +22,16 @@ def test_the_largest_of_a_row_is_that_of_its_values() -> None:
     data[data & 127 == 127] = 0
     factors = random.uniform(0.1, 9, (3, 3)).astype(np.float32)
     tensor, rows = Tensor("a", "F8_E4M3", (70, 90), "f", 0, 6300), np.arange(70)
-    found = verify_values.largest(tensor, data, factors, (32, 32), rows)
-    values = verify_values.values(tensor, data, factors, (32, 32), rows)
+    found = verify_numbers.largest(tensor, data, factors, (32, 32), rows)
+    values = verify_numbers.values(tensor, data, factors, (32, 32), rows)
     assert np.array_equal(found, np.abs(values).max(axis=1))
     data[3, 4] = 255
-    assert np.isnan(verify_values.largest(tensor, data, factors, (32, 32), rows)[3])
+    assert np.isnan(verify_numbers.largest(tensor, data, factors, (32, 32), rows)[3])
     words = small.bf16(random.normal(0, 1, (5, 7)))
     bf16 = Tensor("b", "BF16", (5, 7), "f", 0, 70)
-    tops = verify_values.largest(bf16, words, None, None, np.arange(5))
+    tops = verify_numbers.largest(bf16, words, None, None, np.arange(5))
     assert np.array_equal(tops, np.abs(small.from_bf16(words)).max(axis=1))
 
 
 def test_a_row_without_values_has_scale_1() -> None:
-    assert verify_values.row_scales(np.array([0, 2.0**-127, 254.0])).tolist() == [1, 1, 2]
+    assert verify_numbers.row_scales(np.array([0, 2.0**-127, 254.0])).tolist() == [1, 1, 2]
