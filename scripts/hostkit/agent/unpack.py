@@ -17,8 +17,7 @@ from typing import Any
 
 from hostkit.base.errors import InputError
 from hostkit.base.lock import GOOD, INCOMING
-from hostkit.base.private import private_folder, write_private
-from hostkit.base.records import write_atomically
+from hostkit.base.writing import private_folder, write_atomically, write_private
 from hostkit.files import regular
 
 

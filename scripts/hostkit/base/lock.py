@@ -21,8 +21,8 @@ from typing import Any, Mapping, Optional
 
 from hostkit.base.errors import ActionError, InputError
 from hostkit.base.log import say
-from hostkit.base.private import private_folder, write_private
-from hostkit.base.records import alive, boot_id, identity, locked, write_atomically
+from hostkit.base.records import alive, boot_id, identity, locked
+from hostkit.base.writing import private_folder, write_atomically, write_private
 
 LOCK, AUDIT, FLOCK = "deploy.lock", "audit.jsonl", "host.lock"
 # The archive of the present deployment, and of the last one that was proved.

@@ -22,7 +22,7 @@ from hostkit.agent import jobs
 from hostkit.base import health, run
 from hostkit.base.errors import ActionError, InputError, ToolkitError
 from hostkit.base.log import say
-from hostkit.base.terminate import as_interrupt
+from hostkit.base.run import as_interrupt
 from hostkit.containers import engines
 from hostkit.containers.engines import Engine
 from hostkit.containers.profile import Profile, problem

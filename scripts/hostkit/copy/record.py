@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 from typing import Any, Optional
 
-from hostkit.base.records import write_atomically
+from hostkit.base.writing import write_atomically
 from hostkit.copy import tree
 from hostkit.copy.tree import Index, Manifest
 

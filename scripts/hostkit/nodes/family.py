@@ -16,7 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Callable, Iterable, Mapping, NamedTuple, Optional, Sequence
 
-from hostkit.base import pids
+from hostkit.base import records
 from hostkit.base.health import wait_until
 from hostkit.base.records import alive, boot_id, identity, survivors
 
@@ -75,7 +75,7 @@ def _below(roots: Iterable[int], processes: _Processes) -> set[int]:
 
 def _session(leader: Record, processes: _Processes) -> Iterable[int]:
     """The session that a recorded process led; see records.survivors."""
-    if leader.get("pid_ns") not in (None, "", pids.namespace()):
+    if leader.get("pid_ns") not in (None, "", records.namespace()):
         return survivors(leader)
     there = processes.get(leader["pid"])
     stranger = there is not None and there.start_ticks != leader.get("start_ticks")
@@ -99,7 +99,7 @@ def members(servers: Sequence[Record], also: Iterable[int] = ()) -> dict[int, in
     for server in servers:
         found.update(_session(server["process"], processes) if server.get("process") else ())
         seen = [one for one in server.get("helpers", []) if alive(one)]
-        found.update(pid for one in seen if (pid := pids.pid_here(one)) is not None)
+        found.update(pid for one in seen if (pid := records.pid_here(one)) is not None)
     found.update(_marked([s["token"] for s in servers if s.get("token")], processes))
     theirs = _below(found, processes)
     me: Optional[int] = os.getpid()
@@ -132,7 +132,7 @@ def end(servers: Sequence[Record], number: int, also: Iterable[int] = ()) -> boo
     left = members(servers, also)
     for pid, start_ticks in left.items():
         with suppress(ProcessLookupError, PermissionError):
-            if pids.start_ticks(pid) == start_ticks:  # else its pid is another's by now
+            if records.start_ticks(pid) == start_ticks:  # else its pid is another's by now
                 os.kill(pid, number)
     return bool(left)
 

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any, Optional
 
-from hostkit.access import certificate
+from hostkit.access import service
 from hostkit.base import folders
 from hostkit.base.errors import ToolkitError
 from hostkit.base.records import Record, alive, read_record, recorded_nodes, survivors
@@ -175,7 +175,7 @@ def problems(host: Host, actions: dict[str, str]) -> list[str]:
             )
     for node in host["nodes"]:
         wanted = node["name"] in actions and "tls" in node
-        fault = certificate.problem(node["tls"]) if wanted else None
+        fault = service.problem(node["tls"]) if wanted else None
         found += [fault] if fault else []
     wrong = [one for one in setup_look.problems(possible) if one.asked]
     found += [f"{one.what} What to do: {one.todo}" for one in wrong]
@@ -194,7 +194,7 @@ def notes(host: Host, actions: dict[str, str]) -> list[str]:
     """What a person should know before the nodes are started, though nothing forbids it."""
     starting = [n for n in host["nodes"] if actions.get(n["name"]) in ("start", "restart")]
     said = [proxy_run.unbound(node.get("cores", 0)) for node in starting]
-    said += [certificate.note(node["tls"]) for node in host["nodes"] if node.get("tls")]
+    said += [service.note(node["tls"]) for node in host["nodes"] if node.get("tls")]
     return [text for text in said if text]
 
 

@@ -19,12 +19,12 @@ import tempfile
 from pathlib import Path
 from typing import Any, Mapping, Optional, Sequence
 
-from hostkit.access import certificate
+from hostkit.access import service
 from hostkit.base import run
 from hostkit.base.errors import ActionError, InputError
 from hostkit.base.health import wait_until
-from hostkit.base.pids import pid_here, session_here
-from hostkit.base.records import Record, alive, write_atomically
+from hostkit.base.records import Record, alive, pid_here, session_here
+from hostkit.base.writing import write_atomically
 from hostkit.containers import containers
 from hostkit.nodes.proxy_record import INTERVAL_S, is_leaving
 
@@ -130,7 +130,7 @@ def differs(node: Node) -> bool:
         return True
     tls = node.get("tls") or {}
     return any(
-        _check_sum(run_dir / certificate.NAMES[kind]) != _check_sum(Path(path))
+        _check_sum(run_dir / service.NAMES[kind]) != _check_sum(Path(path))
         for kind, path in tls.items()
     )
 
@@ -148,10 +148,10 @@ def _certificate(node: Node) -> dict[str, str]:
     """Certificate and key by the names that nginx has for them. Raises InputError."""
     if not node.get("tls"):
         return {}
-    fault = certificate.problem(node["tls"])
+    fault = service.problem(node["tls"])
     if fault:
         raise InputError(fault, where=node["name"])
-    return certificate.texts(node["tls"])
+    return service.texts(node["tls"])
 
 
 def _check_sum(path: Path) -> Optional[str]:

@@ -13,18 +13,13 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Optional
 
-from hostkit.base import folders, pids, run
+from hostkit.base import folders, run
+from hostkit.base import records as base_records
 from hostkit.base.errors import ActionError
 from hostkit.base.health import wait_until
 from hostkit.base.log import say
-from hostkit.base.records import (
-    Record,
-    alive,
-    read_record,
-    recorded_nodes,
-    remove_record,
-    write_atomically,
-)
+from hostkit.base.records import Record, alive, read_record, recorded_nodes, remove_record
+from hostkit.base.writing import write_atomically
 from hostkit.containers import containers as containers_containers
 from hostkit.nodes import family, log_writer, program, proxy_run, server_logs, setup_look
 from hostkit.nodes.needed import Host, container_differs, container_of, look, runs, state_dir
@@ -212,7 +207,7 @@ def _end(host: Host, name: str, record: Record) -> bool:
     ran = runs(record)
     for number in (signal.SIGTERM, signal.SIGKILL):
         family.end(record["servers"], number)
-        supervisor = pids.pid_here(record["supervisor"]) if record["supervisor"] else None
+        supervisor = base_records.pid_here(record["supervisor"]) if record["supervisor"] else None
         if number == signal.SIGKILL and supervisor and alive(record["supervisor"]):
             _signal(supervisor, number)
         if wait_until(lambda: not runs(record), host["grace_s"], 0.05):
@@ -246,7 +241,7 @@ def _readable(host: Host, name: str) -> Record:
 
 def _ask_to_end(record: Optional[Record]) -> bool:
     """SIGTERM to a node's supervisor; False when there is none."""
-    pid = pids.pid_here(record["supervisor"]) if record else None
+    pid = base_records.pid_here(record["supervisor"]) if record else None
     if not record or pid is None or not alive(record["supervisor"]):
         return False
     _signal(pid, signal.SIGTERM)

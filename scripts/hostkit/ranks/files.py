@@ -5,11 +5,12 @@ Standard library only: this module also runs on the hosts.
 
 from __future__ import annotations
 
-import os
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Mapping
 
 from hostkit.base.errors import ActionError, InputError
+from hostkit.base.writing import written
 from hostkit.files import regular
 
 
@@ -54,22 +55,16 @@ def save_all(folder: Path, texts: Mapping[str, str], *, dry_run: bool) -> dict[s
             where=str(folder),
             todo="choose a folder that you may write: --save-dir DIR",
         ) from error
-    pending: dict[Path, Path] = {}
     try:
-        for name, text in texts.items():
-            if states[name] != "unchanged":
-                beside = folder / f".{name}.{os.getpid()}"
-                pending[beside] = folder / name
-                beside.write_text(text, encoding="utf-8")
-        for beside, path in pending.items():
-            beside.replace(path)
+        with ExitStack() as pending:
+            for name, text in texts.items():
+                if states[name] != "unchanged":
+                    beside = pending.enter_context(written(folder / name))
+                    beside.write_text(text, encoding="utf-8")
     except OSError as error:
         raise ActionError(
             f"cannot write there: {error.strerror}.",
             where=str(folder),
             todo="check the folder's owner, permissions and free space, or choose --save-dir DIR",
         ) from error
-    finally:
-        for beside in pending:
-            beside.unlink(missing_ok=True)
     return states

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Callable, Optional
 
 from hostkit.base.log import say
-from hostkit.base.records import write_atomically
+from hostkit.base.writing import write_atomically
 from hostkit.source import clone_look, git, patch_clone, wheel_files
 from hostkit.source.clone_look import CLEAN
 from hostkit.source.git import VLLM

@@ -14,7 +14,7 @@ from typing import Any, Callable, Optional, Sequence
 
 from hostkit.base import run
 from hostkit.base.errors import InputError
-from hostkit.base.records import write_atomically
+from hostkit.base.writing import write_atomically
 from hostkit.source import git as source_git
 
 CLEAN = "clean"

@@ -14,7 +14,7 @@ from urllib.parse import unquote, urlparse
 from hostkit.base.command import watch
 from hostkit.base.errors import ActionError, InputError
 from hostkit.base.log import say
-from hostkit.base.records import write_atomically
+from hostkit.base.writing import write_atomically
 from hostkit.containers import inside
 from hostkit.copy import used
 from hostkit.source import packages, patch_vllm

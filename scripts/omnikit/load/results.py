@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any, Iterator, Mapping, Optional, Sequence
 
 from hostkit.base.errors import InputError
+from hostkit.base.writing import written
 from hostkit.files import regular
-from hostkit.files.result_file import written
 from omnikit.load.levels import METRICS, PERCENTILES, Level
 
 FORMAT = "omnikit-serving-benchmark-1"

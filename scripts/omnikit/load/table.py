@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Callable, Mapping, Optional, Sequence
 
 from hostkit.base.log import table
-from hostkit.files.result_file import written
+from hostkit.base.writing import written
 from omnikit.load.levels import METRICS, PERCENTILES, Level
 from omnikit.load.results import RATES, STATISTICS, at_level
 

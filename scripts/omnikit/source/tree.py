@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Optional, Sequence
 
 from hostkit.base.errors import InputError, ToolkitError
-from hostkit.base.private import write_private
+from hostkit.base.writing import write_private
 from hostkit.copy import place as copy_place
 from hostkit.copy import tree
 from hostkit.copy.tree import FILE, LINK, Excludes, Manifest

@@ -18,7 +18,8 @@ from typing import Any, Iterator, Mapping
 
 from hostkit.base import run
 from hostkit.base.errors import ActionError, InputError
-from hostkit.base.records import lock_holder, locked, write_atomically
+from hostkit.base.records import lock_holder, locked
+from hostkit.base.writing import write_atomically
 from hostkit.files import regular
 from omnikit.engine.progress import Say
 from omnikit.weights.checkpoint import whole

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from hostkit.base.errors import InputError
-from hostkit.files import out_file
+from hostkit.files import regular
 
 
 @pytest.fixture(autouse=True)
@@ -21,7 +21,7 @@ def apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_new_files_and_files_to_replace(tmp_path: Path) -> None:
     (tmp_path / "old").write_text("")
     for text in ("new", "./new", "old", "~/new", str(tmp_path / "new"), "not/yet/there/new"):
-        assert out_file.regular(text, "--out").is_relative_to(tmp_path)
+        assert regular.to_write(text, "--out").is_relative_to(tmp_path)
     assert not (tmp_path / "not").exists()
 
 
@@ -29,8 +29,8 @@ def test_a_link_is_followed_so_that_it_stays(tmp_path: Path) -> None:
     (tmp_path / "real").write_text("")
     (tmp_path / "latest").symlink_to("real")
     (tmp_path / "ahead").symlink_to("not-yet")
-    assert out_file.regular("latest", "--out") == tmp_path / "real"
-    assert out_file.regular("ahead", "--out") == tmp_path / "not-yet"
+    assert regular.to_write("latest", "--out") == tmp_path / "real"
+    assert regular.to_write("ahead", "--out") == tmp_path / "not-yet"
 
 
 @pytest.mark.parametrize(
@@ -63,13 +63,13 @@ def test_what_is_no_file_is_refused(tmp_path: Path, text: str, said: str) -> Non
     (tmp_path / "loop").symlink_to("loop")
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(InputError, match=said) as raised:
-        out_file.regular(text, "--out")
+        regular.to_write(text, "--out")
     assert raised.value.where == f"--out {text!r}"
     assert raised.value.todo and "--out FILE" in raised.value.todo
 
 
 def test_it_is_whole_and_of_its_owner_or_not_there(tmp_path: Path) -> None:
-    out_file.write(tmp_path / "new" / "r.html", "\u00fc\ud800")
+    regular.write(tmp_path / "new" / "r.html", "\u00fc\ud800")
     assert (tmp_path / "new" / "r.html").read_text(encoding="utf-8") == "\u00fc?"
     assert (tmp_path / "new" / "r.html").stat().st_mode & 0o077 == 0
 
@@ -83,5 +83,5 @@ def test_nothing_is_left_of_a_file_that_failed(
 
     monkeypatch.setattr(Path, "replace", replace)
     with pytest.raises(error):
-        out_file.write(tmp_path / "r.html", "x")
+        regular.write(tmp_path / "r.html", "x")
     assert list(tmp_path.iterdir()) == []

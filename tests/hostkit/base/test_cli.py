@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 SCRIPTS = Path(__file__).resolve().parents[3] / "scripts"
-CODE = "from hostkit.base import ask; ask.confirm('p0 would be ended.', {yes}); print('went on')"
+CODE = "from hostkit.base import cli; cli.confirm('p0 would be ended.', {yes}); print('went on')"
 
 
 def at_a_terminal(answer: bytes) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from hostkit.files.result_file import unwritten, written
+from hostkit.base.writing import unwritten, written
 
 
 def test_a_file_appears_whole(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import pickle
 
 import pytest
 
-from hostkit.base.hidden import Hidden
+from hostkit.base.redact import Hidden
 from omnikit.config.report import as_yaml
 
 SECRET = Hidden("hunter2")
