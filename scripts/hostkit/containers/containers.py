@@ -16,7 +16,7 @@ from typing import Any, Optional
 from hostkit.base import run
 from hostkit.base.errors import ActionError, InputError, ToolkitError
 from hostkit.base.log import say
-from hostkit.containers import engines, image_look, platforms, profile
+from hostkit.containers import engines, image_look, profile
 
 Spec = dict[str, Any]
 # How to reach it and work in it; the rest is what it is made of.
@@ -142,7 +142,7 @@ def problems(spec: Spec, made_later: Optional[str] = None) -> list[str]:
             f"the image {spec['image']} is not on this host."
             " What to do: invoke pull-image, or scripts/pull_image.sh " + spec["image"]
         )
-    elif platforms.differ(image.platform, runs):
+    elif engines.differ(image.platform, runs):
         found.append(
             f"the image {spec['image']} is for {image.platform}, {engine.kind} on this host runs"
             f" images for {runs}. What to do: invoke pull-image, which takes the right"

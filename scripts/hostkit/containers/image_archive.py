@@ -16,8 +16,8 @@ from typing import Any, Sequence
 
 from hostkit.base.errors import InputError
 from hostkit.base.log import say
-from hostkit.containers.image_progress import SAY_S
-from hostkit.containers.platforms import differ, normal
+from hostkit.containers.engines import differ, normal
+from hostkit.containers.image_output import SAY_S
 from hostkit.files import regular
 
 _BLOCK = 1 << 22

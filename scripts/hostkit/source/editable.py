@@ -16,7 +16,7 @@ from hostkit.base.errors import ActionError, InputError
 from hostkit.base.log import say
 from hostkit.base.writing import write_atomically
 from hostkit.containers import inside
-from hostkit.copy import used
+from hostkit.copy import record
 from hostkit.source import packages, patch_vllm
 from hostkit.source.git import VLLM
 
@@ -43,7 +43,7 @@ def install(parameters: dict[str, Any]) -> dict[str, Any]:
     "name", "version"}], and what became of vLLM's patches there.
     """
     code = str(parameters["dir"])
-    source = used.used(code, list(parameters["editable"]))
+    source = record.used(code, list(parameters["editable"]))
     if source is not None and not source.complete:
         raise InputError(
             "the copy of the source is not complete: a transfer was cut.",

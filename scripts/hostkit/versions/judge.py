@@ -11,7 +11,7 @@ import re
 from datetime import date
 from typing import Any, Mapping, Optional
 
-from hostkit.containers.image_name import split
+from hostkit.containers.image_look import split
 
 FITS, OLDER, NEWER, UNKNOWN = "fits", "older", "newer", "unknown"
 LABEL = "omnikit.omni_version"  # of the images that the toolkit builds: the release in them

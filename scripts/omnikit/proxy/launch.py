@@ -28,7 +28,7 @@ from hostkit.base.redact import Hidden
 from hostkit.base.writing import write_atomically
 from hostkit.files import regular
 from hostkit.nodes import proxy_run, taken_ports
-from hostkit.nodes.proxy_record import INTERVAL_S, RECORD, answers, end, is_leaving, read_record
+from hostkit.nodes.proxy_run import INTERVAL_S, RECORD, answers, end, is_leaving, read_record
 from omnikit import proxy
 from omnikit.proxy import values
 

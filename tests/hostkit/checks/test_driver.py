@@ -7,19 +7,19 @@ import shutil
 import pytest
 from check_cases import ids, limits, look, npu_parameters, one, put
 
-from hostkit.checks import driver
+from hostkit.checks import devices
 
 
 def files(folder, change=lambda root: None, **more):
     given = npu_parameters(folder, **more)
     change(folder / "root")
-    return look(driver.files, given)
+    return look(devices.files, given)
 
 
 def version(folder, running, change=lambda root: None, **more):
     given = npu_parameters(folder, **more)
     change(folder / "root")
-    return look(lambda group: driver.version(group, running), given)
+    return look(lambda group: devices.version(group, running), given)
 
 
 def test_what_an_installer_leaves(tmp_path):

@@ -9,14 +9,14 @@ import threading
 import pytest
 from check_cases import limits, look, one, parameters
 
-from hostkit.checks import names as checks_names
-from hostkit.checks.names import is_loopback, mend, name_problem, suggestion
+from hostkit.checks import network as checks_names
+from hostkit.checks.network import is_loopback, mend, name_problem, suggestion
 
 PEERS = [["d0", "10.0.0.12"]]
 
 
 def names(folder, **more):
-    return look(checks_names.look, parameters(folder, **more))
+    return look(checks_names.look_at_names, parameters(folder, **more))
 
 
 def test_the_facts_are_those_of_this_machine(tmp_path):

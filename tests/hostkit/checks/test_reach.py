@@ -13,7 +13,7 @@ from typing import Any, Iterator
 import pytest
 from host_cases import free_port
 
-from hostkit.checks.reach import ping_answer, ping_argv, reach, reach_port
+from hostkit.checks.hccn import ping_answer, ping_argv, reach, reach_port
 
 FAKES = Path(__file__).resolve().parents[2] / "fake_npu"
 FACTS = Path(__file__).resolve().parents[2] / "facts" / "npu"

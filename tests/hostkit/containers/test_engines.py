@@ -6,7 +6,7 @@ import platform
 
 import pytest
 
-from hostkit.containers import platforms
+from hostkit.containers import engines
 
 
 @pytest.mark.parametrize(
@@ -25,15 +25,15 @@ from hostkit.containers import platforms
     ],
 )
 def test_one_platform_has_one_name(text: str, same: str) -> None:
-    assert platforms.normal(text) == same
+    assert engines.normal(text) == same
 
 
 def test_what_is_not_known_differs_from_nothing() -> None:
-    assert platforms.differ("linux/arm64", "linux/amd64")
-    assert not platforms.differ("linux/aarch64", "linux/arm64/v8")
-    assert not platforms.differ("", "linux/arm64") and not platforms.differ("linux/x", "")
+    assert engines.differ("linux/arm64", "linux/amd64")
+    assert not engines.differ("linux/aarch64", "linux/arm64/v8")
+    assert not engines.differ("", "linux/arm64") and not engines.differ("linux/x", "")
 
 
 def test_this_machine_in_both_words() -> None:
-    assert platforms.machine(platforms.own()) == platform.machine()
-    assert platforms.machine("linux/riscv64") == "riscv64"
+    assert engines.machine(engines.own()) == platform.machine()
+    assert engines.machine("linux/riscv64") == "riscv64"

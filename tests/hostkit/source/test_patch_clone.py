@@ -8,14 +8,14 @@ import pytest
 import source_cases
 
 from hostkit.base.errors import InputError
-from hostkit.source import patch_script
+from hostkit.source import patch_clone
 from hostkit.source.git import VLLM
 
 
 def names(code: Path, text: str = "") -> list[str]:
     if text:
         (code / source_cases.PATCH_SCRIPT).write_text(text)
-    found = patch_script.patches(code, source_cases.PATCH_SCRIPT, code / VLLM)
+    found = patch_clone.patches(code, source_cases.PATCH_SCRIPT, code / VLLM)
     assert all(one.parent == (code / "omni/adaptors/vllm/patches").resolve() for one in found)
     return [one.name for one in found]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import zipfile
 from pathlib import Path
 
-from hostkit.nodes import difference
+from hostkit.nodes import needed
 
 SCRIPT = """main() {
   export A=1
@@ -22,7 +22,7 @@ SCRIPT = """main() {
 def test_variables_flags_and_keys_are_named_and_no_value_is() -> None:
     new = SCRIPT.replace("A=1", "A=2").replace("secret", "other").replace(" 16", " 32")
     new = new.replace('size": 3', 'size": 4').replace("    --enforce-eager \\\n", "")
-    found = difference.of_script(SCRIPT, new)
+    found = needed.of_script(SCRIPT, new)
     assert sorted(found) == [
         "--enforce-eager",
         "--kv-transfer-config (kv_parallel_size)",
@@ -33,7 +33,7 @@ def test_variables_flags_and_keys_are_named_and_no_value_is() -> None:
 
 
 def test_equal_scripts_differ_in_nothing() -> None:
-    assert difference.of_script(SCRIPT, SCRIPT) == []
+    assert needed.of_script(SCRIPT, SCRIPT) == []
 
 
 def test_files_of_the_node_and_its_rank_tables_count_and_no_others(tmp_path: Path) -> None:
@@ -46,10 +46,10 @@ def test_files_of_the_node_and_its_rank_tables_count_and_no_others(tmp_path: Pat
     with zipfile.ZipFile(tmp_path / "in.pyz", "w") as archive:
         for name, text in new.items():
             archive.writestr(f"bundle/{name}", text)
-    found = difference.of_node(tmp_path / "in.pyz", tmp_path / "work", "p0")
+    found = needed.of_node(tmp_path / "in.pyz", tmp_path / "work", "p0")
     assert found == ["p0/extra.json", "ranktable/b"]
-    assert difference.of_node(tmp_path / "none", tmp_path / "work", "p0") == []
+    assert needed.of_node(tmp_path / "none", tmp_path / "work", "p0") == []
 
 
 def test_many_names_are_cut() -> None:
-    assert difference.shown(list("abcdef")) == "a, b, c, d and 2 more"
+    assert needed.shown(list("abcdef")) == "a, b, c, d and 2 more"
