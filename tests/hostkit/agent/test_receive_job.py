@@ -12,7 +12,7 @@ from typing import Any
 from omnikit.fleet import direct_ssh
 
 ROOT = Path(__file__).resolve().parents[3]
-BOOT = (ROOT / "scripts" / "hostkit" / "agent" / "boot.py").read_text()
+BOOT = (ROOT / "scripts" / "hostkit" / "agent" / "receive.py").read_text()
 
 
 def boot(kept: Path, name: str, given: Any, cut: int = 0) -> subprocess.CompletedProcess[str]:
