@@ -147,13 +147,6 @@ def one_line(text: str) -> str:
     return "; ".join(line.strip() for line in text.splitlines() if line.strip())
 
 
-def some(items: list[str], most: int = 6, between: str = ", ") -> str:
-    """A list for a person, shortened."""
-    if len(items) <= most:
-        return between.join(items)
-    return f"{between.join(items[:most])} and {len(items) - most} more"
-
-
 def pairs(text: str) -> dict[str, str]:
     """The KEY=VALUE lines of a text; keys in small letters, values without quotes."""
     found: dict[str, str] = {}

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Optional
 
 from hostkit.base.errors import ToolkitError
-from hostkit.checks.base import Group, read_pairs, some
+from hostkit.base.log import some
+from hostkit.checks.base import Group, read_pairs
 from hostkit.nodes import needed
 from hostkit.ranks import device_facts
 from hostkit.ranks.device_facts import Chip, NpuInfo

@@ -10,7 +10,8 @@ import re
 from typing import Any, Optional
 
 from hostkit.base.errors import ToolkitError
-from hostkit.checks.base import Group, one_line, some
+from hostkit.base.log import some
+from hostkit.checks.base import Group, one_line
 from hostkit.containers import containers, engines, image_look
 from hostkit.containers.engines import Engine, differ
 from hostkit.nodes import setup_look

@@ -16,7 +16,8 @@ from typing import Any, Callable, Optional
 
 from hostkit.base import health, run
 from hostkit.base.errors import ToolkitError
-from hostkit.checks.base import Group, one_line, some, within
+from hostkit.base.log import some
+from hostkit.checks.base import Group, one_line, within
 from hostkit.checks.devices import missing_tool
 from hostkit.ranks import device_facts, device_query
 from hostkit.ranks.device_query import HCCN_CONF, NoAnswer, Tools

@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any, Iterable, Mapping, Optional
 
 from hostkit.base.errors import ToolkitError
-from hostkit.checks.base import Group, some
+from hostkit.base.log import some
+from hostkit.checks.base import Group
 from hostkit.files import regular, tensor_header
 from hostkit.files.tensor_header import Entry
 

@@ -14,7 +14,8 @@ import socket
 from typing import Any, Optional
 
 from hostkit.base.errors import ToolkitError
-from hostkit.checks.base import Group, some, within
+from hostkit.base.log import some
+from hostkit.checks.base import Group, within
 from hostkit.ranks import device_facts
 
 _NO_IP = "install iproute2 (dnf install iproute, or apt-get install iproute2), or set ranktable.ip"

@@ -10,7 +10,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Iterable
 
-from hostkit.checks.base import Group, some
+from hostkit.base.log import some
+from hostkit.checks.base import Group
 from hostkit.nodes import needed, taken_ports
 
 _LISTEN = "0A"  # state of a socket in /proc/net/tcp

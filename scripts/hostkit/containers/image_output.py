@@ -6,16 +6,12 @@ Standard library only: this module runs on the hosts.
 
 from __future__ import annotations
 
-import math
-import os
 import re
-import signal
-import tempfile
-import time
 from dataclasses import dataclass, field
 from typing import Callable, Mapping, Optional
 
-from hostkit.base import health, run
+from hostkit.base import command, run
+from hostkit.base.command import SAY_S
 from hostkit.base.errors import ActionError
 from hostkit.base.log import say
 
@@ -23,9 +19,6 @@ _LAYER = re.compile(r"([0-9a-f]{12}): (.*)")
 _BLOB = re.compile(r"Copying blob (?:sha256:)?([0-9a-f]{12})")
 _DIGEST = re.compile(r"Digest: (sha256:[0-9a-f]{64})")
 _COPYING = "Copying"
-_LOOK_S = 0.1  # between two looks at what the engine said
-SAY_S = 5.0  # between two lines of progress
-_CHUNK = 1 << 20
 
 
 @dataclass
@@ -90,44 +83,21 @@ def watch(
     so does an interrupt.
     """
     progress = Progress()
-    started = said = time.monotonic()
     asked = on_begin is None
-    with tempfile.TemporaryFile() as output:
-        child = run.start(argv, output=output, env=env, tied=True)
-        read, rest = 0, b""
 
-        def take(final: bool) -> None:
-            nonlocal read, rest
-            # pread: the command writes at the position that it shares with this file object.
-            while chunk := os.pread(output.fileno(), _CHUNK, read):
-                read += len(chunk)
-                *lines, rest = (rest + chunk).split(b"\n")
-                for line in lines:
-                    progress.line(line.decode("utf-8", "replace").rstrip("\r"))
-            if final:
-                progress.line(rest.decode("utf-8", "replace"))
+    def heard(line: str) -> None:
+        nonlocal asked
+        progress.line(line)
+        if progress.begun and not asked:
+            asked = True
+            assert on_begin is not None
+            on_begin()
 
-        def ended() -> bool:
-            nonlocal said, asked
-            code = child.poll()
-            take(final=code is not None)
-            if progress.begun and not asked:
-                asked = True
-                assert on_begin is not None
-                on_begin()
-            if code is None and time.monotonic() - said >= say_s:
-                said = time.monotonic()
-                say(f"{what}: {progress.show()}, {said - started:.0f} s")
-            return code is not None
+    def show(seconds: float) -> str:
+        return f"{progress.show()}, {seconds:.0f} s"
 
-        try:
-            health.wait_until(ended, math.inf, _LOOK_S)
-        except BaseException:
-            if child.poll() is None:
-                run.end_group(child.pid, signal.SIGTERM)
-                child.wait()
-            raise
-    return child.returncode, progress
+    ended = command.watch(argv, what, env=env, on_line=heard, show=show, say_s=say_s)
+    return ended.code, progress
 
 
 NETWORK, SPACE, REFUSED = "network", "space", "refused"

@@ -14,6 +14,7 @@ from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Any, Iterable, Mapping, Optional, Sequence
 
+from hostkit.base.log import some
 from hostkit.base.writing import write_atomically
 from hostkit.copy import tree
 from hostkit.copy.tree import Index, Manifest
@@ -209,11 +210,11 @@ def needs(changed_paths: Iterable[str], *, editable: bool = True) -> dict[str, A
     native, package, python = by_kind[BUILT], by_kind[PACKAGE], by_kind[USED]
     why = []
     if native:
-        why.append(f"built from: {_some(native)}")
+        why.append(f"built from: {some(native, _SHOWN)}")
     if package:
-        why.append(f"describes a package: {_some(package)}")
+        why.append(f"describes a package: {some(package, _SHOWN)}")
     if python and not editable:
-        why.append(f"copied into a package: {_some(python)}")
+        why.append(f"copied into a package: {some(python, _SHOWN)}")
     if not why:
         said = "only files that are used where they are" if python else "nothing of a package"
         why.append(f"{said} changed")
@@ -255,8 +256,3 @@ def _beside(path: PurePosixPath) -> bool:
         or path.suffix.lower() in _BESIDE_SUFFIXES
         or path.name in _BESIDE_NAMES
     )
-
-
-def _some(paths: list[str]) -> str:
-    more = f" and {len(paths) - _SHOWN} more" if len(paths) > _SHOWN else ""
-    return ", ".join(paths[:_SHOWN]) + more

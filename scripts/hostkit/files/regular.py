@@ -12,7 +12,7 @@ import json
 import os
 import stat
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Callable, Union
 
 from hostkit.base.errors import InputError
 from hostkit.base.writing import write_atomically
@@ -58,6 +58,18 @@ def data(path: Path, largest: int = LARGEST) -> bytes:
             what = f"it is larger than {largest >> 20} MiB, which no such file is"
             raise OSError(errno.EFBIG, what, str(path))
         return file.read()
+
+
+def sha256(path: Union[Path, bytes], passed: Callable[[int], None] = lambda count: None) -> str:
+    """The hash of a file's bytes. passed: gets the number of those after each part."""
+    import hashlib
+
+    digest = hashlib.sha256()
+    with open(path, "rb", buffering=0) as file:  # noqa: PTH123 (a path may be bytes)
+        while block := file.read(1 << 20):
+            digest.update(block)
+            passed(len(block))
+    return digest.hexdigest()
 
 
 def text(path: Path, errors: str = "strict", largest: int = LARGEST) -> str:

@@ -20,6 +20,7 @@ from typing import Any, Optional
 from hostkit.access import service
 from hostkit.base import folders, run
 from hostkit.base.errors import InputError, ToolkitError
+from hostkit.base.log import some
 from hostkit.base.records import Record, alive, read_record, recorded_nodes, survivors
 from hostkit.containers import containers, engines, image_look, profile
 from hostkit.containers.containers import Spec
@@ -274,8 +275,7 @@ def of_node(source: Path, work_dir: Path, node: str) -> list[str]:
 
 def shown(names: list[str]) -> str:
     """For one line."""
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return ", ".join(names[:_SHOWN]) + more
+    return some(names, _SHOWN)
 
 
 def of_script(old: str, new: str) -> list[str]:

@@ -18,6 +18,7 @@ from hostkit.base import health, records
 from hostkit.base.command import Ended, watch
 from hostkit.base.errors import ActionError, InputError
 from hostkit.base.log import say
+from hostkit.files import regular
 from hostkit.source import build_state, clone_look, git, wheel_files
 from hostkit.source.build_state import DIST, LOG, State
 from hostkit.source.git import VLLM
@@ -257,7 +258,7 @@ def _failed(code: Path, ended: Ended, text: str, what: Optional[str] = None) -> 
 def _result(code: Path, action: str, packages: Sequence[str], note: str = "") -> dict[str, Any]:
     found = [path for paths in wheel_files.find(code / DIST, packages).values() for path in paths]
     made = [
-        {"file": p.name, "version": wheel_files.version(p), "sha256": wheel_files.sha256(p)}
+        {"file": p.name, "version": wheel_files.version(p), "sha256": regular.sha256(p)}
         for p in found
     ]
     result = {"changed": action != "unchanged", "action": action, "wheels": made}

@@ -15,6 +15,7 @@ from typing import Any, Callable, Optional
 
 from hostkit.base.log import say
 from hostkit.base.writing import write_atomically
+from hostkit.files import regular
 from hostkit.source import clone_look, git, patch_clone, wheel_files
 from hostkit.source.clone_look import CLEAN
 from hostkit.source.git import VLLM
@@ -149,4 +150,4 @@ def _all_but_ours(name: str) -> list[str]:
 def wheels(code: Path, packages: list[str]) -> dict[str, str]:
     """The wheels in the build's folder by file name, with their hashes."""
     found = wheel_files.find(code / DIST, packages)
-    return {path.name: wheel_files.sha256(path) for paths in found.values() for path in paths}
+    return {path.name: regular.sha256(path) for paths in found.values() for path in paths}

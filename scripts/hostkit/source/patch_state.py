@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Iterator, Optional, Sequence
 
 from hostkit.base.errors import InputError
+from hostkit.base.log import some
 from hostkit.source import git
 
 Lines = list[bytes]  # each with its line ending, if it has one
@@ -206,9 +207,8 @@ class State:
 
     def lacks(self) -> str:
         """What is missing, as text."""
-        more = f" and {len(self.missing) - _SHOWN} more" if len(self.missing) > _SHOWN else ""
-        some = ", ".join(self.missing[:_SHOWN]) + more
-        return f"{len(self.missing)} of {len(self.names)} patches of omni-infer: {some}"
+        shown = some(self.missing, _SHOWN)
+        return f"{len(self.missing)} of {len(self.names)} patches of omni-infer: {shown}"
 
 
 class _Files:

@@ -23,6 +23,7 @@ from hostkit.containers import (
 )
 from hostkit.containers.engines import Engine
 from hostkit.containers.image_output import SPACE, read
+from hostkit.files import regular
 from hostkit.source import wheel_files
 from omnikit.config.config import Config
 from omnikit.config.layers import PROJECT, shown_path
@@ -36,8 +37,6 @@ from omnikit.topology.topology import make_plan
 
 # What is sent to the engine for a build: exactly the recipe's files. And their fingerprint.
 
-_CHUNK = 1 << 20
-
 
 def fingerprint(recipe: Recipe, base_id: str, machine: str) -> str:
     """A fingerprint of all that decides what the image will be.
@@ -46,10 +45,12 @@ def fingerprint(recipe: Recipe, base_id: str, machine: str) -> str:
     """
     made_of = {
         "files": {
-            name: _sha256(path) for name, path in recipe.files.items() if name not in recipe.tools
+            name: regular.sha256(path)
+            for name, path in recipe.files.items()
+            if name not in recipe.tools
         },
         "pins": {name: entry.text for name, entry in needed(recipe.pins).items()},
-        "wheels": {path.name: _sha256(path) for path in recipe.wheels},
+        "wheels": {path.name: regular.sha256(path) for path in recipe.wheels},
         "args": dict(recipe.args),
         "labels": dict(recipe.labels),
         "base": base_id,
@@ -90,14 +91,6 @@ def _link(path: Path, there: Path) -> None:
         os.link(path, there)
     except OSError:  # another file system, or one without links
         shutil.copy(path, there)
-
-
-def _sha256(path: Path) -> str:
-    made = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(_CHUNK):
-            made.update(chunk)
-    return made.hexdigest()
 
 
 # What an engine says while it builds: the step it is at, and what its failure means.

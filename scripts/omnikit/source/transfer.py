@@ -14,6 +14,7 @@ from typing import Any, Callable, Mapping, Optional, Sequence
 
 from hostkit.base import command
 from hostkit.base.errors import ActionError, InputError, ToolkitError
+from hostkit.base.log import some
 from hostkit.base.writing import write_private
 from hostkit.copy import copy as copy_place
 from hostkit.copy import tree
@@ -321,5 +322,4 @@ def _revision(place: Path, name: str, excludes: Excludes) -> tuple[dict[str, Any
 
 
 def _some(paths: Sequence[str]) -> str:
-    more = f" and {len(paths) - _SHOWN} more" if len(paths) > _SHOWN else ""
-    return ", ".join(tree.shown(path) for path in paths[:_SHOWN]) + more
+    return some([tree.shown(path) for path in paths], _SHOWN)
