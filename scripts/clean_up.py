@@ -17,7 +17,7 @@ from omnikit.front.script import Script
 
 def body(options: argparse.Namespace) -> int:
     """Ask, then clean every host and print a line for each."""
-    from hostkit.base import ask
+    from hostkit.base import cli
     from omnikit.fleet import jobs
     from omnikit.runs import records, run
     from omnikit.topology.topology import make_plan
@@ -28,7 +28,7 @@ def body(options: argparse.Namespace) -> int:
     parameters = {host.name: {**given, "work_dir": host.work_dir} for host in plan.hosts}
     if not options.dry_run:
         hosts = ", ".join(parameters)
-        ask.confirm(f"{config.environment} would be stopped and removed on {hosts}.", options.yes)
+        cli.confirm(f"{config.environment} would be stopped and removed on {hosts}.", options.yes)
     what = f"clean-up of {config.environment}"
     if options.dry_run:
         found = jobs.results(jobs.run(plan, config.settings, "clean", parameters))

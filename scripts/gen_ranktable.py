@@ -74,7 +74,7 @@ def _body(options: argparse.Namespace) -> int:
     import json
 
     from hostkit.base.log import say
-    from hostkit.ranks import files as ranks_files
+    from hostkit.ranks import ranktable as ranks_files
     from hostkit.ranks.modes import make
 
     made = make(options)

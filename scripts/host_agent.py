@@ -61,13 +61,13 @@ def body(options: argparse.Namespace) -> int:
             }
         )
     if options.verb == "clean":
-        from hostkit.nodes import clean
+        from hostkit.nodes import start_stop
 
-        return _print(clean.clean({"work_dir": host["work_dir"], "run": run}))
+        return _print(start_stop.clean({"work_dir": host["work_dir"], "run": run}))
     if options.verb == "facts":
-        from hostkit.ranks import facts
+        from hostkit.ranks import device_query
 
-        return _print(facts.gather(host))
+        return _print(device_query.facts_of(host))
     if options.verb == "status":
         names = [node["name"] for node in host["nodes"]]
         return _print({"nodes": [observe.observe(host, name) for name in names]})

@@ -126,13 +126,13 @@ def body(options: argparse.Namespace) -> int:
     """Choose the verb."""
     from hostkit.base import folders
     from hostkit.base.records import locked
-    from hostkit.nodes import proxy_record
+    from hostkit.nodes import proxy_run
     from omnikit.proxy import launch
 
     _refuse_not_taken(options)
     options.run_dir = options.run_dir.absolute()
     if options.status:
-        found = proxy_record.status(options.run_dir, options.deadline)
+        found = proxy_run.status(options.run_dir, options.deadline)
         _show(options, found, "\n".join(f"{key}: {value}" for key, value in found.items()))
         return 0 if found["state"] == "running" else 1
     if options.stop:
@@ -140,9 +140,9 @@ def body(options: argparse.Namespace) -> int:
             say("nothing to roll back: this launcher changes no settings of the system")
         if not options.run_dir.is_dir():
             return _report(options, "unchanged")
-        with locked(options.run_dir / proxy_record.LOCK, "stopping the proxy", options.deadline):
+        with locked(options.run_dir / proxy_run.LOCK, "stopping the proxy", options.deadline):
             return _report(
-                options, proxy_record.stop(options.run_dir, options.grace, options.deadline)
+                options, proxy_run.stop(options.run_dir, options.grace, options.deadline)
             )
     wanted = _wanted(options)
     action = launch.look(wanted, options.run_dir)  # refuses before there is a folder
@@ -151,7 +151,7 @@ def body(options: argparse.Namespace) -> int:
     fault = folders.make(str(options.run_dir), None, ours=False)
     if fault:
         raise InputError(f"{fault}.", where="--run-dir")
-    with locked(options.run_dir / proxy_record.LOCK, "starting the proxy", options.deadline):
+    with locked(options.run_dir / proxy_run.LOCK, "starting the proxy", options.deadline):
         done = launch.up(wanted, options.run_dir, options.deadline, reload=options.reload)
     return _report(options, done)
 
@@ -178,11 +178,11 @@ def _dest(name: str) -> str:
 
 
 def _wanted(options: argparse.Namespace) -> Wanted:
-    from hostkit.nodes import proxy_record
+    from hostkit.nodes import proxy_run
     from omnikit import proxy
     from omnikit.proxy import launch
 
-    record = proxy_record.read_record(options.run_dir) or {}
+    record = proxy_run.read_record(options.run_dir) or {}
     kind = options.kind or record.get("kind") or KINDS[0]
     kind = proxy.OLD_NAMES.get(kind, kind)
     file, decode = options.config_file, options.decode_servers_list
@@ -262,7 +262,7 @@ def _show_files(options: argparse.Namespace, wanted: Wanted, action: str) -> int
 
 
 def _report(options: argparse.Namespace, done: str) -> int:
-    from hostkit.nodes.proxy_record import read_record
+    from hostkit.nodes.proxy_run import read_record
 
     record = read_record(options.run_dir) or {}
     data = {"action": done, "run_dir": str(options.run_dir)}

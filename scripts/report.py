@@ -18,13 +18,13 @@ from omnikit.front.script import Script
 
 def body(options: argparse.Namespace) -> int:
     """Gather, write, and say where it is."""
-    from hostkit.files import out_file
+    from hostkit.files import regular
     from omnikit.config.layers import PROJECT, shown_path
 
     config = load_config(options)
     usual = PROJECT / "build" / "reports" / f"{config.environment}.html"
     # Before any host is asked: a mistake here would come out minutes later.
-    out = out_file.regular(str(usual) if options.out is None else options.out, "--out")
+    out = regular.to_write(str(usual) if options.out is None else options.out, "--out")
     if options.dry_run:
         from omnikit.topology.topology import make_plan
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 def body(options: argparse.Namespace) -> int:
     """Look at everything first, then act."""
-    from hostkit.base import ask
+    from hostkit.base import cli
     from hostkit.base.log import say, table
     from omnikit.fleet import keys as fleet_keys
 
@@ -62,7 +62,7 @@ def body(options: argparse.Namespace) -> int:
             print(f"host {name}: {why}")
         return 0
     if new and not options.fingerprints:
-        ask.confirm(f"These host keys of {len(new)} hosts are new here.", options.yes)
+        cli.confirm(f"These host keys of {len(new)} hosts are new here.", options.yes)
     fleet_keys.record(new, file)
     reached = {name: host for name, host in hosts.items() if name not in missing}
     passwords = _Passwords(config, options)

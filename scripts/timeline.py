@@ -18,11 +18,11 @@ from omnikit.front.script import Script
 
 def body(options: argparse.Namespace) -> int:
     """Read and print."""
-    from hostkit.files import out_file
+    from hostkit.files import regular
     from omnikit.timeline import records, summary
     from omnikit.timeline import trace as timeline_trace
 
-    trace = None if options.trace is None else out_file.regular(options.trace, "--trace")
+    trace = None if options.trace is None else regular.to_write(options.trace, "--trace")
     environment = load_config(options).environment
     if options.list:
         known, damaged = records.all_of(environment)

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any, Iterator
 
 from hostkit.copy import copy
-from omnikit.source import tree
-from omnikit.source.tree import Source
+from omnikit.source import transfer
+from omnikit.source.transfer import Source
 
 EXCLUDE = (".git", "build/dist/", "*.egg-info/", "__pycache__/", "*.pyc", ".venv/", "/top/only")
 # Spaces, a line end, a leading dash, quotes, what is not UTF-8, what shells and rsync know.
@@ -76,7 +76,7 @@ def commit(folder: Path) -> str:
 def given(source: Path, target: Path, **more: Any) -> dict[str, Any]:
     """What the job code-begin is told."""
     exclude = list(more.get("exclude", EXCLUDE))
-    made: Source = tree.read(str(source), exclude, None)
+    made: Source = transfer.read(str(source), exclude, None)
     return {
         "dir": str(target),
         "exclude": exclude,

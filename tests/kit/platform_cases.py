@@ -20,7 +20,7 @@ from typing import Any, Iterator, Mapping, Sequence
 from docker_host import DockerHost, free_port, small_root
 from image_cases import forget
 
-from hostkit.containers import platforms as containers_platforms
+from hostkit.containers import engines as containers_platforms
 
 OWN = containers_platforms.own()
 OTHER = "linux/arm64" if OWN == "linux/amd64" else "linux/amd64"

@@ -16,7 +16,7 @@ Job = Callable[[dict[str, Any]], dict[str, Any]]
 # name of the job: (module, function); modules are imported when a job is called for.
 _JOBS = {
     "check": ("checks.checks", "check"),
-    "reach": ("checks.reach", "reach"),
+    "reach": ("checks.hccn", "reach"),
     "pull": ("containers.images", "pull"),
     "load": ("containers.images", "load"),
     "save": ("containers.images", "save"),
@@ -24,7 +24,7 @@ _JOBS = {
     "container": ("containers.containers", "ensure"),
     "stop-container": ("containers.containers", "stop"),
     "remove-container": ("containers.containers", "remove"),
-    "clean": ("nodes.clean", "clean"),
+    "clean": ("nodes.start_stop", "clean"),
     "lock-look": ("base.lock", "about"),
     "lock": ("base.lock", "lock"),
     "finish": ("base.lock", "finish"),

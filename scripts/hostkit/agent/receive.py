@@ -1,8 +1,9 @@
-"""Sent to a host as the text of "python -c": takes the host's archive, then runs the agent in it.
+"""Sent to a host as the text of "python -c": takes an archive of the toolkit, runs what is in it.
 
 By standard input come the archive in base64, as many bytes as the second argument says, and behind
-it what the agent reads. The archive is kept as the first argument, with the mode of the third; the
-others are the agent's. That the archive is another one than before is the first line of the output.
+it what is run reads. The archive is kept as the first argument. The third is its mode, the others
+are then the agent's: that the archive is another one than before is the first line of the output.
+Or the third names a job, whose parameters come behind the archive in base64.
 Standard library only, and nothing that older versions of Python 3 cannot read.
 """
 
@@ -12,25 +13,24 @@ import errno
 import gc
 import io
 import os
-import runpy
 import shutil
 import sys
 import tempfile
 import zipfile
-from typing import Any
+from typing import Any, List, Tuple
 
 SHIPPED = "omnikit: shipped"
-IN_MEMORY = (["stop"], ["status"])  # what works although the disk takes no archive
+IN_MEMORY = (["stop"], ["status"])  # what of the agent works although the disk takes no archive
 DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
 
 
-def take(size: int) -> bytes:
-    """Exactly so many bytes of standard input: the rest is the agent's."""
+def take(size: int, what: str) -> bytes:
+    """Exactly so many bytes of standard input: the rest is for what is run."""
     data = b""
     while len(data) < size:
         part = os.read(0, size - len(data))
         if not part:
-            sys.exit("error: the connection was cut before the whole archive was here.")
+            sys.exit("error: the connection was cut before " + what + " was here.")
         data += part
     return base64.b64decode(data)
 
@@ -46,8 +46,11 @@ def refuse_unsafe(folder: str, data: bytes) -> None:
         sys.exit(2)
 
 
-def keep(path: str, data: bytes, mode: int) -> bool:
-    """The archive appears whole, and only when it differs: whether it did."""
+def keep(path: str, data: bytes, mode: int, spare: bool) -> Tuple[str, bool]:
+    """The archive appears whole, and only when it differs: where it is, and whether it did.
+
+    spare: when the disk does not take it, it is in memory until this process ends.
+    """
     beside, folder = path + "." + str(os.getpid()), os.path.dirname(path)  # noqa: PTH120
     refuse_unsafe(folder, data)
     try:
@@ -55,7 +58,7 @@ def keep(path: str, data: bytes, mode: int) -> bool:
         if not mode & 0o077:
             os.chmod(folder, 0o700)  # noqa: PTH101
         if os.path.isfile(path) and open(path, "rb").read() == data:  # noqa
-            return False
+            return path, False
         with open(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode), "wb") as file:  # noqa: PTH123
             file.write(data)
         os.replace(beside, path)  # noqa: PTH105
@@ -63,21 +66,59 @@ def keep(path: str, data: bytes, mode: int) -> bool:
         if os.path.exists(beside):  # noqa: PTH110
             os.unlink(beside)  # noqa: PTH108
         said = path + ": cannot be written: " + str(error.strerror) + "."
-        if error.errno not in DISK or sys.argv[4:5] not in IN_MEMORY:
+        if error.errno not in DISK or not spare:
             sys.exit("error: " + said)
         print(said, "This runs from memory.", file=sys.stderr)
-        sys.argv[1] = in_memory(data)
-        return False
-    return True
+        return in_memory(data), False
+    return path, True
 
 
 def in_memory(data: bytes) -> str:
     """A file of this user alone that no disk has to take; it goes when this process ends."""
     folder = tempfile.mkdtemp(prefix="omnikit-", dir="/dev/shm")
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    with open(folder + "/agent.pyz", "wb") as file:  # noqa: PTH123
+    with open(folder + "/host.pyz", "wb") as file:  # noqa: PTH123
         file.write(data)
-    return folder + "/agent.pyz"
+    return folder + "/host.pyz"
+
+
+def do(name: str) -> int:
+    """The job, as host_agent.py does it, but without what the agent needs besides."""
+    import json
+
+    from hostkit.agent.jobs import find
+    from hostkit.base.errors import ToolkitError, of_disk
+
+    try:
+        with open(0, "rb", closefd=False) as rest:
+            parameters = json.loads(base64.b64decode(rest.read()))
+        print(json.dumps(find(name)(parameters)))
+    except ToolkitError as error:
+        print("error: " + str(error), file=sys.stderr)
+        return error.exit_code
+    except OSError as error:
+        refused = of_disk(error)
+        if refused is None:
+            raise
+        print("error: " + str(refused), file=sys.stderr)
+        return refused.exit_code
+    return 0
+
+
+def main(path: str, size: int, what: str, words: List[str]) -> None:
+    """Keep the archive, and run the agent or a job."""
+    if not what.isdigit():
+        data = take(size, "all of the toolkit's code")
+        sys.path.insert(0, keep(path, data, 0o644, True)[0])
+        sys.exit(do(what))
+    import runpy
+
+    data = take(size, "the whole archive")
+    path, shipped = keep(path, data, int(what, 8), words[:1] in IN_MEMORY)
+    if shipped:
+        print(SHIPPED, flush=True)
+    sys.argv = [path, *words]
+    runpy.run_path(path, run_name="__main__")
 
 
 if __name__ == "__main__":
@@ -85,7 +126,4 @@ if __name__ == "__main__":
         sys.exit("error: Python 3.9 or newer is needed, found " + sys.version.split()[0] + ".")
     gc.disable()  # this process is short, and makes many small objects
     os.umask(0o022)
-    if keep(sys.argv[1], take(int(sys.argv[2])), int(sys.argv[3], 8)):
-        print(SHIPPED, flush=True)
-    sys.argv = [sys.argv[1], *sys.argv[4:]]
-    runpy.run_path(sys.argv[0], run_name="__main__")
+    main(sys.argv[1], int(sys.argv[2]), sys.argv[3], sys.argv[4:])

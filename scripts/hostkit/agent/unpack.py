@@ -1,7 +1,5 @@
 """A shipped archive: what it says of this host, and its files put in their places: only what
 differs, each file whole.
-
-Standard library only: this module runs on the hosts.
 """
 
 from __future__ import annotations
@@ -17,8 +15,7 @@ from typing import Any
 
 from hostkit.base.errors import InputError
 from hostkit.base.lock import GOOD, INCOMING
-from hostkit.base.private import private_folder, write_private
-from hostkit.base.records import write_atomically
+from hostkit.base.writing import private_folder, write_atomically, write_private
 from hostkit.files import regular
 
 

@@ -1,22 +1,21 @@
-"""What every script's command line shares: exit codes, error output, help with an example.
-
-Standard library only: this module also runs on the hosts.
-"""
+"""What every script's command line shares: exit codes, error output, help with an example."""
 
 from __future__ import annotations
 
 import argparse
 import gc
 import sys
+from pathlib import Path
 from typing import Callable, Optional, Sequence
 
-from hostkit.base.errors import ToolkitError, of_disk
+from hostkit.base.errors import InputError, ToolkitError, of_disk
 from hostkit.base.log import for_people
-from hostkit.base.terminate import as_interrupt
+from hostkit.base.run import as_interrupt
 
 # Objects between two looks for cycles. Modules and the configuration make a great many that all
 # stay; at the default of 700, looking through them again and again is a sixth of a script's start.
 _COLLECT_AFTER = 50_000
+_TERMINAL = Path("/dev/tty")
 EXIT_CODES = "exit codes: 0 done, 1 failed, 2 wrong input or precondition (nothing changed)"
 
 
@@ -81,3 +80,22 @@ def _failed(error: ToolkitError, verbose: bool) -> int:
         raise error
     print(f"error: {error}", file=sys.stderr)
     return error.exit_code
+
+
+def confirm(what: str, yes: bool) -> None:
+    """Return when the answer is yes. Raises InputError when it is no or nobody can be asked.
+
+    The terminal itself is asked: standard input may be a pipe of make or Invoke.
+    """
+    if yes:
+        return
+    todo = "say --yes to do it without being asked"
+    try:
+        with _TERMINAL.open("r+b", buffering=0) as terminal:
+            terminal.write(f"{what}\nGo on? [y/N] ".encode())
+            answer = terminal.readline().decode("utf-8", "replace").strip().lower()
+    except OSError:
+        nobody = "Nobody can be asked here; nothing was done."
+        raise InputError(f"{what} {nobody}", todo=todo) from None
+    if answer not in ("y", "yes"):
+        raise InputError("nothing was done.", todo=todo)

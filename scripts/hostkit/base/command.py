@@ -1,7 +1,4 @@
-"""A long command on this host: its output in a file, a plain line of progress now and then.
-
-Standard library only: this module runs on the hosts.
-"""
+"""A long command on this host: its output in a file, a plain line of progress now and then."""
 
 from __future__ import annotations
 
@@ -50,14 +47,17 @@ def watch(
     cwd: Optional[Path] = None,
     stall_s: float = math.inf,
     on_start: Optional[Callable[[int], None]] = None,
+    on_line: Optional[Callable[[str], None]] = None,
     hide: Callable[[str], str] = str,
+    show: Optional[Callable[[float], str]] = None,
     say_s: float = SAY_S,
 ) -> Ended:
     """Run a command to its end, with what it says last as a line of progress.
 
     log: where its output goes, else nowhere; stall_s: silence after which it is ended; on_start
-    gets its pid, which is also its session's; hide takes secrets out of what is shown. An interrupt
-    ends all of it.
+    gets its pid, which is also its session's; on_line gets each line that it says, as it comes;
+    hide takes secrets out of what is shown; show says how far it is after so many seconds, instead
+    of its last line. An interrupt, and what a callback raises, ends all of it.
     """
     with ExitStack() as stack:
         output: IO[bytes]
@@ -66,7 +66,7 @@ def watch(
         else:
             output = stack.enter_context(log.open("w+b"))
         child = run.start(argv, output=output, env=env, cwd=cwd, tied=True)
-        watched = _Watched(child, output, what, stall_s, hide, say_s)
+        watched = _Watched(child, output, what, stall_s, hide, say_s, on_line, show)
         try:
             if on_start is not None:
                 on_start(child.pid)
@@ -88,16 +88,22 @@ class _Watched:
         stall_s: float,
         hide: Callable[[str], str],
         say_s: float,
+        on_line: Optional[Callable[[str], None]],
+        show: Optional[Callable[[float], str]],
     ) -> None:
         self.child, self.output, self.what = child, output, what
         self.stall_s, self.hide, self.say_s = stall_s, hide, say_s
+        self.on_line, self.show = on_line, show or self.last
         self.began = self.spoke = self.grew = time.monotonic()
-        self.size = 0
+        self.size = self.read = 0
+        self.rest = b""
         self.stalled = False
 
     def ended(self) -> bool:
         """Look once; True when the command has ended, or has to be."""
-        if self.child.poll() is not None:
+        over = self.child.poll() is not None
+        self.hand_on(over)
+        if over:
             return True
         now, size = time.monotonic(), os.fstat(self.output.fileno()).st_size
         if size != self.size:
@@ -105,9 +111,25 @@ class _Watched:
         self.stalled = now - self.grew > self.stall_s
         if now - self.spoke >= self.say_s:
             self.spoke = now
-            last = (_lines(self.tail(2048)) or ["nothing said yet"])[-1]
-            say(f"{self.what}: {self.hide(last)[:120]} ({now - self.began:.0f} s)")
+            say(f"{self.what}: {self.show(now - self.began)}")
         return self.stalled
+
+    def hand_on(self, over: bool) -> None:
+        """Hand on the lines that have come since the last look."""
+        if self.on_line is None:
+            return
+        while chunk := os.pread(self.output.fileno(), _TAIL, self.read):
+            self.read += len(chunk)
+            *lines, self.rest = (self.rest + chunk).split(b"\n")
+            for line in lines:
+                self.on_line(line.decode("utf-8", "replace").rstrip("\r"))
+        if over:
+            self.on_line(self.rest.decode("utf-8", "replace"))
+
+    def last(self, seconds: float) -> str:
+        """What it said last."""
+        line = (_lines(self.tail(2048)) or ["nothing said yet"])[-1]
+        return f"{self.hide(line)[:120]} ({seconds:.0f} s)"
 
     def tail(self, size: int = _TAIL) -> str:
         """The end of the output."""

@@ -1,7 +1,7 @@
 """Folders in which no other user can put something, and in whose place no other user can put one.
 
 Each component of a path is opened from the one before it and judged as it was opened. Standard
-library only and nothing of this package: boot.py and receive.py of hostkit.agent execute its text.
+library only and nothing of this package: hostkit.agent.receive executes its text.
 """
 
 from __future__ import annotations

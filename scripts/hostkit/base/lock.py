@@ -4,7 +4,6 @@ The lock keeps two commands apart, of one person or of two machines. It names it
 the run that took it, and goes by that run's hand, by the next one's when that run is dead, or
 deliberately (invoke unlock). What changes a host looks first whether its run still holds the lock,
 under the flock on host.lock: so what a killed command left running changes nothing any more.
-Standard library only: this module runs on the hosts.
 """
 
 from __future__ import annotations
@@ -21,8 +20,8 @@ from typing import Any, Mapping, Optional
 
 from hostkit.base.errors import ActionError, InputError
 from hostkit.base.log import say
-from hostkit.base.private import private_folder, write_private
-from hostkit.base.records import alive, boot_id, identity, locked, write_atomically
+from hostkit.base.records import alive, boot_id, identity, locked
+from hostkit.base.writing import private_folder, write_atomically, write_private
 
 LOCK, AUDIT, FLOCK = "deploy.lock", "audit.jsonl", "host.lock"
 # The archive of the present deployment, and of the last one that was proved.

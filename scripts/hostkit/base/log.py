@@ -2,7 +2,6 @@
 
 Names, logs and answers come from elsewhere: what in them would move a terminal's cursor, colour or
 turn text, or hide it, is written out instead.
-Standard library only: this module also runs on the hosts.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ import re
 import sys
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any, Iterable, Iterator
+from typing import IO, Any, Iterable, Iterator, Sequence
 
 _files: list[IO[str]] = []
 _CLEAR = "\x1b[H\x1b[2J"  # of a terminal: cursor home, then clear
@@ -104,6 +103,13 @@ def table(rows: list[list[str]], header: list[str]) -> str:
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in cells
     )
+
+
+def some(items: Sequence[str], most: int = 6, between: str = ", ") -> str:
+    """A list for a person, shortened."""
+    if len(items) <= most:
+        return between.join(items)
+    return f"{between.join(items[:most])} and {len(items) - most} more"
 
 
 def size_text(count: float) -> str:

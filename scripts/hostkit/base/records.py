@@ -1,6 +1,7 @@
 """Records of what was started on this host: who it is, so that only our own is ever ended.
 
-Standard library only: this module runs on the hosts.
+A record made in a container holds the pids of that container's namespace. Here they are found
+again by the namespace and the number in it (NSpid and NSsid of /proc/PID/status, proc(5)).
 """
 
 from __future__ import annotations
@@ -12,12 +13,12 @@ import os
 import time
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, Iterator, Optional
+from typing import Any, Iterator, NamedTuple, Optional
 
-from hostkit.base import pids
 from hostkit.base.errors import ActionError, ToolkitError
 from hostkit.base.health import wait_until
 from hostkit.base.log import say
+from hostkit.base.writing import read_back, write_atomically
 
 Record = dict[str, Any]
 
@@ -31,15 +32,15 @@ def identity(pid: int) -> Record:
     """What tells this process from any other that ever has its pid."""
     return {
         "pid": pid,
-        "pid_ns": pids.namespace(),
-        "start_ticks": pids.start_ticks(pid),
+        "pid_ns": namespace(),
+        "start_ticks": start_ticks(pid),
         "boot_id": boot_id(),
     }
 
 
 def alive(who: Optional[Record]) -> bool:
     """Whether exactly the recorded process still runs."""
-    return bool(who and who.get("boot_id") == boot_id() and pids.pid_here(who) is not None)
+    return bool(who and who.get("boot_id") == boot_id() and pid_here(who) is not None)
 
 
 def survivors(who: Optional[Record]) -> list[int]:
@@ -50,32 +51,7 @@ def survivors(who: Optional[Record]) -> list[int]:
     """
     if not who or who.get("boot_id") != boot_id():
         return []
-    return pids.session_here(who)
-
-
-def write_atomically(path: Path, text: str, mode: int = 0o644) -> None:
-    """A file appears whole: written beside its place, then renamed."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with os.fdopen(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode), "w") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(path)
-    except OSError as error:  # a full disk is noticed where no path is told
-        raise OSError(error.errno, error.strerror, str(path)) from error
-    finally:
-        with suppress(OSError):
-            beside.unlink(missing_ok=True)
-
-
-def sync_folder(folder: Path) -> None:
-    """Names of files survive a power failure only when their folder is on the disk."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    return session_here(who)
 
 
 def write_record(state_dir: Path, record: Record) -> None:
@@ -206,11 +182,7 @@ def _lockable(path: Path) -> Iterator[int]:
 
 def lock_holder(path: Path) -> Record:
     """What the holder of a lock wrote about itself; empty when nobody holds it."""
-    try:
-        holder: Record = json.loads(path.read_text() or "{}")
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return holder if isinstance(holder, dict) else {}
+    return read_back(path)
 
 
 def user_name() -> str:
@@ -221,3 +193,94 @@ def user_name() -> str:
         return pwd.getpwuid(os.geteuid()).pw_name
     except KeyError:
         return f"uid {os.geteuid()}"
+
+
+def namespace(pid: str = "self") -> str:
+    """The pid namespace of a process, "" where it cannot be seen."""
+    try:
+        return str(Path(f"/proc/{pid}/ns/pid").readlink())
+    except OSError:
+        return ""
+
+
+class Process(NamedTuple):
+    """start_ticks: when it started, in clock ticks since boot."""
+
+    parent: int
+    session: int
+    start_ticks: int
+
+
+def process(pid: int) -> Optional[Process]:
+    """A live process; None when it is gone or a zombie."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text(errors="replace")
+        state, parent, _, session, *rest = text.rpartition(")")[2].split()
+        return None if state in "ZX" else Process(int(parent), int(session), int(rest[15]))
+    except (OSError, ValueError, IndexError):
+        return None
+
+
+def processes() -> dict[int, Process]:
+    """All live processes, by their pids here."""
+    found = ((int(pid), process(int(pid))) for pid in _all())
+    return {pid: one for pid, one in found if one is not None}
+
+
+def start_ticks(pid: int) -> Optional[int]:
+    """When a process started; None when it is gone or a zombie."""
+    there = process(pid)
+    return there.start_ticks if there else None
+
+
+def pid_here(who: Record) -> Optional[int]:
+    """The pid that a recorded process has here; None when it is gone. See records.identity."""
+    if _same_namespace(who):
+        pid: Optional[int] = int(who["pid"])
+    else:
+        pid = next(iter(_inside(str(who["pid_ns"]), "NSpid", int(who["pid"]))), None)
+    if pid is None or who.get("start_ticks") is None or start_ticks(pid) != who["start_ticks"]:
+        return None
+    return pid
+
+
+def session_here(who: Record) -> list[int]:
+    """Live processes of the session that a recorded process led."""
+    leader = int(who["pid"])
+    if _same_namespace(who):
+        if start_ticks(leader) not in (None, who.get("start_ticks")):
+            return []  # a stranger has that pid now
+        return session_members(leader)
+    there = _inside(str(who["pid_ns"]), "NSpid", leader)
+    if there and start_ticks(there[0]) not in (None, who.get("start_ticks")):
+        return []
+    return _inside(str(who["pid_ns"]), "NSsid", leader)
+
+
+def session_members(session: int) -> list[int]:
+    """Pids of all live processes of a session that we made."""
+    return [pid for pid, one in processes().items() if one.session == session]
+
+
+def _same_namespace(who: Record) -> bool:
+    return who.get("pid_ns") in (None, "", namespace())
+
+
+def _all() -> list[str]:
+    return [path.name for path in Path("/proc").iterdir() if path.name.isdigit()]
+
+
+def _inside(pid_ns: str, field: str, number: int) -> list[int]:
+    """Live processes of a namespace whose innermost NSpid or NSsid is number."""
+    found = []
+    for pid in _all():
+        if namespace(pid) != pid_ns:
+            continue
+        try:
+            lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+        except OSError:
+            continue
+        status = dict(line.split(":", 1) for line in lines if ":" in line)
+        if int(status.get(field, "0").split()[-1]) == number and status["State"].split()[0] != "Z":
+            found.append(int(pid))
+    return found

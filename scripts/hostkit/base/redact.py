@@ -1,12 +1,9 @@
-"""Which names hold secrets, and log lines without them before they leave a host. Pure.
-
-Standard library only: this module runs on the hosts.
-"""
+"""Which names hold secrets, and log lines without them before they leave a host. Pure."""
 
 from __future__ import annotations
 
 import re
-from typing import Callable, Match, Pattern, Union
+from typing import Any, Callable, Match, Pattern, Union
 
 REDACTED = "[redacted]"
 _VALUE = r"(\[[^\]\n]*\]|\"[^\"\n]*\"|'[^'\n]*'|[^\s,;&)}\]\"']+)"
@@ -135,3 +132,34 @@ class Redactor:
 def names() -> list[str]:
     """What is taken out, in words."""
     return [*(name for name, _, _ in PATTERNS), "private keys (PEM)"]
+
+
+class Hidden(str):
+    """A secret read from a user's file. As text it is [redacted]; reveal gives the secret."""
+
+    _secret: str
+
+    def __new__(cls, secret: str) -> Hidden:
+        """Hide a secret."""
+        made = super().__new__(cls, REDACTED)
+        made._secret = secret
+        return made
+
+    def reveal(self) -> str:
+        """The secret itself, for the program that must have it. Never log it."""
+        return self._secret
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Hidden) and other._secret == self._secret
+
+    def __ne__(self, other: object) -> bool:
+        return not self == other
+
+    def __hash__(self) -> int:
+        return hash(REDACTED)
+
+    def __deepcopy__(self, _: Any) -> Hidden:
+        return self
+
+    def __reduce__(self) -> Any:
+        raise TypeError("a secret is not written anywhere")

@@ -1,20 +1,18 @@
-"""The only place where processes are started. A command is a list of words, never shell text.
-
-Standard library only: this module also runs on the hosts.
-"""
+"""The only place where processes are started. A command is a list of words, never shell text."""
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
 import selectors
 import shlex
 import signal
 import subprocess
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Callable, Mapping, Optional, Sequence, Union
+from types import FrameType
+from typing import IO, Callable, Iterator, Mapping, Optional, Sequence, Union
 
 from hostkit.base.errors import ActionError, InputError
 
@@ -185,7 +183,7 @@ def start(
 
     def prepare() -> None:
         if group is not None:
-            with contextlib.suppress(OSError):
+            with suppress(OSError):
                 group.write_text("0")
         if tied:
             _tie()
@@ -241,3 +239,22 @@ def end_group(pgid: int, number: int) -> bool:
     except ProcessLookupError:
         return False
     return True
+
+
+def _interrupt(number: int, frame: Optional[FrameType]) -> None:
+    raise KeyboardInterrupt
+
+
+@contextmanager
+def as_interrupt() -> Iterator[None]:
+    """While this holds, SIGTERM and SIGHUP raise KeyboardInterrupt: a command cleans up as after
+    Ctrl-C.
+    """
+    before = {
+        number: signal.signal(number, _interrupt) for number in (signal.SIGTERM, signal.SIGHUP)
+    }
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

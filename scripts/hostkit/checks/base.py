@@ -1,7 +1,4 @@
-"""What the checks of a host share: how a finding looks, and looks that end in time.
-
-Standard library only: this module runs on the hosts.
-"""
+"""What the checks of a host share: how a finding looks, and looks that end in time."""
 
 from __future__ import annotations
 
@@ -145,13 +142,6 @@ def existing(path: Union[str, Path]) -> Path:
 def one_line(text: str) -> str:
     """A text of several lines as one."""
     return "; ".join(line.strip() for line in text.splitlines() if line.strip())
-
-
-def some(items: list[str], most: int = 6, between: str = ", ") -> str:
-    """A list for a person, shortened."""
-    if len(items) <= most:
-        return between.join(items)
-    return f"{between.join(items[:most])} and {len(items) - most} more"
 
 
 def pairs(text: str) -> dict[str, str]:

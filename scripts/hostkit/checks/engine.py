@@ -1,7 +1,4 @@
-"""Checks of a host's container engine: reachable, new enough, image, space, mounts, other users.
-
-Standard library only: this module runs on the hosts.
-"""
+"""Checks of a host's container engine: reachable, new enough, image, space, mounts, other users."""
 
 from __future__ import annotations
 
@@ -10,10 +7,10 @@ import re
 from typing import Any, Optional
 
 from hostkit.base.errors import ToolkitError
-from hostkit.checks.base import Group, one_line, some
-from hostkit.containers import containers, engines, image_look, platforms
-from hostkit.containers.engines import Engine
-from hostkit.containers.platforms import differ
+from hostkit.base.log import some
+from hostkit.checks.base import Group, one_line
+from hostkit.containers import containers, engines, image_look
+from hostkit.containers.engines import Engine, differ
 from hostkit.nodes import setup_look
 from hostkit.versions import inside, judge
 
@@ -54,7 +51,7 @@ def _engine(group: Group) -> Optional[Engine]:
 
 def _platform(group: Group, engine: Engine) -> None:
     """Images are for what the engine runs: named where that is not the host's or the set one."""
-    own, given, found = platforms.own(), group.given.get("image_platform"), engine.platform()
+    own, given, found = engines.own(), group.given.get("image_platform"), engine.platform()
     for needed, whose, todo in (
         (own, "the host's own", "use an engine of this host: docker context ls; echo $DOCKER_HOST"),
         (given, "image.platform", "leave image.platform at null: each host gets what is for it"),

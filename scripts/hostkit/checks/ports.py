@@ -1,7 +1,4 @@
-"""Checks of the planned ports of a host: free, and not among those that the kernel hands out.
-
-Standard library only: this module runs on the hosts.
-"""
+"""Checks of the planned ports of a host: free, and not among those that the kernel hands out."""
 
 from __future__ import annotations
 
@@ -10,7 +7,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Iterable
 
-from hostkit.checks.base import Group, some
+from hostkit.base.log import some
+from hostkit.checks.base import Group
 from hostkit.nodes import needed, taken_ports
 
 _LISTEN = "0A"  # state of a socket in /proc/net/tcp

@@ -2,7 +2,6 @@
 
 spec is data (see SPEC_KEYS): what a container was made with stands in its label, so a difference
 can be named. A container without our label belongs to somebody else and is left alone.
-Standard library only: this module runs on the hosts.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from typing import Any, Optional
 from hostkit.base import run
 from hostkit.base.errors import ActionError, InputError, ToolkitError
 from hostkit.base.log import say
-from hostkit.containers import engines, image_look, platforms, profile
+from hostkit.containers import engines, image_look, profile
 
 Spec = dict[str, Any]
 # How to reach it and work in it; the rest is what it is made of.
@@ -142,7 +141,7 @@ def problems(spec: Spec, made_later: Optional[str] = None) -> list[str]:
             f"the image {spec['image']} is not on this host."
             " What to do: invoke pull-image, or scripts/pull_image.py " + spec["image"]
         )
-    elif platforms.differ(image.platform, runs):
+    elif engines.differ(image.platform, runs):
         found.append(
             f"the image {spec['image']} is for {image.platform}, {engine.kind} on this host runs"
             f" images for {runs}. What to do: invoke pull-image, which takes the right"

@@ -1,11 +1,7 @@
-"""An archive of an image (docker save): its check sum, and what it holds.
-
-Standard library only: this module runs on the hosts.
-"""
+"""An archive of an image (docker save): its check sum, and what it holds."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 import tarfile
@@ -14,13 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Sequence
 
+from hostkit.base.command import SAY_S
 from hostkit.base.errors import InputError
 from hostkit.base.log import say
-from hostkit.containers.image_progress import SAY_S
-from hostkit.containers.platforms import differ, normal
+from hostkit.containers.engines import differ, normal
 from hostkit.files import regular
 
-_BLOCK = 1 << 22
 _HEX = re.compile(r"[0-9a-f]{64}")
 # Where an index has the names of its images: containerd's whole, OCI's own, often a tag alone.
 _NAMES = ("io.containerd.image.name", "org.opencontainers.image.ref.name")
@@ -57,17 +52,17 @@ def beside(path: Path) -> Path:
 
 def checksum(path: Path) -> str:
     """SHA-256 of a file, with a line of progress now and then."""
-    digest = hashlib.sha256()
     said = time.monotonic()
     done, size = 0, path.stat().st_size
-    with path.open("rb") as file:
-        while block := file.read(_BLOCK):
-            digest.update(block)
-            done += len(block)
-            if time.monotonic() - said > SAY_S:
-                said = time.monotonic()
-                say(f"reading {path.name}: {done >> 20} of {size >> 20} MiB")
-    return digest.hexdigest()
+
+    def passed(count: int) -> None:
+        nonlocal said, done
+        done += count
+        if time.monotonic() - said > SAY_S:
+            said = time.monotonic()
+            say(f"reading {path.name}: {done >> 20} of {size >> 20} MiB")
+
+    return regular.sha256(path, passed)
 
 
 def expected(path: Path) -> str:

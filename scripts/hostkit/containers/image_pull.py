@@ -1,25 +1,26 @@
 """A pull with mirrors, log-in and further attempts after faults of the network.
 
-Standard library only: this module runs on the hosts.
+The log-in is kept in a private folder that is removed afterwards.
 """
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+import json
+import os
+import tempfile
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Optional, Union
+from typing import Any, Iterator, Optional, Union
 
-from hostkit.base import health
+from hostkit.base import health, run
 from hostkit.base.errors import ActionError, InputError
+from hostkit.base.faults import NETWORK, REFUSED, SPACE, Fault
 from hostkit.base.log import say
-from hostkit.containers import image_look, registry_login
-from hostkit.containers.engines import Engine
-from hostkit.containers.image_fault import NETWORK, REFUSED, SPACE, Fault, read
-from hostkit.containers.image_look import Found
-from hostkit.containers.image_name import parse
-from hostkit.containers.image_progress import Progress, watch
-from hostkit.containers.platforms import differ
+from hostkit.containers import image_look
+from hostkit.containers.engines import Engine, differ
+from hostkit.containers.image_look import HUB, Found, parse
+from hostkit.containers.image_output import Progress, read, watch
 
 _CLEANED_S = 10.0  # for the engine to remove what it fetched of an image that did not fit
 
@@ -77,7 +78,7 @@ def plan_argvs(engine: Engine, parameters: dict[str, Any]) -> list[list[str]]:
     words = [engine.argv("image", "inspect", "--", image)]
     for source in sources(image, parameters["mirrors"]):
         if source == image and user:
-            words.append(registry_login.argv(engine, parse(image).registry, user))
+            words.append(argv(engine, parse(image).registry, user))
         words.append(pull_argv(engine, source, parameters["platform"]))
         if source != image:
             words += rename_argvs(engine, source, image)
@@ -99,7 +100,7 @@ def fetch(
     with ExitStack() as stack:
         if pull.credentials:
             registry = parse(image).registry
-            pull.env = stack.enter_context(registry_login.private(engine, registry))
+            pull.env = stack.enter_context(private(engine, registry))
         for attempt in range(1, attempts + 1):
             cut: list[Fault] = []
             for source in list(left):
@@ -132,7 +133,7 @@ def _try(pull: Pull, source: str) -> Union[Got, Fault]:
     registry = parse(source).registry
     env = pull.env if own else None  # a mirror does not see the registry's password
     if own and pull.credentials:
-        fault = registry_login.log_in(engine, source, pull.credentials, pull.env)
+        fault = log_in(engine, source, pull.credentials, pull.env)
         if fault is not None and fault.kind != NETWORK:
             raise fault.error(pull.image)
         if fault is not None:
@@ -239,3 +240,51 @@ def _main(faults: list[Fault], image: str) -> Fault:
 
 def _last(said: str) -> str:
     return (said.splitlines() or [""])[-1]
+
+
+def argv(engine: Engine, registry: str, user: str) -> list[str]:
+    """The command; the password goes to its standard input."""
+    words = engine.argv("login", "--username", user, "--password-stdin")
+    return words if registry == HUB and engine.kind == "docker" else [*words, registry]
+
+
+def split(credentials: str) -> tuple[str, str]:
+    """User and password. Raises InputError, without showing them, when they are not both there."""
+    user, colon, password = credentials.strip().partition(":")
+    if not (user and colon and password):
+        raise InputError(
+            "the registry's credentials are not USER:PASSWORD.",
+            where="image.credentials",
+            todo="write one line USER:PASSWORD into the file that image.credentials names",
+        )
+    return user, password
+
+
+@contextmanager
+def private(engine: Engine, registry: str) -> Iterator[dict[str, str]]:
+    """Variables that let the engine keep a log-in in a folder of its own, while this holds."""
+    with tempfile.TemporaryDirectory(prefix="omnikit-login-") as folder:  # mode 0700
+        path = Path(folder) / "config.json"
+        # With an entry in it, Docker does not look for a key ring to put the password into.
+        text = json.dumps({"auths": {registry: {}}} if engine.kind == "docker" else {"auths": {}})
+        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT, 0o600), "w") as file:
+            file.write(text)
+        yield (
+            {"DOCKER_CONFIG": folder}
+            if engine.kind == "docker"
+            else {"REGISTRY_AUTH_FILE": str(path)}
+        )
+
+
+def log_in(engine: Engine, image: str, credentials: str, env: dict[str, str]) -> Optional[Fault]:
+    """Log in at an image's registry; what stands against it, or None."""
+    user, password = split(credentials)
+    registry = parse(image).registry
+    words = argv(engine, registry, user)
+    done = run.run(words, env=env, stdin=password, timeout=engine.timeout_s, check=False)
+    if done.code == 0:
+        return None
+    said = done.err + done.out
+    engine.raise_unreachable(said)
+    said = "\n".join(line for line in said.strip().splitlines() if password not in line)
+    return read(said or "the log-in failed", image, engine=engine.kind, registry=registry)

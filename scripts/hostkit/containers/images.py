@@ -1,7 +1,4 @@
-"""An image on this host: pulled, loaded from an archive, or saved into one. Three jobs.
-
-Standard library only: this module runs on the hosts.
-"""
+"""An image on this host: pulled, loaded from an archive, or saved into one. Three jobs."""
 
 from __future__ import annotations
 
@@ -9,13 +6,12 @@ from pathlib import Path
 from typing import Any, Optional
 
 from hostkit.base.errors import ActionError, InputError
+from hostkit.base.faults import SPACE
 from hostkit.base.log import say
-from hostkit.containers import engines, image_archive, image_look, image_pull, platforms
+from hostkit.containers import engines, image_archive, image_look, image_pull
 from hostkit.containers.engines import Engine
-from hostkit.containers.image_fault import SPACE, read
-from hostkit.containers.image_look import MIB, Found, is_called
-from hostkit.containers.image_name import parse
-from hostkit.containers.image_progress import watch
+from hostkit.containers.image_look import MIB, Found, is_called, parse
+from hostkit.containers.image_output import read, watch
 
 
 def pull(parameters: dict[str, Any]) -> dict[str, Any]:
@@ -30,7 +26,7 @@ def pull(parameters: dict[str, Any]) -> dict[str, Any]:
     image = str(parameters["image"])
     platform = wanted_platform(engine, parameters)
     former = before = image_look.find(engine, image)
-    if before is not None and platforms.differ(before.platform, platform):
+    if before is not None and engines.differ(before.platform, platform):
         say(f"{image} is here for {before.platform}, {platform} is needed")
         before = None
     if before is not None and (parse(image).digest or parameters.get("if_missing")):
@@ -58,11 +54,11 @@ def wanted_platform(engine: Engine, parameters: dict[str, Any]) -> str:
 
     elsewhere: the image is not to run here, so that any platform will do. Raises InputError.
     """
-    given = platforms.normal(parameters.get("platform") or "")
+    given = engines.normal(parameters.get("platform") or "")
     if given and parameters.get("elsewhere"):
         return given
     own = engine.platform()
-    if platforms.differ(given, own):
+    if engines.differ(given, own):
         raise InputError(
             f"{engine.kind} on this host runs images for {own}, found {given} (image.platform).",
             todo="leave image.platform at null: each host then gets what is for it",
@@ -75,7 +71,7 @@ def platform(parameters: dict[str, Any]) -> dict[str, Any]:
     try:
         found = engines.find(parameters["engine"]).platform()
     except InputError:  # no engine, or one that does not run: the kernel knows as well
-        found = platforms.own()
+        found = engines.own()
     return {"changed": False, "platform": found}
 
 
@@ -115,7 +111,7 @@ def load(parameters: dict[str, Any]) -> dict[str, Any]:
             f" expected {' or '.join(i[:12] for i in ids)}.",
             todo="export the image again; look: docker image ls",
         )
-    if platforms.differ(found.platform, wanted):
+    if engines.differ(found.platform, wanted):
         raise ActionError(
             f"the archive was loaded, but {image} is then for {found.platform}, {wanted} is needed:"
             f" {engine.kind} takes another of the images in it.",
@@ -145,7 +141,7 @@ def save(parameters: dict[str, Any]) -> dict[str, Any]:
             f"the image {image} is not on this host.",
             todo=f"scripts/pull_image.py {image}",
         )
-    if platforms.differ(found.platform, wanted):
+    if engines.differ(found.platform, wanted):
         raise InputError(
             f"the image {image} of this host is for {found.platform}, {wanted} is needed.",
             todo=f"scripts/pull_image.py {image} --set image.platform={wanted}",

@@ -1,7 +1,4 @@
-"""A job in a container of this host: the same code, shipped into it and run by its Python.
-
-Standard library only: this module runs on the hosts and in containers.
-"""
+"""A job in a container of this host: the same code, shipped into it and run by its Python."""
 
 from __future__ import annotations
 
@@ -22,7 +19,7 @@ from hostkit.agent import jobs
 from hostkit.base import health, run
 from hostkit.base.errors import ActionError, InputError, ToolkitError
 from hostkit.base.log import say
-from hostkit.base.terminate import as_interrupt
+from hostkit.base.run import as_interrupt
 from hostkit.containers import engines
 from hostkit.containers.engines import Engine
 from hostkit.containers.profile import Profile, problem

@@ -1,8 +1,7 @@
 """A tree of source files as data: what is in it, what is left out, and how two of them differ.
 
 Used on both ends of a copy, so both mean the same by an excluded file. Paths are bytes on the disk
-and text here: what is not UTF-8 survives as surrogates. Standard library only: this module also
-runs on the hosts.
+and text here: what is not UTF-8 survives as surrogates.
 """
 
 from __future__ import annotations
@@ -19,10 +18,11 @@ import zlib
 from dataclasses import dataclass
 from typing import Iterator, NamedTuple, Optional, Sequence
 
+from hostkit.files import regular
+
 FILE, FOLDER, LINK = "f", "d", "l"
 # Never part of a tree: the toolkit's records at its top, and rsync's unfinished files.
 OURS, UNFINISHED = ".omnikit-code.", ".~tmp~"
-_BLOCK = 1 << 20
 # A file's times move in ticks of the kernel's clock: one that was written this short ago may be
 # written again without a trace.
 _RACY_NS = 100_000_000
@@ -202,11 +202,7 @@ def _below(top: bytes, excludes: Excludes) -> Iterator[tuple[str, bytes, os.stat
 
 def checksum(path: bytes) -> str:
     """Of a file's content, 32 hex digits."""
-    digest = hashlib.sha256()
-    with open(path, "rb", buffering=0) as file:  # noqa: PTH123 (the path is bytes)
-        while block := file.read(_BLOCK):
-            digest.update(block)
-    return digest.hexdigest()[:32]
+    return regular.sha256(path)[:32]
 
 
 def digest(files: Manifest) -> str:

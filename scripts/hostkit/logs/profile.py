@@ -1,12 +1,10 @@
 """The jobs of a profile on a host: room for traces, what was written, an archive of it, gone again.
 
-Standard library only: this module runs on the hosts. Only what was not there before is taken, and
-removed.
+Only what was not there before is taken, and removed.
 """
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 import tarfile
@@ -16,13 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from hostkit.base.errors import ActionError, InputError
+from hostkit.files import regular
 
 # The profiler of PyTorch writes a file for each worker, that of Ascend a folder.
 TRACES = (".trace.json", ".trace.json.gz")
 ASCEND = "_ascend_pt"
 ANALYSED = "ASCEND_PROFILER_OUTPUT"
 _MIB = 1 << 20
-_BLOCK = 1 << 20
 
 
 def prepare(parameters: dict[str, Any]) -> dict[str, Any]:
@@ -90,10 +88,7 @@ def collect(parameters: dict[str, Any]) -> dict[str, Any]:
         with tarfile.open(name, "w:gz", compresslevel=1) as archive:
             for path, inside in files:
                 archive.add(path, inside, recursive=False)
-        digest = hashlib.sha256()
-        with Path(name).open("rb") as made:
-            for block in iter(lambda: made.read(_BLOCK), b""):
-                digest.update(block)
+        digest = regular.sha256(Path(name))
     except OSError as error:
         if name:
             Path(name).unlink(missing_ok=True)
@@ -107,7 +102,7 @@ def collect(parameters: dict[str, Any]) -> dict[str, Any]:
     size = Path(name).stat().st_size
     return {
         "changed": False,
-        **{"path": name, "bytes": size, "sha256": digest.hexdigest(), "files": len(files)},
+        **{"path": name, "bytes": size, "sha256": digest, "files": len(files)},
     }
 
 

@@ -3,7 +3,6 @@
 A process belongs to a server when it is in its session, bears its mark in its environment, is in
 its control group, was seen below it before, or descends from one that does. Names count for
 nothing. Of a container, processes are known by the numbers that they have here.
-Standard library only: this runs on the hosts.
 """
 
 from __future__ import annotations
@@ -14,9 +13,9 @@ import re
 import secrets
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Callable, Iterable, Mapping, NamedTuple, Optional, Sequence
+from typing import Any, Callable, Iterable, Mapping, Optional, Sequence
 
-from hostkit.base import pids
+from hostkit.base import records
 from hostkit.base.health import wait_until
 from hostkit.base.records import alive, boot_id, identity, survivors
 
@@ -36,26 +35,7 @@ def token(work_dir: str, node: str) -> str:
     return f"{label(work_dir, node)}-{secrets.token_hex(8)}"
 
 
-class _Process(NamedTuple):
-    parent: int
-    session: int
-    start_ticks: int
-
-
-_Processes = Mapping[int, _Process]
-
-
-def _processes() -> _Processes:
-    """All live processes, by their pids here."""
-    found = {}
-    for path in Path("/proc").iterdir():
-        if not path.name.isdigit():
-            continue
-        with suppress(OSError, ValueError, IndexError):
-            fields = (path / "stat").read_text(errors="replace").rpartition(")")[2].split()
-            if fields[0] not in "ZX":
-                found[int(path.name)] = _Process(int(fields[1]), int(fields[3]), int(fields[19]))
-    return found
+_Processes = Mapping[int, records.Process]
 
 
 def _below(roots: Iterable[int], processes: _Processes) -> set[int]:
@@ -75,7 +55,7 @@ def _below(roots: Iterable[int], processes: _Processes) -> set[int]:
 
 def _session(leader: Record, processes: _Processes) -> Iterable[int]:
     """The session that a recorded process led; see records.survivors."""
-    if leader.get("pid_ns") not in (None, "", pids.namespace()):
+    if leader.get("pid_ns") not in (None, "", records.namespace()):
         return survivors(leader)
     there = processes.get(leader["pid"])
     stranger = there is not None and there.start_ticks != leader.get("start_ticks")
@@ -86,7 +66,7 @@ def _session(leader: Record, processes: _Processes) -> Iterable[int]:
 
 def children() -> list[int]:
     """Live processes right below this one."""
-    return [pid for pid, process in _processes().items() if process.parent == os.getpid()]
+    return [pid for pid, process in records.processes().items() if process.parent == os.getpid()]
 
 
 def members(servers: Sequence[Record], also: Iterable[int] = ()) -> dict[int, int]:
@@ -94,12 +74,12 @@ def members(servers: Sequence[Record], also: Iterable[int] = ()) -> dict[int, in
 
     also: these are theirs too. This process and those that it descends from never are.
     """
-    processes = _processes()
+    processes = records.processes()
     found = set(also)
     for server in servers:
         found.update(_session(server["process"], processes) if server.get("process") else ())
         seen = [one for one in server.get("helpers", []) if alive(one)]
-        found.update(pid for one in seen if (pid := pids.pid_here(one)) is not None)
+        found.update(pid for one in seen if (pid := records.pid_here(one)) is not None)
     found.update(_marked([s["token"] for s in servers if s.get("token")], processes))
     theirs = _below(found, processes)
     me: Optional[int] = os.getpid()
@@ -132,7 +112,7 @@ def end(servers: Sequence[Record], number: int, also: Iterable[int] = ()) -> boo
     left = members(servers, also)
     for pid, start_ticks in left.items():
         with suppress(ProcessLookupError, PermissionError):
-            if pids.start_ticks(pid) == start_ticks:  # else its pid is another's by now
+            if records.start_ticks(pid) == start_ticks:  # else its pid is another's by now
                 os.kill(pid, number)
     return bool(left)
 
@@ -150,7 +130,7 @@ def end_all(
 
 def helpers(servers: Sequence[Record]) -> list[list[Record]]:
     """What is below each of some servers but not in its session, so that it is known later on."""
-    processes = _processes()
+    processes = records.processes()
     found = []
     for server in servers:
         own = set(_session(server["process"], processes))

@@ -1,23 +1,30 @@
 """What the nodes of this host need, why, and what stands against it. Changes nothing.
 
-host is the data of host.json (written by omnikit.prepare.deployment on the control host).
-Standard library only: this module runs on the hosts.
+host is the data of host.json (written by omnikit.prepare.deployment on the control host). What
+differs between files is told by name: values stay out of it, for some are secret.
+Servers take long to start and the proxy comes last: its program is asked for before all else.
 """
 
 from __future__ import annotations
 
+import json
 import os
+import re
+import shlex
 import sys
+import zipfile
 from pathlib import Path
 from typing import Any, Optional
 
-from hostkit.access import certificate
-from hostkit.base import folders
-from hostkit.base.errors import ToolkitError
+from hostkit.access import service
+from hostkit.base import folders, run
+from hostkit.base.errors import InputError, ToolkitError
+from hostkit.base.log import some
 from hostkit.base.records import Record, alive, read_record, recorded_nodes, survivors
-from hostkit.containers import containers, engines, image_look
-from hostkit.copy import used
-from hostkit.nodes import difference, family, program, proxy_run, setup_look, taken_ports
+from hostkit.containers import containers, engines, image_look, profile
+from hostkit.containers.containers import Spec
+from hostkit.copy import record as copy_record
+from hostkit.nodes import family, proxy_run, setup_look, taken_ports
 
 Host = dict[str, Any]
 
@@ -72,8 +79,8 @@ def reasons(host: Host, actions: dict[str, str], source: Path) -> dict[str, str]
             differences = containers.look(spec).differences
             found[node["name"]] = "its container differs: " + "; ".join(differences)
         elif record.get("digest") != node["digest"]:
-            names = difference.of_node(source, Path(host["work_dir"]), node["name"])
-            what = f"settings differ: {difference.shown(names)}" if names else ""
+            names = of_node(source, Path(host["work_dir"]), node["name"])
+            what = f"settings differ: {shown(names)}" if names else ""
             found[node["name"]] = "its " + (what or "engine, model or place differ")
         elif record.get("secrets") != node.get("secrets"):
             found[node["name"]] = "a secret of it differs (proxy.internal_key, server.env)"
@@ -113,7 +120,7 @@ def replaces(host: Host, actions: dict[str, str]) -> list[str]:
 
 def source_differs(record: Record, node: dict[str, Any]) -> bool:
     """Whether what a node uses of the source's copy is not what it was started with."""
-    now = used.digest(node.get("source_dir"))
+    now = copy_record.digest(node.get("source_dir"))
     return now is not None and record.get("source") != now
 
 
@@ -164,10 +171,10 @@ def problems(host: Host, actions: dict[str, str]) -> list[str]:
         spec = container_of(host, node)
         if spec is not None and not against:
             possible.append(spec)
-        lacks = None if against else program.problem(node, spec)
+        lacks = None if against else problem(node, spec)
         if lacks:
             found.append(f"{lacks.what} What to do: {lacks.todo}")
-        source = used.used(node["source_dir"]) if node.get("source_dir") else None
+        source = copy_record.used(node["source_dir"]) if node.get("source_dir") else None
         if source is not None and not source.complete:
             found.append(
                 f"the copy of the source in {node['source_dir']} is not complete: a transfer was"
@@ -175,7 +182,7 @@ def problems(host: Host, actions: dict[str, str]) -> list[str]:
             )
     for node in host["nodes"]:
         wanted = node["name"] in actions and "tls" in node
-        fault = certificate.problem(node["tls"]) if wanted else None
+        fault = service.problem(node["tls"]) if wanted else None
         found += [fault] if fault else []
     wrong = [one for one in setup_look.problems(possible) if one.asked]
     found += [f"{one.what} What to do: {one.todo}" for one in wrong]
@@ -194,7 +201,7 @@ def notes(host: Host, actions: dict[str, str]) -> list[str]:
     """What a person should know before the nodes are started, though nothing forbids it."""
     starting = [n for n in host["nodes"] if actions.get(n["name"]) in ("start", "restart")]
     said = [proxy_run.unbound(node.get("cores", 0)) for node in starting]
-    said += [certificate.note(node["tls"]) for node in host["nodes"] if node.get("tls")]
+    said += [service.note(node["tls"]) for node in host["nodes"] if node.get("tls")]
     return [text for text in said if text]
 
 
@@ -232,3 +239,110 @@ def our_pids(host: Host) -> set[int]:
         record = read_record(state_dir(host), name)
         pids.update(family.members(record["servers"]) if record else ())
     return pids
+
+
+_EXPORT = re.compile(r"^\s*export ([A-Za-z_][A-Za-z0-9_]*)=")
+_FLAG = re.compile(r"^\s*(--[A-Za-z0-9_-]+)(?: (.*?))?( \\)?$")
+_SHOWN = 4
+
+
+def of_node(source: Path, work_dir: Path, node: str) -> list[str]:
+    """Variables, flags and files of a node that would change; none where that cannot be told.
+
+    source: the shipped archive; work_dir holds what was unpacked last.
+    """
+    if not zipfile.is_zipfile(source):
+        return []
+    found: list[str] = []
+    with zipfile.ZipFile(source) as archive:
+        names = {name for name in archive.namelist() if _concerns(name, node)}
+        there = {
+            str(path.relative_to(work_dir))
+            for folder in (node, "ranktable")
+            for path in (work_dir / "bundle" / folder).rglob("*")
+            if path.is_file()
+        }
+        for name in sorted(names | there):
+            new = archive.read(name).decode() if name in names else ""
+            old = (work_dir / name).read_text(encoding="utf-8") if name in there else ""
+            if new == old:
+                continue
+            lines = of_script(old, new) if name.endswith(".sh") else []
+            found += lines or [name[len("bundle/") :]]
+    return found
+
+
+def shown(names: list[str]) -> str:
+    """For one line."""
+    return some(names, _SHOWN)
+
+
+def of_script(old: str, new: str) -> list[str]:
+    """Variables and flags that differ between two start scripts; of JSON also which keys. Pure."""
+    before, after = _named(old), _named(new)
+    names = [name for name in {**after, **before} if before.get(name) != after.get(name)]
+    return [_keys(name, before.get(name, ""), after.get(name, "")) for name in names]
+
+
+def _concerns(name: str, node: str) -> bool:
+    return name.startswith((f"bundle/{node}/", "bundle/ranktable/"))
+
+
+def _named(text: str) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for line in text.splitlines():
+        export, flag = _EXPORT.match(line), _FLAG.match(line)
+        if export:
+            found[export[1]] = found.get(export[1], "") + line
+        elif flag:
+            found[flag[1]] = flag[2] or ""
+    return found
+
+
+def _keys(name: str, old: str, new: str) -> str:
+    try:
+        before, after = (json.loads("".join(shlex.split(text))) for text in (old, new))
+    except ValueError:
+        return name
+    if not isinstance(before, dict) or not isinstance(after, dict):
+        return name
+    keys = sorted(key for key in {**before, **after} if before.get(key) != after.get(key))
+    return f"{name} ({', '.join(keys)})"
+
+
+# Of the words before "--", programs, the first that is there; of those after it, files, all that
+# are not. A name without a folder is looked for in PATH, which the container's profile has set.
+_LOOK = """while [ "$1" != -- ]; do
+  [ -n "$found" ] || found=$(command -v -- "$1")
+  shift
+done
+shift
+printf 'program %s\n' "$found"
+for file; do
+  [ -f "$file" ] || printf 'lacks %s\n' "$file"
+done
+"""
+
+
+def problem(node: dict[str, Any], spec: Optional[Spec]) -> Optional[InputError]:
+    """What a proxy's node lacks on this host, or in its container; None for other nodes.
+
+    None as well where no container can be had to ask in, or no answer: its maker will hear why.
+    """
+    if "programs" not in node:
+        return None
+    modules = node.get("modules", [])
+    if spec is None:
+        return proxy_run.lacking("this host", node["programs"], modules)
+    place = f"container {spec['name']}"
+    words = ["sh", "-c", _LOOK, "sh", *node["programs"], "--", *modules]
+    try:
+        done = setup_look.answer(spec, profile.words(spec["profile"], place, words))
+    except (setup_look.Refused, run.Outlasted):
+        return None
+    lines = [line.partition(" ") for line in done.out.splitlines()]
+    if done.code != 0:  # of its environment, say, which is looked at by itself
+        return None
+    found = any(kind == "program" and path for kind, _, path in lines)
+    lacks = [path for kind, _, path in lines if kind == "lacks"]
+    return proxy_run.refusal(f"the {place}", node["programs"], found, lacks)

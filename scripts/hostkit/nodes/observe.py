@@ -1,6 +1,6 @@
 """Observe the nodes of this host: their states, their servers' load, the ends of their logs.
 
-host is the data of host.json. Standard library only: this module runs on the hosts.
+host is the data of host.json.
 """
 
 from __future__ import annotations
@@ -12,8 +12,7 @@ from typing import Any, Optional
 
 from hostkit.access import service
 from hostkit.base.health import metric, wait_until
-from hostkit.base.pids import pid_here
-from hostkit.base.records import Record, alive, boot_id, read_record
+from hostkit.base.records import Record, alive, boot_id, pid_here, read_record
 from hostkit.nodes import proxy_run
 from hostkit.nodes.server_logs import since_start
 

@@ -5,28 +5,32 @@ takes files over without losing a connection.
 
 Its files are copies in its run directory of those in seed_dir; what is written there is what runs.
 An instance is taken out by leaving its servers out of the upstream prefill_servers.
-Standard library only: this module runs on the hosts.
+A proxy that was launched by itself (launch_proxy.py) has a record in its run directory, which says
+what runs and is ended by it.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import re
 import shutil
 import signal
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Mapping, Optional, Sequence
 
-from hostkit.access import certificate
+from hostkit.access import service
+from hostkit.access.service import Service
 from hostkit.base import run
 from hostkit.base.errors import ActionError, InputError
 from hostkit.base.health import wait_until
-from hostkit.base.pids import pid_here, session_here
-from hostkit.base.records import Record, alive, write_atomically
+from hostkit.base.log import say
+from hostkit.base.records import Record, alive, pid_here, session_here, survivors
+from hostkit.base.writing import write_atomically
 from hostkit.containers import containers
-from hostkit.nodes.proxy_record import INTERVAL_S, is_leaving
 
 CONF = "nginx.conf"
 Node = dict[str, Any]
@@ -130,7 +134,7 @@ def differs(node: Node) -> bool:
         return True
     tls = node.get("tls") or {}
     return any(
-        _check_sum(run_dir / certificate.NAMES[kind]) != _check_sum(Path(path))
+        _check_sum(run_dir / service.NAMES[kind]) != _check_sum(Path(path))
         for kind, path in tls.items()
     )
 
@@ -148,10 +152,10 @@ def _certificate(node: Node) -> dict[str, str]:
     """Certificate and key by the names that nginx has for them. Raises InputError."""
     if not node.get("tls"):
         return {}
-    fault = certificate.problem(node["tls"])
+    fault = service.problem(node["tls"])
     if fault:
         raise InputError(fault, where=node["name"])
-    return certificate.texts(node["tls"])
+    return service.texts(node["tls"])
 
 
 def _check_sum(path: Path) -> Optional[str]:
@@ -286,3 +290,94 @@ def _accepted(
             where=node["name"],
             todo="mend what it names; nothing was changed",
         )
+
+
+RECORD = "launch.json"
+LOCK = "launch.lock"
+INTERVAL_S = 0.02
+
+
+def read_record(run_dir: Path) -> Optional[Record]:
+    """What was started from run_dir, or None."""
+    path = run_dir / RECORD
+    try:
+        record: Record = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise ActionError(
+            f"the record of the proxy cannot be read: {error}.",
+            where=str(path),
+            todo="see what runs (ps -ef | grep nginx), end it, then remove the file",
+        ) from error
+    return record
+
+
+def answers(url: str, timeout_s: float) -> bool:
+    own = Service(url, own=url.startswith("https:"))
+    return own.request("", timeout_s=timeout_s).status == 200
+
+
+def is_leaving(worker: int) -> bool:
+    """Whether an old worker takes no new connections: nginx says so in its title."""
+    try:
+        title = Path(f"/proc/{worker}/cmdline").read_bytes()
+    except OSError:
+        return True
+    return not title or b"shutting down" in title  # no title: it just ended
+
+
+def stop(run_dir: Path, grace_s: float, deadline_s: float) -> str:
+    """End the recorded nginx after its requests: stopped, forgotten (a mere record), unchanged."""
+    record = read_record(run_dir)
+    if record is None:
+        return "unchanged"
+    ran = bool(survivors(record["process"]))
+    end(record, grace_s, deadline_s)
+    (run_dir / RECORD).unlink(missing_ok=True)
+    return "stopped" if ran else "forgotten"
+
+
+def end(record: Record, grace_s: float, deadline_s: float) -> None:
+    """SIGQUIT: finish the requests in flight; then SIGTERM, SIGKILL. Only the record's session."""
+    process = record["process"]
+    steps = [(signal.SIGQUIT, grace_s), (signal.SIGTERM, deadline_s), (signal.SIGKILL, deadline_s)]
+    for number, wait_s in steps:
+        # The master hands SIGQUIT and SIGTERM on; without one, each worker is told.
+        told = [int(process["pid"])] if alive(process) else survivors(process)
+        if number == signal.SIGKILL:
+            told = survivors(process)
+        if number == signal.SIGTERM and told:
+            say(f"requests were still in flight after {grace_s:g} s: they are cut off")
+        for pid in told:
+            with suppress(ProcessLookupError):
+                os.kill(pid, number)
+        if wait_until(lambda: not survivors(process), wait_s, INTERVAL_S):
+            return
+    raise ActionError(
+        f"nginx (pid {process['pid']}) does not react to SIGKILL.",
+        todo=f"see what it waits for: ps -o pid,stat,wchan:30,args -g {process['pid']}",
+    )
+
+
+def status(run_dir: Path, timeout_s: float) -> dict[str, Any]:
+    """What runs: state is running, silent (it does not answer), died or stopped."""
+    record = read_record(run_dir)
+    if record is None:
+        return {"state": "stopped", "run_dir": str(run_dir)}
+    members = survivors(record["process"])
+    leaving = [pid for pid in members if is_leaving(pid)]
+    state = "died"
+    if alive(record["process"]):
+        state = "running" if answers(record["health_url"], timeout_s) else "silent"
+    return {
+        "state": state,
+        "run_dir": str(run_dir),
+        "pid": record["process"]["pid"],
+        "kind": record["kind"],
+        "listen": f"{record['host']}:{record['port']}",
+        "workers": len(members) - len(leaving) - (state != "died"),
+        "finishing": len(leaving),
+        "error_log": record["error_log"],
+        "since": record["since"],
+    }

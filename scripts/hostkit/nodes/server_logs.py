@@ -2,7 +2,6 @@
 
 Each start adds to the logs: a line with a token of its own says where it begins, and what came
 before does not count for it. What a server writes by itself (nginx) is put aside when it is full.
-Standard library only: this runs on the hosts.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Optional, Sequence
 
-from hostkit.base import pids, run
+from hostkit.base import records, run
 from hostkit.base.errors import ToolkitError
 from hostkit.base.health import wait_until
 from hostkit.base.records import Record, alive, identity
@@ -122,7 +121,7 @@ class ServerLogs:
 def end_writer(writer: Optional[Record], seconds: float) -> None:
     """Wait until the process that writes has written all; one that does not end is ended."""
     if writer and not wait_until(lambda: not alive(writer), seconds, 0.02):
-        pid = pids.pid_here(writer)
+        pid = records.pid_here(writer)
         if pid is not None:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)

@@ -1,32 +1,29 @@
-"""Start and stop the nodes of this host.
+"""Start and stop the nodes of this host, and take away what deployments left, never anything else.
 
 host is the data of host.json (written by omnikit.prepare.deployment on the control host).
-Standard library only: this module runs on the hosts.
 """
 
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import sys
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Optional
 
-from hostkit.base import folders, pids, run
-from hostkit.base.errors import ActionError
+from hostkit.agent.unpack import read_host
+from hostkit.base import folders, run
+from hostkit.base import lock as base_lock
+from hostkit.base import records as base_records
+from hostkit.base.errors import ActionError, InputError
 from hostkit.base.health import wait_until
 from hostkit.base.log import say
-from hostkit.base.records import (
-    Record,
-    alive,
-    read_record,
-    recorded_nodes,
-    remove_record,
-    write_atomically,
-)
+from hostkit.base.records import Record, alive, locked, read_record, recorded_nodes, remove_record
+from hostkit.base.writing import write_atomically
 from hostkit.containers import containers as containers_containers
-from hostkit.nodes import family, log_writer, program, proxy_run, server_logs, setup_look
+from hostkit.nodes import family, log_writer, needed, proxy_run, server_logs, setup_look
 from hostkit.nodes.needed import Host, container_differs, container_of, look, runs, state_dir
 
 _RECORD_BYTES = 1 << 16  # more than a record has
@@ -59,7 +56,7 @@ def containers_up(host: Host, only: Optional[set[str]] = None) -> dict[str, str]
     for wrong in setup_look.problems(specs):  # what could not be asked before
         raise ActionError(wrong.what, todo=wrong.todo)
     for node, spec in zip(made, specs):
-        lacks = program.problem(node, spec)
+        lacks = needed.problem(node, spec)
         if lacks:
             raise ActionError(lacks.what, where=lacks.where, todo=lacks.todo)
     return done
@@ -212,7 +209,7 @@ def _end(host: Host, name: str, record: Record) -> bool:
     ran = runs(record)
     for number in (signal.SIGTERM, signal.SIGKILL):
         family.end(record["servers"], number)
-        supervisor = pids.pid_here(record["supervisor"]) if record["supervisor"] else None
+        supervisor = base_records.pid_here(record["supervisor"]) if record["supervisor"] else None
         if number == signal.SIGKILL and supervisor and alive(record["supervisor"]):
             _signal(supervisor, number)
         if wait_until(lambda: not runs(record), host["grace_s"], 0.05):
@@ -246,7 +243,7 @@ def _readable(host: Host, name: str) -> Record:
 
 def _ask_to_end(record: Optional[Record]) -> bool:
     """SIGTERM to a node's supervisor; False when there is none."""
-    pid = pids.pid_here(record["supervisor"]) if record else None
+    pid = base_records.pid_here(record["supervisor"]) if record else None
     if not record or pid is None or not alive(record["supervisor"]):
         return False
     _signal(pid, signal.SIGTERM)
@@ -279,3 +276,51 @@ def stop(host: Host, only: Optional[set[str]] = None, remove: bool = False) -> d
     for spec in ended:
         (containers_containers.remove if remove else containers_containers.stop)({"spec": spec})
     return done
+
+
+# What a deployment writes below its work directory; logs only go when that is asked for.
+_OURS = (
+    *("bundle", "scripts", "state", "facts", "jobs", "archives", "run"),
+    *("incoming.pyz", "good.pyz"),  # of earlier versions
+)
+_LOGS = "logs"
+
+
+def clean(parameters: dict[str, Any]) -> dict[str, Any]:
+    """The job. parameters: {"work_dir", "logs": remove them too, "dry_run", "run": which holds the
+    lock}. The lock goes with it, another's never, and the audit file stays.
+
+    Raises InputError when the folder was not made by a deployment, or its lock is another's.
+    """
+    work_dir = Path(parameters["work_dir"])
+    if not work_dir.exists():
+        return {"changed": False, "stopped": {}, "removed": []}
+    if not base_lock.is_ours(work_dir):
+        raise InputError(
+            "this folder has nothing that a deployment writes; it is left alone.",
+            where=str(work_dir),
+            todo="check paths.work_dir",
+        )
+    names = [*_OURS, _LOGS] if parameters.get("logs") else list(_OURS)
+    found = [work_dir / name for name in names if (work_dir / name).exists()]
+    if parameters.get("dry_run"):
+        return {"changed": False, "stopped": {}, "removed": [str(path) for path in found]}
+    run = str(parameters.get("run", ""))
+    with locked(work_dir / base_lock.FLOCK, "clean-up", float(parameters.get("wait_s", 0))):
+        base_lock.check(work_dir, run)
+        stopped = {}
+        if (work_dir / "state").is_dir():
+            stopped = stop(read_host(work_dir), remove=True)
+        for path in found:
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
+        if run:
+            lock = base_lock.release(work_dir, run)
+            assert lock is not None  # just checked
+            base_lock.audit(work_dir, lock["owner"], lock["what"], "ok")
+        (work_dir / base_lock.FLOCK).unlink(missing_ok=True)
+    if not any(work_dir.iterdir()):
+        work_dir.rmdir()
+    return {"changed": True, "stopped": stopped, "removed": [str(path) for path in found]}

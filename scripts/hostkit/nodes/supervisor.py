@@ -5,8 +5,6 @@ all; afterwards a death is recorded and nothing is restarted silently. With a se
 it started. SIGTERM and SIGINT end all; if this process is killed, the kernel ends its servers.
 A start that cannot be recorded is none; later, a full or broken disk harms no server: the record
 is written when that is possible again.
-
-Standard library only: this module runs on the hosts.
 """
 
 from __future__ import annotations
@@ -25,7 +23,7 @@ from hostkit.base.errors import InputError
 from hostkit.base.health import wait_until
 from hostkit.base.log import say
 from hostkit.base.records import Record, identity, write_record
-from hostkit.copy import used
+from hostkit.copy import record
 from hostkit.nodes import family
 from hostkit.nodes.server_logs import ServerLogs
 
@@ -60,7 +58,7 @@ class Supervisor:
             "role": self.node["role"],
             "digest": self.node["digest"],
             "secrets": self.node.get("secrets"),
-            "source": used.digest(self.node.get("source_dir")),
+            "source": record.digest(self.node.get("source_dir")),
             "temp_dir": self.node["temp_dir"],
             "container": self._container(),
             "phase": _STARTING,

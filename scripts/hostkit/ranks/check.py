@@ -1,7 +1,7 @@
 """Is a rank table right: in itself, and for the instances that are planned? Pure.
 
-Standard library only: this module also runs on the hosts. Each check returns problems as
-sentences that name source, host and device; none is the answer of a right table.
+Each check returns problems as sentences that name source, host and device; none is the answer of a
+right table.
 """
 
 from __future__ import annotations
@@ -11,9 +11,8 @@ from dataclasses import dataclass
 from typing import Any, Iterable, Optional, Sequence
 
 from hostkit.base.errors import InputError
-from hostkit.ranks import read
-from hostkit.ranks.ranktable import DECODE, PREFILL, SCHEDULER
-from hostkit.ranks.read import Report, Server
+from hostkit.ranks import ranktable
+from hostkit.ranks.ranktable import DECODE, PREFILL, SCHEDULER, Report, Server
 
 
 @dataclass(frozen=True)
@@ -43,8 +42,8 @@ def require(problems: Sequence[str], todo: str) -> None:
 def check_local(table: Any, source: str, member: Optional[Member] = None) -> list[str]:
     """Problems of one host's table; with member: also against what is planned."""
     report = _report(source, [member] if member else [])
-    read.head(table, report)
-    servers = read.servers(table, report, count=str)
+    ranktable.head(table, report)
+    servers = ranktable.servers(table, report, count=str)
     if len(servers) > 1:
         report.say(f"it lists {len(servers)} hosts, expected 1")
     _ranks(servers, report)
@@ -57,8 +56,8 @@ def check_local(table: Any, source: str, member: Optional[Member] = None) -> lis
 def check_merged(table: Any, source: str, members: Optional[Sequence[Member]] = None) -> list[str]:
     """Problems of the table of an instance over several hosts."""
     report = _report(source, members or [])
-    read.head(table, report)
-    servers = read.servers(table, report)
+    ranktable.head(table, report)
+    servers = ranktable.servers(table, report)
     _instance(servers, report)
     _unique(servers, report)
     if members is not None:
@@ -72,13 +71,13 @@ def check_global(
     """Problems of the cluster's table; with instances: every address and device of the plan."""
     planned = [member for instance in instances or () for member in instance.members]
     report = _report(source, planned)
-    groups = read.groups(table, report)
+    groups = ranktable.groups(table, report)
     everyone: list[Server] = []
     for index, (group_id, group) in enumerate(groups):
         at = f"group {index}"
         if group_id != str(index):
             report.say(f"its group_id is {group_id!r}, expected {str(index)!r}", at)
-        servers = read.servers(group, report, at)
+        servers = ranktable.servers(group, report, at)
         if instances is not None and index < len(instances):
             at = f"{at} ({instances[index].name})"
             _as_planned(servers, instances[index].members, report, at)
@@ -99,11 +98,11 @@ def check_generated(table: Any, source: str) -> list[str]:
     """Problems of a table of mode gen or merge: groups are roles, each server ranks from 0."""
     report = Report(source)
     everyone: list[Server] = []
-    for group_id, group in read.groups(table, report):
+    for group_id, group in ranktable.groups(table, report):
         at = f"group {group_id}"
         if group_id not in (SCHEDULER, PREFILL, DECODE):
             report.say("expected 0 (scheduler), 1 (prefill) or 2 (decode)", at)
-        servers = read.servers(group, report, at, count=str)
+        servers = ranktable.servers(group, report, at, count=str)
         for server in servers:
             if group_id != SCHEDULER:
                 _ranks([server], report, at)

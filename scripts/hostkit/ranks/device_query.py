@@ -1,7 +1,4 @@
-"""Ask a host's tools for its address and its devices' addresses. Reads, changes nothing.
-
-Standard library only: this module also runs on the hosts.
-"""
+"""Ask a host's tools for its address and its devices' addresses. Reads, changes nothing."""
 
 from __future__ import annotations
 
@@ -212,3 +209,17 @@ def gather(devices: Sequence[int], tools: Tools, *, source: str, host: str) -> d
         except ToolkitError as error:
             problems.append(error.what)
     return {**data, "problems": problems}
+
+
+def facts_of(host: dict[str, Any]) -> dict[str, Any]:
+    """Facts of the devices that host.json names, as device_query.gather makes them."""
+    given = host["ranktable"]
+    tools = Tools(
+        hccn_tool=given["hccn_tool"],
+        hccn_conf=Path(given["hccn_conf"]),
+        npu_smi=given["npu_smi"],
+        ip=given["ip"],
+        timeout_s=given["timeout_s"],
+        interval_s=given["interval_s"],
+    )
+    return gather(host["devices"], tools, source=given["source"], host=host["host"])

@@ -1,7 +1,6 @@
 """What scripts/gen_ranktable.py does in each of its modes: options in, checked tables out.
 
-Standard library only: this module also runs on the hosts. Asks the host's tools in mode gen and
-reads files in the others; writes nothing.
+Asks the host's tools in mode gen and reads files in the others; writes nothing.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ from typing import Any, Callable, Sequence
 
 from hostkit.base.errors import InputError
 from hostkit.base.log import say
-from hostkit.ranks import device_query, files, ranktable, read
+from hostkit.ranks import device_query, ranktable
 from hostkit.ranks.check import check_generated, check_global, check_local, check_merged, require
 from hostkit.ranks.device_query import Tools
 from hostkit.ranks.ranktable import Table
@@ -185,13 +184,13 @@ def _check_either(table: Any, source: str) -> list[str]:
 
 def _check_host(table: Any, source: str) -> list[str]:
     """A host's table without devices; one with devices will do too."""
-    report = read.Report(source)
-    read.servers(table, report, count=str)
+    report = ranktable.Report(source)
+    ranktable.servers(table, report, count=str)
     return report.problems
 
 
 def _load(path: Path, check: Callable[[Any, str], list[str]]) -> Table:
-    table = files.load(path)
+    table = ranktable.load(path)
     require(check(table, str(path)), "make that file anew with --mode gen or merge-local")
     assert isinstance(table, dict)
     return table

@@ -2,7 +2,6 @@
 
 That script may end with status 0 though one of its steps failed. So a build counts as done when
 new, whole wheels are there and nothing in its output says that a step was left out.
-Standard library only: this module runs on the hosts.
 """
 
 from __future__ import annotations
@@ -18,6 +17,7 @@ from hostkit.base import health, records
 from hostkit.base.command import Ended, watch
 from hostkit.base.errors import ActionError, InputError
 from hostkit.base.log import say
+from hostkit.files import regular
 from hostkit.source import build_state, clone_look, git, wheel_files
 from hostkit.source.build_state import DIST, LOG, State
 from hostkit.source.git import VLLM
@@ -257,7 +257,7 @@ def _failed(code: Path, ended: Ended, text: str, what: Optional[str] = None) -> 
 def _result(code: Path, action: str, packages: Sequence[str], note: str = "") -> dict[str, Any]:
     found = [path for paths in wheel_files.find(code / DIST, packages).values() for path in paths]
     made = [
-        {"file": p.name, "version": wheel_files.version(p), "sha256": wheel_files.sha256(p)}
+        {"file": p.name, "version": wheel_files.version(p), "sha256": regular.sha256(p)}
         for p in found
     ]
     result = {"changed": action != "unchanged", "action": action, "wheels": made}

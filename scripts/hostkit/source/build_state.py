@@ -2,7 +2,6 @@
 
 The build patches vLLM's clone. So what differs in a clone after a build is written down: it is the
 build's, and may be put out of the way; anything else is a person's, and is left alone.
-Standard library only: this module runs on the hosts.
 """
 
 from __future__ import annotations
@@ -14,7 +13,8 @@ from pathlib import Path
 from typing import Any, Callable, Optional
 
 from hostkit.base.log import say
-from hostkit.base.records import write_atomically
+from hostkit.base.writing import read_back, write_atomically
+from hostkit.files import regular
 from hostkit.source import clone_look, git, patch_clone, wheel_files
 from hostkit.source.clone_look import CLEAN
 from hostkit.source.git import VLLM
@@ -58,11 +58,7 @@ def state(code: Path, name: str) -> State:
 
 def read(code: Path) -> dict[str, Any]:
     """The record of the last build; empty when there is none, or none that can be read."""
-    try:
-        record: dict[str, Any] = json.loads((code / RECORD).read_text())
-    except (OSError, ValueError):
-        return {}
-    return record
+    return read_back(code / RECORD)
 
 
 def write(code: Path, record: dict[str, Any]) -> None:
@@ -149,4 +145,4 @@ def _all_but_ours(name: str) -> list[str]:
 def wheels(code: Path, packages: list[str]) -> dict[str, str]:
     """The wheels in the build's folder by file name, with their hashes."""
     found = wheel_files.find(code / DIST, packages)
-    return {path.name: wheel_files.sha256(path) for paths in found.values() for path in paths}
+    return {path.name: regular.sha256(path) for paths in found.values() for path in paths}

@@ -1,7 +1,4 @@
-"""The jobs "install" and "packages": wheels into a Python of this host, and what it has.
-
-Standard library only: this module runs on the hosts.
-"""
+"""The jobs "install" and "packages": wheels into a Python of this host, and what it has."""
 
 from __future__ import annotations
 
@@ -14,6 +11,7 @@ from hostkit.base.command import Ended, watch
 from hostkit.base.errors import ActionError, InputError
 from hostkit.base.log import say
 from hostkit.containers import inside
+from hostkit.files import regular
 from hostkit.source import wheel_files
 from hostkit.source.build_state import DIST
 from hostkit.source.source_jobs import alone, folder_of
@@ -180,7 +178,7 @@ def _bring(dist: Path, parameters: dict[str, Any]) -> dict[str, Any]:
     wheels = wheel_files.one_each(dist, packages, parameters["optional"])
     before = look(python, packages)
     wheel_files.check_fit(wheels.values(), *ask([python, "-c", _WHICH]))
-    digests = {name: wheel_files.sha256(path) for name, path in wheels.items()}
+    digests = {name: regular.sha256(path) for name, path in wheels.items()}
     new = {
         name: path
         for name, path in wheels.items()

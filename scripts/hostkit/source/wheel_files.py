@@ -1,11 +1,7 @@
-"""Wheels in a folder of this host: which package each is of, and whether it is whole.
-
-Standard library only: this module runs on the hosts.
-"""
+"""Wheels in a folder of this host: which package each is of, and whether it is whole."""
 
 from __future__ import annotations
 
-import hashlib
 import re
 import zipfile
 from pathlib import Path
@@ -92,15 +88,6 @@ def _takes(tag: str, stable: bool, python: str) -> bool:
         return True
     older = found[1] == "py" or stable
     return int(found[3]) <= minor if older else int(found[3]) == minor
-
-
-def sha256(path: Path) -> str:
-    """The hash of a file."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def fault(path: Path) -> Optional[str]:

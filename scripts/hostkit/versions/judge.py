@@ -2,7 +2,6 @@
 
 What says nothing leaves it unknown; nothing is guessed. An image's labels come from the image below
 it too, so of the usual ones only a version that is written as omni-infer's releases are counts.
-Standard library only: this module runs on the hosts.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ import re
 from datetime import date
 from typing import Any, Mapping, Optional
 
-from hostkit.containers.image_name import split
+from hostkit.containers.image_look import split
 
 FITS, OLDER, NEWER, UNKNOWN = "fits", "older", "newer", "unknown"
 LABEL = "omnikit.omni_version"  # of the images that the toolkit builds: the release in them

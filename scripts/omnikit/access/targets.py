@@ -9,7 +9,7 @@ from typing import Iterable, Optional
 
 from hostkit.access.service import Service
 from hostkit.base.errors import InputError
-from hostkit.base.hidden import Hidden
+from hostkit.base.redact import Hidden
 from omnikit.config.config import read_secret
 from omnikit.config.schema import Secret, Settings
 from omnikit.plan.types import NodePlan, Plan

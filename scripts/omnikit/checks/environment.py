@@ -17,7 +17,7 @@ from omnikit.fleet import jobs, ssh_options
 from omnikit.fleet.jobs import Done
 from omnikit.plan import containers
 from omnikit.plan.types import HostPlan, NodePlan, Plan
-from omnikit.topology.facts import engine_places
+from omnikit.topology.ports import engine_places
 from omnikit.topology.topology import resolve_path
 from omnikit.versions import image
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Iterable, Mapping, Sequence
 
 from hostkit.base.log import table
-from hostkit.base.private import write_private
+from hostkit.base.writing import write_private
 from hostkit.checks.base import FAILED, OK, UNKNOWN, WARNING, Entry, is_fatal
 from omnikit.config.layers import control_folder
 

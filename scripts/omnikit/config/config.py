@@ -13,8 +13,7 @@ from typing import Any, Iterator, Mapping, Optional, Sequence, Union
 from pydantic import BaseModel, ValidationError
 
 from hostkit.base.errors import InputError, ManyErrors, ToolkitError
-from hostkit.base.hidden import Hidden
-from hostkit.base.redact import is_secret
+from hostkit.base.redact import Hidden, is_secret
 from hostkit.files import regular
 from omnikit.config import layers
 from omnikit.config.layers import VARIABLES

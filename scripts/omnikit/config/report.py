@@ -10,7 +10,7 @@ from typing import Any, Iterator
 
 import yaml
 
-from hostkit.base.hidden import Hidden
+from hostkit.base.redact import Hidden
 from omnikit.config.config import Config
 from omnikit.yaml import redact
 from omnikit.yaml.located import Node

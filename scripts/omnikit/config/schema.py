@@ -16,7 +16,7 @@ from pydantic import (
 )
 from pydantic.json_schema import SkipJsonSchema
 
-from hostkit.base.hidden import Hidden
+from hostkit.base.redact import Hidden
 from omnikit.yaml.setting_types import (
     ARG,
     SCALAR,

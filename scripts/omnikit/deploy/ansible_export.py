@@ -11,8 +11,8 @@ import sys
 from pathlib import Path
 from typing import Any, Mapping, Optional, Sequence
 
-from hostkit.base.hidden import Hidden
-from hostkit.base.private import write_private
+from hostkit.base.redact import Hidden
+from hostkit.base.writing import write_private
 from omnikit.config import layers
 from omnikit.config.config import Config
 from omnikit.deploy.steps import STEPS

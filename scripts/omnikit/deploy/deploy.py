@@ -6,7 +6,7 @@ import tempfile
 from dataclasses import dataclass, replace
 from typing import Mapping, Optional, Sequence
 
-from hostkit.base import ask
+from hostkit.base import cli
 from hostkit.base.errors import ActionError, ToolkitError
 from hostkit.base.log import say, table
 from omnikit.access import targets
@@ -231,7 +231,7 @@ def carry_out(deployment: Deployment, options: Options, progress: Progress, note
         return 0
     _tell(work, progress)
     if work.found.replaces:
-        ask.confirm(
+        cli.confirm(
             f"{', '.join(work.found.replaces)} would be ended and started anew.", options.yes
         )
     what = f"{note or 'deploy'} of {deployment.plan.environment}"

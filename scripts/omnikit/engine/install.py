@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Mapping, Optional, Sequence
 
-from hostkit.base import records, run
+from hostkit.base import records, run, writing
 from hostkit.base.errors import ActionError, InputError
 from omnikit.engine import pins as engine_pins
 from omnikit.engine.pins import CACHE, LOCK, PYTHON, STAMP, Entry, Status, check, python_of
@@ -389,7 +389,7 @@ def install(venv: Path, requirements: Path, options: Options, say: Say) -> Statu
         compile_vllm(venv, python.version, progress)
         try_import(venv, progress)
         stamp = {"digest": engine_pins.digest(pins, python.version), "python": python.version}
-        records.write_atomically(venv / STAMP, json.dumps(stamp) + "\n")
+        writing.write_atomically(venv / STAMP, json.dumps(stamp) + "\n")
         say(f"engine: installed in {progress.elapsed:.0f} s: {venv}")
     return found
 

@@ -7,7 +7,7 @@ import zipfile
 from pathlib import Path
 from typing import Mapping
 
-from hostkit.base.private import write_private
+from hostkit.base.writing import write_private
 from omnikit.config.layers import PROJECT, control_folder
 
 SCRIPTS = PROJECT / "scripts"

@@ -28,7 +28,7 @@ from omnikit.config.schema import Settings
 from omnikit.fleet import bundle, ssh_options
 from omnikit.plan.types import HostPlan
 
-_BOOT = PROJECT / "scripts" / "hostkit" / "agent" / "boot.py"
+_RECEIVE = PROJECT / "scripts" / "hostkit" / "agent" / "receive.py"
 _KEPT_S = 60  # like Ansible's connections
 _LONGEST = 107 - 18  # bytes of a socket's path; ssh appends some meanwhile
 # In what ssh says: (sign, what it means, what to do).
@@ -120,7 +120,7 @@ class Link:
         shipped = base64.b64encode(host_code()).decode()
         given = base64.b64encode(json.dumps(parameters).encode()).decode()
         kept = f"{self.host.work_dir}/jobs/host.pyz"
-        words = ("-c", _BOOT.read_text(), kept, str(len(shipped)), name)
+        words = ("-c", _RECEIVE.read_text(), kept, str(len(shipped)), name)
         done = self.ask(self.python, *words, stdin=shipped + given, timeout_s=timeout_s)
         if done.code != 0:
             said = done.err[done.err.rfind("error: ") :] if "error: " in done.err else done.tail

@@ -13,7 +13,7 @@ from typing import Any, Callable, Mapping, Optional, Sequence
 
 from hostkit.base import run
 from hostkit.base.errors import ActionError, InputError, ToolkitError
-from hostkit.base.private import write_private
+from hostkit.base.writing import write_private
 from omnikit.config.layers import PROJECT, control_folder
 from omnikit.config.schema import Settings
 from omnikit.fleet import ssh_options

@@ -20,7 +20,7 @@ from typing import Any, Iterator
 import yaml
 
 from hostkit.base.errors import InputError
-from hostkit.base.hidden import Hidden
+from hostkit.base.redact import Hidden
 from hostkit.files import regular
 from omnikit.yaml.located import Node, Origin
 from omnikit.yaml.strict_yaml import compose

@@ -7,7 +7,7 @@ from difflib import get_close_matches
 from typing import Collection, Iterable, Optional
 
 from hostkit.base.errors import InputError
-from hostkit.base.hidden import Hidden
+from hostkit.base.redact import Hidden
 from omnikit.yaml.located import Node
 
 _DIGITS = re.compile(r"[0-9]{1,9}")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Iterator, Union
 
-from hostkit.base.hidden import Hidden
+from hostkit.base.redact import Hidden
 from omnikit.yaml.located import Node, Origin
 from omnikit.yaml.strict_yaml import reads_as_text
 

@@ -17,35 +17,21 @@ from typing import Any, Callable, ContextManager, Mapping, Optional
 
 from hostkit.base import records, run
 from hostkit.base.errors import ActionError, InputError, ToolkitError
-from hostkit.containers import (
-    engines,
-    image_look,
-    images,
-    platforms,
-)
-from hostkit.containers import (
-    image_pull as containers_image_pull,
-)
+from hostkit.base.faults import SPACE
+from hostkit.containers import engines, image_look, images
+from hostkit.containers import image_pull as containers_image_pull
 from hostkit.containers.engines import Engine
-from hostkit.containers.image_fault import SPACE, read
+from hostkit.containers.image_output import read
+from hostkit.files import regular
 from hostkit.source import wheel_files
 from omnikit.config.config import Config
 from omnikit.config.layers import PROJECT, shown_path
 from omnikit.engine.progress import Progress, Say
-from omnikit.images import (
-    pull,
-    recipes,
-)
-from omnikit.images import (
-    wheels as images_wheels,
-)
-from omnikit.images.recipes import PYTHON, Asked, Recipe
-from omnikit.images.wheels import needed
+from omnikit.images import pull, recipes
+from omnikit.images.recipes import PYTHON, Asked, Recipe, needed
 from omnikit.topology.topology import make_plan
 
 # What is sent to the engine for a build: exactly the recipe's files. And their fingerprint.
-
-_CHUNK = 1 << 20
 
 
 def fingerprint(recipe: Recipe, base_id: str, machine: str) -> str:
@@ -55,10 +41,12 @@ def fingerprint(recipe: Recipe, base_id: str, machine: str) -> str:
     """
     made_of = {
         "files": {
-            name: _sha256(path) for name, path in recipe.files.items() if name not in recipe.tools
+            name: regular.sha256(path)
+            for name, path in recipe.files.items()
+            if name not in recipe.tools
         },
         "pins": {name: entry.text for name, entry in needed(recipe.pins).items()},
-        "wheels": {path.name: _sha256(path) for path in recipe.wheels},
+        "wheels": {path.name: regular.sha256(path) for path in recipe.wheels},
         "args": dict(recipe.args),
         "labels": dict(recipe.labels),
         "base": base_id,
@@ -99,14 +87,6 @@ def _link(path: Path, there: Path) -> None:
         os.link(path, there)
     except OSError:  # another file system, or one without links
         shutil.copy(path, there)
-
-
-def _sha256(path: Path) -> str:
-    made = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(_CHUNK):
-            made.update(chunk)
-    return made.hexdigest()
 
 
 # What an engine says while it builds: the step it is at, and what its failure means.
@@ -234,7 +214,7 @@ def build(config: Config, asked: Asked, tell: Tell, *, dry_run: bool = False) ->
     engine = engines.find(settings.container.engine)
     engine.version()  # a daemon that does not run is said before minutes of fetching
     platform = _platform(config, engine, recipe, tell, dry_run=dry_run)
-    target = images_wheels.For(recipes.PYTHON, platforms.machine(platform))
+    target = recipes.For(recipes.PYTHON, engines.machine(platform))
     wheel_files.check_fit(recipe.wheels, "" if "$" in platform else target.machine)
     with locked(WORK, recipe.name):
         if not dry_run:
@@ -250,9 +230,9 @@ def build(config: Config, asked: Asked, tell: Tell, *, dry_run: bool = False) ->
             tell(f"{recipe.tag}: {_why(former)}")
         _check_space(config, engine, recipe, target)
         progress = Progress(tell, _SAY_S, recipe.name)
-        pins, wheels = images_wheels.needed(recipe.pins), WORK / _wheels_name(recipe)
+        pins, wheels = recipes.needed(recipe.pins), WORK / _wheels_name(recipe)
         index = settings.engine.torch_index
-        fetched = images_wheels.fetch(wheels, pins, target, index, progress)
+        fetched = recipes.fetch(wheels, pins, target, index, progress)
         context = context_folder(recipe)
         write(context, recipe, fetched)
         argv = build_argv(engine, recipe, digest, context, platform)
@@ -283,7 +263,7 @@ def _platform(config: Config, engine: Engine, recipe: Recipe, tell: Tell, *, dry
     plan = make_plan(config) if recipe.for_hosts and not given else None
     away = [h.name for h in plan.hosts if h.settings.connection != "local"] if plan else []
     if plan is None or not away:
-        return platforms.normal(given or "") or engine.platform()
+        return engines.normal(given or "") or engine.platform()
     if dry_run:
         return pull.shown(config, plan)
     try:
@@ -294,7 +274,7 @@ def _platform(config: Config, engine: Engine, recipe: Recipe, tell: Tell, *, dry
 
 
 def _other(image: dict[str, Any], platform: str) -> bool:
-    return platforms.differ(image_look.platform(image), platform)
+    return engines.differ(image_look.platform(image), platform)
 
 
 def _made(engine: Engine, recipe: Recipe, digest: str) -> dict[str, Any]:
@@ -344,10 +324,10 @@ def _would(
     recipe: Recipe,
     digest: str,
     platform: str,
-    target: images_wheels.For,
+    target: recipes.For,
 ) -> Built:
-    pins, wheels = images_wheels.needed(recipe.pins), WORK / _wheels_name(recipe)
-    steps = images_wheels.steps(wheels, pins, target, config.settings.engine.torch_index)
+    pins, wheels = recipes.needed(recipe.pins), WORK / _wheels_name(recipe)
+    steps = recipes.steps(wheels, pins, target, config.settings.engine.torch_index)
     commands = [list(step.argv) for step in steps]
     commands.append(build_argv(engine, recipe, digest, context_folder(recipe), platform))
     base = engine.inspect("image", recipe.base) if recipe.base else None
@@ -379,15 +359,15 @@ def _ensure_base(config: Config, engine: Engine, recipe: Recipe, platform: str) 
         ) from error
 
 
-def _check_space(config: Config, engine: Engine, recipe: Recipe, target: images_wheels.For) -> None:
+def _check_space(config: Config, engine: Engine, recipe: Recipe, target: recipes.For) -> None:
     """Room where images live, and here for wheels that are still to be fetched."""
     settings = config.settings
     wanted = settings.image.free_mib
     if recipe.room_mib is not None:
         wanted = min(wanted, recipe.room_mib)
     image_look.check_images_space(engine, wanted, recipe.tag)
-    pins = images_wheels.needed(recipe.pins)
-    if len(images_wheels.found(WORK / _wheels_name(recipe), pins, target)) < len(pins):
+    pins = recipes.needed(recipe.pins)
+    if len(recipes.found(WORK / _wheels_name(recipe), pins, target)) < len(pins):
         needed = settings.engine.install_disk_mib
         free = image_look.free_mib(WORK)
         if free < needed:

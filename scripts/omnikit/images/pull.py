@@ -9,16 +9,9 @@ from typing import Any, Mapping, Optional, Sequence
 from hostkit.base import run
 from hostkit.base.errors import ActionError, InputError
 from hostkit.base.log import say
-from hostkit.containers import (
-    image_archive,
-    image_look,
-    image_pull,
-    images,
-    platforms,
-    registry_login,
-)
+from hostkit.containers import engines, image_archive, image_look, image_pull, images
 from hostkit.containers.engines import Engine
-from hostkit.containers.image_name import parse
+from hostkit.containers.image_look import parse
 from omnikit.config import config as config_config
 from omnikit.config.config import Config
 from omnikit.fleet import fleet, jobs, ssh_options
@@ -41,7 +34,7 @@ def of_hosts(config: Config, plan: Plan, hosts: Sequence[str]) -> str:
     Raises InputError when they differ, and Silent when none can be asked.
     """
     if config.settings.image.platform:
-        return platforms.normal(config.settings.image.platform)
+        return engines.normal(config.settings.image.platform)
     given = {"engine": config.settings.container.engine}
     done = jobs.run(plan, config.settings, "platform", dict.fromkeys(hosts, given))
     found: dict[str, list[str]] = {}
@@ -70,7 +63,7 @@ def shown(config: Config, plan: Optional[Plan] = None) -> str:
     machine that the command is for.
     """
     if config.settings.image.platform:
-        return platforms.normal(config.settings.image.platform)
+        return engines.normal(config.settings.image.platform)
     away = [host for host in plan.hosts if host.settings.connection != "local"] if plan else []
     if not away:
         return _ASKED
@@ -126,7 +119,7 @@ def parameters(config: Config, image: str, *, secret: bool = True) -> dict[str, 
     if settings.credentials is not None:
         where = str(config.origin("image", "credentials"))
         credentials = config_config.read_secret(settings.credentials, where)
-        user, _ = registry_login.split(credentials)
+        user, _ = image_pull.split(credentials)
         credentials = credentials if secret else f"{user}:"
     return {
         "image": image,

@@ -13,7 +13,7 @@ from typing import Any, Callable, Optional, Sequence
 from hostkit.base.errors import ActionError
 from hostkit.base.log import say
 from hostkit.base.run import stream
-from hostkit.files.result_file import unwritten
+from hostkit.base.writing import unwritten
 from omnikit.config.config import Config
 from omnikit.config.layers import control_folder
 from omnikit.load import driver, levels, results, targets

@@ -15,8 +15,8 @@ from typing import Any, Iterator, Mapping, Optional, Sequence
 
 from hostkit.base.errors import InputError
 from hostkit.base.log import table
+from hostkit.base.writing import written
 from hostkit.files import regular
-from hostkit.files.result_file import written
 from omnikit.load.levels import METRICS, PERCENTILES, Level
 
 FORMAT = "omnikit-serving-benchmark-1"

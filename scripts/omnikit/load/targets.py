@@ -24,7 +24,7 @@ from omnikit.load.levels import CHAT, COMPLETIONS, Load, Target
 from omnikit.plan import containers as plan_containers
 from omnikit.plan.types import HostPlan, Plan
 from omnikit.topology.checks import nearest
-from omnikit.topology.facts import engine_places
+from omnikit.topology.ports import engine_places
 from omnikit.topology.topology import resolve_path
 
 # Where the load generator runs: here if the engine is here, else where the proxy is.

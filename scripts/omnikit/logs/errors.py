@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Iterable, Optional
 
-from hostkit.logs.log_time import stamp
+from hostkit.logs.files import stamp
 from omnikit.fleet import causes
 
 _LONGEST = 2000  # characters of a line that are looked at

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Collection, Iterator, Optional, Sequence
 
 from hostkit.base.errors import InputError
-from hostkit.files.result_file import written
+from hostkit.base.writing import written
 from omnikit.access.targets import ca as targets_ca
 from omnikit.access.targets import in_url
 from omnikit.config.config import Config

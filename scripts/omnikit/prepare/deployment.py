@@ -10,8 +10,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Mapping, Optional
 
-from hostkit.base.hidden import Hidden
-from hostkit.base.private import private_folder, write_private
+from hostkit.base.redact import Hidden
+from hostkit.base.writing import private_folder, write_private
 from hostkit.containers.profile import Profile, words
 from hostkit.nodes import proxy_run
 from omnikit import proxy

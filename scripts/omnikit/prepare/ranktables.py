@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any, Iterable, Mapping, Optional, Protocol, Sequence
 
 from hostkit.base.errors import InputError
-from hostkit.ranks import files as ranks_files
-from hostkit.ranks import ranktable, read
+from hostkit.ranks import ranktable
 from hostkit.ranks.check import Instance, Member, check_global, check_local, check_merged, require
 from hostkit.ranks.device_facts import Chip, address_problem
 from hostkit.ranks.ranktable import Table
@@ -61,7 +60,7 @@ def compare(
     """
     problems = check_global(table, source, instances)
     written: dict[str, dict[str, str]] = {}
-    for server in read.all_servers(table):
+    for server in ranktable.all_servers(table):
         devices = written.setdefault(server.address, {})
         devices.update({device.device_id: device.address for device in server.devices or ()})
     planned: dict[tuple[str, str], list[int]] = {}
@@ -339,7 +338,7 @@ def write(environment: str, tables: Mapping[str, Mapping[str, str]]) -> dict[str
     for host, files in tables.items():
         for name, text in files.items():
             path = folder(environment) / host / name
-            saved = ranks_files.save_all(path.parent, {path.name: text}, dry_run=False)
+            saved = ranktable.save_all(path.parent, {path.name: text}, dry_run=False)
             done[f"{host}/{name}"] = saved[path.name]
     return done
 

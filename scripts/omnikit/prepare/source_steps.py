@@ -13,7 +13,7 @@ from omnikit.plan import containers
 from omnikit.plan.types import HostPlan, Plan
 from omnikit.prepare.look import Look
 from omnikit.source import sync as source_sync
-from omnikit.source.tree import Source
+from omnikit.source.transfer import Source
 from omnikit.topology.topology import resolve_path
 
 

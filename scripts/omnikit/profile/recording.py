@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Callable, Collection, Mapping, Optional, Sequence
 
-from hostkit.base import ask, health
+from hostkit.base import cli, health
 from hostkit.base.errors import ActionError, InputError, ToolkitError
 from omnikit.config import config
 from omnikit.config.config import Config
@@ -409,7 +409,7 @@ def _ask(work: Work, off: Deployment, yes: bool) -> None:
         what += f" Requests that {', '.join(cut)} works on then fail."
     needed = work.demand
     what += f" The load: at most {needed.requests} completions, up to {needed.concurrency} at once."
-    ask.confirm(what, yes)
+    cli.confirm(what, yes)
 
 
 def _record(

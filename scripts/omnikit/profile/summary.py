@@ -9,7 +9,7 @@ from statistics import median
 from typing import Any, Iterable, Iterator, Mapping, Optional, Sequence
 
 from hostkit.base.log import table
-from hostkit.files.result_file import unwritten, written
+from hostkit.base.writing import unwritten, written
 from hostkit.logs.profile import ASCEND, TRACES
 from omnikit.plan.types import NodePlan
 from omnikit.profile.trace import Trace, is_communication, read_ascend, read_chrome

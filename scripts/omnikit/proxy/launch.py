@@ -18,17 +18,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Mapping, Optional
 
-from hostkit.access import certificate
+from hostkit.access import service
 from hostkit.base import run
 from hostkit.base.errors import ActionError, InputError
 from hostkit.base.health import wait_until
-from hostkit.base.hidden import Hidden
 from hostkit.base.log import say
-from hostkit.base.pids import session_members
-from hostkit.base.records import Record, alive, identity, survivors, write_atomically
+from hostkit.base.records import Record, alive, identity, session_members, survivors
+from hostkit.base.redact import Hidden
+from hostkit.base.writing import write_atomically
 from hostkit.files import regular
 from hostkit.nodes import proxy_run, taken_ports
-from hostkit.nodes.proxy_record import INTERVAL_S, RECORD, answers, end, is_leaving, read_record
+from hostkit.nodes.proxy_run import INTERVAL_S, RECORD, answers, end, is_leaving, read_record
 from omnikit import proxy
 from omnikit.proxy import values
 
@@ -151,7 +151,7 @@ def from_file(kind: str, path: Path, settings: Mapping[str, Any]) -> Wanted:
         files = {NGINX_CONF: regular.text(path)}
         beside = [
             *sorted(path.parent.glob("*.lua")),
-            *map(path.with_name, certificate.NAMES.values()),
+            *map(path.with_name, service.NAMES.values()),
         ]
         for file in filter(Path.is_file, beside):
             files[file.name] = regular.text(file)
@@ -230,10 +230,10 @@ def _secret_files(settings: Any) -> dict[str, str]:
         made[targets.PROXY_FILE] = text
     tls = settings.proxy.tls.model_dump(include={"certificate", "key"})
     if tls["certificate"] is not None:
-        fault = certificate.problem(tls)
+        fault = service.problem(tls)
         if fault:
             raise InputError(fault, where="proxy.tls", todo="nothing was changed")
-        made.update({n: Hidden(text) for n, text in certificate.texts(tls).items()})
+        made.update({n: Hidden(text) for n, text in service.texts(tls).items()})
     return made
 
 

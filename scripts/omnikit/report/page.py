@@ -9,7 +9,7 @@ from typing import Any, Mapping, Optional, Sequence
 
 from hostkit.base.errors import ActionError
 from hostkit.checks.base import FAILED, OK, WARNING
-from hostkit.files import out_file
+from hostkit.files import regular
 from omnikit.deploy.plan_report import ranges
 from omnikit.deploy.status import NOT_DEPLOYED, span
 from omnikit.fleet.render import TEMPLATES
@@ -580,7 +580,7 @@ def _named(data: Mapping[str, Any], t: Words) -> dict[str, Any]:
 def write(path: Path, text: str) -> None:
     """Write a page whole, for its owner alone. Raises ActionError."""
     try:
-        out_file.write(path, text)
+        regular.write(path, text)
     except OSError as error:
         raise ActionError(
             f"the report cannot be written: {error.strerror}.",

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Mapping, Sequence
 
-from hostkit.base.records import write_atomically
+from hostkit.base.writing import write_atomically
 from omnikit.config import report
 from omnikit.config.config import Config
 from omnikit.config.layers import control_folder

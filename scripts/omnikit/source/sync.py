@@ -14,8 +14,8 @@ from typing import Any, Callable, Optional, Sequence
 from hostkit.base import run
 from hostkit.base.errors import ActionError, InputError, ToolkitError
 from hostkit.base.log import say
-from hostkit.copy import copy, place
-from hostkit.copy.needs import needs, used
+from hostkit.copy import copy
+from hostkit.copy.record import among, needs
 from hostkit.copy.tree import Excludes, shown
 from hostkit.source import patch_clone, patch_vllm
 from omnikit.config.config import Config
@@ -24,8 +24,7 @@ from omnikit.fleet import direct_ssh, identity, ssh_options
 from omnikit.fleet.jobs import Done
 from omnikit.plan.types import HostPlan, Plan
 from omnikit.source import transfer as source_transfer
-from omnikit.source import tree
-from omnikit.source.tree import Source
+from omnikit.source.transfer import Source
 from omnikit.topology.topology import resolve_path
 
 SAME = "same folder"
@@ -82,7 +81,7 @@ def source(config: Config, verify: bool = False) -> Source:
     folder = _folder(config)
     try:
         cache = control_folder(config.environment) / "code-index.json"
-        return tree.read(folder, exclude, cache, verify)
+        return source_transfer.read(folder, exclude, cache, verify)
     except InputError as error:
         raise _of_the_source(config, error) from error
 
@@ -96,7 +95,7 @@ def _folder(config: Config) -> str:
             "local_code_dir",
             todo="name the source on this machine: --set paths.local_code_dir=DIR",
         )
-    return place.real(resolve_path(text, True))
+    return copy.real(resolve_path(text, True))
 
 
 def _of_the_source(config: Config, error: InputError) -> InputError:
@@ -112,7 +111,7 @@ def destination(config: Config, plan: Plan) -> str:
         raise config.error("no folder is set.", "paths", "code_dir", todo=todo)
     local = all(host.settings.connection == "local" for host in plan.hosts)
     folder = resolve_path(text, True) if local else text
-    why = place.refusal(folder, kept(config, plan))
+    why = copy.refusal(folder, kept(config, plan))
     if why is not None:
         raise config.error(
             f"{shown(folder)} cannot be made a copy of the source: {why}.",
@@ -210,9 +209,9 @@ class _Work:
 
     def _one(self, host: HostPlan) -> dict[str, Any]:
         if host.settings.connection == "local":
-            if place.real(self.dir) == self.source.folder:
+            if copy.real(self.dir) == self.source.folder:
                 return _result({}, SAME, self.source)
-            if place.nested(self.dir, self.source.folder):
+            if copy.nested(self.dir, self.source.folder):
                 raise InputError(
                     f"one of {self.source.folder} and {self.dir} is in the other.",
                     todo="set paths.code_dir to another folder, or to the same one",
@@ -301,7 +300,7 @@ def _result(differs: dict[str, Any], action: str, made: Source) -> dict[str, Any
         "bytes": 0,
         "would_send": differs.get("need_bytes", 0),
         "needs": needs(touched),
-        "used": used(touched),
+        "used": among(touched),
         "was": differs.get("was"),
         "digest": made.digest,
         "revision": made.revision,

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Sequence
 
 from hostkit.base.errors import InputError
-from hostkit.files.result_file import written
+from hostkit.base.writing import written
 from omnikit.timeline.records import Engine, Record, read
 from omnikit.timeline.spans import Span
 
@@ -40,7 +40,7 @@ def write(record: Record, path: Path) -> None:
 
 
 def write_to(record: Record, path: Path) -> None:
-    """The same for a path that a user gave (see out_file). Raises InputError."""
+    """The same for a path that a user gave (see regular.to_write). Raises InputError."""
     try:
         write(record, path)
     except OSError as error:

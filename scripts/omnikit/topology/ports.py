@@ -8,14 +8,14 @@ toolkit chooses moves out of the way.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Iterable, Union
+from typing import Any, Callable, Iterable, Union
 
 from hostkit.base.errors import InputError
 from omnikit.config.config import Config
+from omnikit.config.schema import Settings
 from omnikit.plan.arguments import references
-from omnikit.plan.types import Listener
-from omnikit.topology.members import Group, Member
-from omnikit.topology.overrides import replaced_by
+from omnikit.plan.types import Listener, NodePlan
+from omnikit.topology.members import Group, Member, replaced_by
 
 # Every port that a plan uses, per host, each claimed once.
 
@@ -325,3 +325,51 @@ class Ports:
 
 def _key(m: Member) -> tuple[str, int, int]:
     return m.role, m.index, m.node_rank
+
+
+def engine_places(settings: Settings, path: Callable[..., str]) -> tuple[str, str]:
+    """The engine's virtual environment, "" for none, and its Python: in the image or on the host.
+
+    path(text, *setting) resolves a configured path.
+    """
+    container = settings.container
+    if settings.runtime == "docker":
+        home = container.venv or ""
+        return home, f"{home}/bin/python" if home else container.python
+    venv = settings.engine.venv
+    home = path(venv, "engine", "venv") if venv else ""
+    return home, f"{home}/bin/python" if home else "python3"
+
+
+def server(m: Member, k: int, ports: NodePorts) -> dict[str, Any]:
+    """The k-th API server of a node, without its command."""
+    tp = m.tensor_parallel
+    whole = m.servers == "instance"
+    return {
+        "name": m.name if m.server_count < 2 else f"{m.name}.{k}",
+        "local_rank": k,
+        "dp_rank": m.server_offset + k if m.servers == "ranks" else 0,
+        "devices": m.devices if whole else m.devices[k * tp : (k + 1) * tp],
+        "api_port": ports.api + k,
+        "kv_port": ports.kv + k,
+    }
+
+
+def server_facts(plan: dict[str, Any], offset: int) -> dict[str, Any]:
+    """What a server's words may refer to beyond its node's facts."""
+    made = {name: plan[name] for name in ("local_rank", "dp_rank", "api_port", "kv_port")}
+    made["offset_rank"] = plan["local_rank"] + offset
+    devices = ",".join(map(str, plan["devices"]))
+    return {**made, "server_name": plan["name"], "server_devices": devices}
+
+
+def rank_table(address: str, m: Member, hosts: int) -> str:
+    """File name of the rank table of a node's own instance."""
+    if hosts > 1:
+        return "local_ranktable_merge.json"
+    return f"local_ranktable_{address}_{''.join(map(str, m.devices))}.json"
+
+
+def endpoints(nodes: list[NodePlan], role: str) -> tuple[tuple[str, int], ...]:
+    """Address and port of every API server of a role, in order."""
+    return tuple((n.address, s.api_port) for n in nodes if n.role == role for s in n.servers)

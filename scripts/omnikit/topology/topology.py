@@ -33,10 +33,17 @@ from omnikit.topology.checks import (
     check_profiled,
     check_shape,
 )
-from omnikit.topology.facts import endpoints, engine_places, rank_table, server, server_facts
-from omnikit.topology.members import Group, Member, groups
-from omnikit.topology.overrides import Overrides
-from omnikit.topology.ports import GroupPorts, NodePorts, Ports
+from omnikit.topology.members import Group, Member, Overrides, groups
+from omnikit.topology.ports import (
+    GroupPorts,
+    NodePorts,
+    Ports,
+    endpoints,
+    engine_places,
+    rank_table,
+    server,
+    server_facts,
+)
 
 # Where on a host the folders are that only runs need: sockets, and what a proxy writes.
 

@@ -15,7 +15,7 @@ import pytest
 from host_cases import a_host, a_node, clean, processes, reaches, record_of
 from small_site import Site
 
-from hostkit.base import pids as base_pids
+from hostkit.base import records as base_pids
 from hostkit.base.health import wait_until
 from hostkit.nodes import needed, start_stop
 

@@ -21,7 +21,7 @@ import pytest
 from host_cases import free_port
 
 from hostkit.base.errors import InputError
-from hostkit.base.private import write_private
+from hostkit.base.writing import write_private
 from omnikit.config import config
 from omnikit.config.config import Config, load
 from omnikit.config.layers import control_folder
@@ -250,7 +250,7 @@ def test_a_server_has_its_secrets_and_nobody_else_sees_them(served: Served) -> N
 @pytest.mark.parametrize("name", ["ansible_password", "ansible_become_password"])
 def test_a_password_in_the_open_in_a_foreign_file_is_an_input_and_hidden(name: str) -> None:
     """Users' inventories go on working; what is read from one is shown nowhere."""
-    from hostkit.base.hidden import Hidden
+    from hostkit.base.redact import Hidden
     from omnikit.config.schema import secret_of
     from omnikit.foreign.trees import read_yaml as read
 

@@ -16,7 +16,7 @@ import pytest
 from full_disk import Disk
 from host_cases import a_host, a_node, processes, record_of, running
 
-from hostkit.agent import boot, receive, unpack
+from hostkit.agent import receive, unpack
 from hostkit.base.records import alive
 from omnikit.fleet import bundle, direct_ssh
 
@@ -34,7 +34,7 @@ def agent(at: Path, *words: str, files: dict[str, str]) -> subprocess.CompletedP
 
 def job(at: Path, name: str, given: Any) -> subprocess.CompletedProcess[str]:
     sent = base64.b64encode(direct_ssh.host_code()).decode()
-    code = Path(boot.__file__).read_text()
+    code = Path(receive.__file__).read_text()
     argv = [sys.executable, "-c", code, str(at), str(len(sent)), name]
     text = sent + base64.b64encode(json.dumps(given).encode()).decode()
     return subprocess.run(argv, input=text, capture_output=True, text=True)

@@ -21,7 +21,7 @@ from small_wheel import lock_text, small_wheel
 from hostkit.base.errors import ActionError
 from omnikit.engine import install, pins
 from omnikit.engine.progress import Progress
-from omnikit.images import wheels
+from omnikit.images import recipes
 
 ROOT = Path(__file__).resolve().parents[3]
 PYTHONS = ("3.11", "3.12", "3.13")
@@ -207,9 +207,11 @@ def test_an_image_gets_no_wheel_that_an_index_exchanged(tmp_path: Path, index: P
     lock, folder = tmp_path / "lock.txt", tmp_path / "wheels"
     lock.write_text(lock_text(small_wheel(index, "one", "1.0")))
     small_wheel(index, "one", "1.0", content="import evil\n")
-    target = wheels.For(pins.PYTHON, os.uname().machine)
+    target = recipes.For(pins.PYTHON, os.uname().machine)
     with pytest.raises(ActionError, match="another file than the one that is locked"):
-        wheels.fetch(folder, pins.read_lock(lock), target, "http://127.0.0.1:9", Progress(print, 9))
+        recipes.fetch(
+            folder, pins.read_lock(lock), target, "http://127.0.0.1:9", Progress(print, 9)
+        )
     assert list(folder.glob("*.whl")) == []
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from hostkit.base import command
-from hostkit.base import pids as base_pids
+from hostkit.base import records as base_pids
 from hostkit.base.errors import InputError
 from hostkit.base.health import wait_until
 

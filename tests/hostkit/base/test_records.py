@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from hostkit.base import pids, records
+from hostkit.base import records, writing
 from hostkit.base.errors import ActionError
 from hostkit.base.health import wait_until
 
@@ -35,13 +35,13 @@ def test_a_dead_or_zombie_process_is_not_alive() -> None:
     who = records.identity(process.pid)
     assert wait_until(lambda: not records.alive(who), 10, 0.02)  # a zombie by now
     process.wait()
-    assert pids.start_ticks(process.pid) is None
+    assert records.start_ticks(process.pid) is None
 
 
 def test_files_appear_whole_with_their_mode_and_nothing_beside_them(tmp_path: Path) -> None:
     path = tmp_path / "f"
-    records.write_atomically(path, "a", 0o600)
-    records.write_atomically(path, "b", 0o640)
+    writing.write_atomically(path, "a", 0o600)
+    writing.write_atomically(path, "b", 0o640)
     assert path.read_text() == "b" and path.stat().st_mode & 0o777 == 0o640
     assert list(tmp_path.iterdir()) == [path]
 

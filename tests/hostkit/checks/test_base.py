@@ -10,8 +10,9 @@ from check_cases import limits, look, one, parameters
 
 from hostkit.base import run
 from hostkit.base.errors import ActionError, InputError
+from hostkit.base.log import some
 from hostkit.checks import base
-from hostkit.checks.base import existing, one_line, pairs, some, within
+from hostkit.checks.base import existing, one_line, pairs, within
 from hostkit.ranks.device_query import NoAnswer
 
 

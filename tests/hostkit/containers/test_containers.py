@@ -242,7 +242,7 @@ def test_processes_in_a_container_are_found_and_ended_from_outside(
     engine: DockerHost, tmp_path: Path
 ) -> None:
     """What a record says of a process in a container holds outside of it."""
-    from hostkit.base import pids, run
+    from hostkit.base import records, run
 
     spec = small_spec("t-pids", mounts=[f"{tmp_path}:{tmp_path}"])
     ensure(spec)
@@ -255,29 +255,29 @@ def test_processes_in_a_container_are_found_and_ended_from_outside(
     wait_for(lambda: (tmp_path / "log").read_text().strip().isdigit(), "the pid is written")
     inside = int((tmp_path / "log").read_text())
     init = json.loads(engine.docker("inspect", "t-pids").stdout)[0]["State"]["Pid"]
-    pid_ns = pids.namespace(str(init))
-    assert pid_ns != pids.namespace()
+    pid_ns = records.namespace(str(init))
+    assert pid_ns != records.namespace()
     here = next(
         int(pid) for pid in os.listdir("/proc")  # noqa: PTH208 (names only)
         if pid.isdigit() and _innermost(pid) == (pid_ns, inside)
     )  # fmt: skip
-    ticks = pids.start_ticks(here)
+    ticks = records.start_ticks(here)
     who = {"pid": inside, "pid_ns": pid_ns, "start_ticks": ticks}
-    assert pids.pid_here(who) == here != inside
-    assert pids.pid_here({**who, "start_ticks": ticks + 1}) is None  # type: ignore[operator]
+    assert records.pid_here(who) == here != inside
+    assert records.pid_here({**who, "start_ticks": ticks + 1}) is None  # type: ignore[operator]
     os.kill(here, signal.SIGTERM)
-    wait_for(lambda: pids.pid_here(who) is None, "it ended")
+    wait_for(lambda: records.pid_here(who) is None, "it ended")
 
 
 def _innermost(pid: str) -> tuple[str, int]:
-    from hostkit.base import pids
+    from hostkit.base import records
 
     try:
         lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     except OSError:
         return "", 0
     number = next((line.split()[-1] for line in lines if line.startswith("NSpid:")), "0")
-    return pids.namespace(pid), int(number)
+    return records.namespace(pid), int(number)
 
 
 @pytest.mark.slow

@@ -159,8 +159,8 @@ def test_a_waiting_pull_ends_at_once_when_interrupted(tmp_path: Path) -> None:
     program = tmp_path / "host_job.py"
     image = f"127.0.0.1:{free_port()}/team/x:1"
     program.write_text(
-        "from hostkit.base import terminate\nfrom hostkit.containers import images\n"
-        f"def main():\n    with terminate.as_interrupt():\n        images.pull("
+        "from hostkit.base import run\nfrom hostkit.containers import images\n"
+        f"def main():\n    with run.as_interrupt():\n        images.pull("
         f"{parameters(image, delay_s=300)!r})\n"
     )
     scripts = Path(__file__).resolve().parents[3] / "scripts"

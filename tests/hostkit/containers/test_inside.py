@@ -16,7 +16,7 @@ from python_image import make_python_image
 from source_cases import Sources, make_sources, parameters
 
 from hostkit.base.errors import ActionError, InputError
-from hostkit.base.private import write_private
+from hostkit.base.writing import write_private
 from hostkit.containers import engines, inside
 from hostkit.source import packages, source_jobs
 from omnikit.fleet import bundle, jobs

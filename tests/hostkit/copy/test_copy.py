@@ -207,7 +207,7 @@ def test_all_files_are_read_again_when_that_is_asked_for(tmp_path: Path) -> None
     # An index that lies stands for a disk that lost what was written to it.
     index["setup.py"] = [status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino]
     index["setup.py"].append(
-        copy_record.files(copy_record.read(str(target)) or {})["setup.py"].content
+        copy_record.recorded(copy_record.read(str(target)) or {})["setup.py"].content
     )
     copy_record.write_index(str(target), index)
     assert copy.begin(given(source, target, dry_run=True))["update"] == []
@@ -233,3 +233,75 @@ def test_a_host_without_rsync_says_how_to_get_it(tmp_path: Path, monkeypatch) ->
     with pytest.raises(InputError, match=r"rsync is not installed on this host.*\n.*apt-get"):
         copy.begin({**given(source, target), **parameters})
     assert not target.exists()
+
+
+@pytest.mark.parametrize(
+    "folder",
+    [
+        *("/", "//", "/data", "/root", "/home", "/home/ann", "/home/ann/", "/opt", "/tmp", "/var"),
+        *("/usr/lib", "/usr/local", "/usr/local/lib", "/usr/share/x", "/etc/omni", "/dev/shm"),
+        *("/proc/1", "/run/user", "/lib/modules/x", "relative/path", "/data/../etc/x", ""),
+        *("/data/omnikit", "/data/omnikit/", "/data/models", "/srv/me"),
+    ],
+)
+def test_refused(folder: str) -> None:
+    keep = ["/data/omnikit", "/data/models/DeepSeek"]
+    assert copy.refusal(folder, keep, "/srv/me") is not None
+
+
+@pytest.mark.parametrize(
+    "folder",
+    [
+        *("/data/omniinfer", "/workspace/omniinfer", "/home/ann/omniinfer", "/root/omniinfer"),
+        *("/usr/local/src/omni", "/usr/src/a/b", "/data/omnikit/code", "/data/od d'\"\n/x"),
+    ],
+)
+def test_allowed(folder: str) -> None:
+    assert copy.refusal(folder, ["/data/omnikit", "/data/models/DeepSeek"], "/root") is None
+
+
+def test_a_link_is_judged_by_where_it_leads(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to("/usr/lib")
+    assert copy.refusal_here(str(tmp_path / "link"), []) == "it belongs to the system"
+    (tmp_path / "work").mkdir()
+    (tmp_path / "same").symlink_to(tmp_path)
+    why = copy.refusal_here(str(tmp_path / "same"), [str(tmp_path / "work")])
+    assert why is not None and "must stay" in why
+    assert copy.refusal_here(str(tmp_path / "new"), []) is None
+
+
+def test_folders_inside_each_other(tmp_path: Path) -> None:
+    assert copy.nested(str(tmp_path), str(tmp_path / "a"))
+    assert copy.nested(str(tmp_path / "a"), str(tmp_path))
+    assert not copy.nested(str(tmp_path / "a"), str(tmp_path / "ab"))
+
+
+def test_free_space_is_that_of_the_nearest_folder_that_exists(tmp_path: Path) -> None:
+    assert copy.nearest(str(tmp_path / "a" / "b")) == str(tmp_path)
+    assert copy.free_bytes(str(tmp_path / "a" / "b")) > 0
+
+
+def test_only_what_is_named_goes_and_links_are_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "t" / "a" / "__pycache__").mkdir(parents=True)
+    (tmp_path / "t" / "a" / "__pycache__" / "x.pyc").write_text("")
+    (tmp_path / "precious").mkdir()
+    (tmp_path / "precious" / "file").write_text("")
+    (tmp_path / "t" / "link").symlink_to(tmp_path / "precious")
+    copy.remove(str(tmp_path / "t"), ["link", "a", "gone already"])
+    assert not any((tmp_path / "t").iterdir()) and (tmp_path / "precious" / "file").exists()
+
+
+def test_a_folder_that_is_not_empty_is_an_error_that_names_it(tmp_path: Path) -> None:
+    (tmp_path / "a" / ".venv").mkdir(parents=True)
+    with pytest.raises(ActionError, match=r"/a: .*not empty"), copy.named(str(tmp_path)):
+        copy.remove(str(tmp_path), ["a"])
+
+
+def test_what_rsync_left_goes(tmp_path: Path) -> None:
+    for place in (tmp_path, tmp_path / "a"):
+        (place / ".~tmp~").mkdir(parents=True)
+        (place / ".~tmp~" / "half").write_text("")
+    from hostkit.copy.tree import Entry
+
+    copy.remove_unfinished(str(tmp_path), {"a": Entry("d", 0o755, 0, 0, "")})
+    assert list(tmp_path.iterdir()) == [tmp_path / "a"] and not any((tmp_path / "a").iterdir())

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from code_cases import copied, make_source
 
-from hostkit.copy import needs, record
+from hostkit.copy import record
 
 
 @pytest.mark.needs("rsync")
@@ -22,7 +22,7 @@ def test_records_of_two_copies_say_what_changed_between_them(tmp_path: Path) -> 
     assert installed is not None and now is not None and installed["digest"] != now["digest"]
     changed = record.changed(installed, now)
     assert changed == ("omni/csrc/kernel.cpp", "omni/engine.py")
-    assert needs.needs(changed)["rebuild"] is True
+    assert record.needs(changed)["rebuild"] is True
     assert record.changed(now, now) == ()
 
 

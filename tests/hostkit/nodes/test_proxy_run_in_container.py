@@ -13,7 +13,7 @@ from server_image import server_image
 
 from hostkit.base.errors import ActionError, InputError
 from hostkit.base.health import request
-from hostkit.base.pids import pid_here
+from hostkit.base.records import pid_here
 from hostkit.nodes import needed, observe, start_stop
 from omnikit.config import config
 from omnikit.fleet import bundle

@@ -2,11 +2,15 @@ from __future__ import annotations
 
 import copy
 import json
+from pathlib import Path
 
 import pytest
+from ranktable_cases import two_p_one_d, two_p_one_d_ips
 
-from hostkit.base.errors import InputError
+from hostkit.base.errors import ActionError, InputError
 from hostkit.ranks import ranktable
+from hostkit.ranks.ranktable import Device, Report, Server
+from omnikit.prepare import ranktables
 
 IPS = {0: "10.1.0.100", 1: "10.1.0.101", 4: "10.1.0.104"}
 
@@ -139,3 +143,84 @@ def test_text_is_json_and_ends_in_a_newline():
     table = ranktable.host_table("10.0.0.11")
     assert json.loads(ranktable.dumps(table)) == table
     assert ranktable.dumps(table).endswith("}\n")
+
+
+def test_files_are_created_rewritten_or_left_alone(tmp_path: Path):
+    folder = tmp_path / "new" / "folder"
+    assert ranktable.save_all(folder, {"a": "1", "b": "2"}, dry_run=False) == {
+        "a": "created",
+        "b": "created",
+    }
+    before = (folder / "a").stat()
+    assert ranktable.save_all(folder, {"a": "1", "b": "3"}, dry_run=False) == {
+        "a": "unchanged",
+        "b": "rewritten",
+    }
+    after = (folder / "a").stat()
+    assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+    assert (folder / "b").read_text() == "3"
+    assert sorted(path.name for path in folder.iterdir()) == ["a", "b"]
+
+
+def test_a_reader_of_the_old_file_keeps_it_whole(tmp_path: Path):
+    ranktable.save_all(tmp_path, {"a": "old" * 1000}, dry_run=False)
+    with (tmp_path / "a").open() as reader:
+        ranktable.save_all(tmp_path, {"a": "new"}, dry_run=False)
+        assert reader.read() == "old" * 1000
+    assert (tmp_path / "a").read_text() == "new"
+
+
+def test_a_failure_half_way_leaves_the_old_files_and_no_rest(tmp_path: Path):
+    ranktable.save_all(tmp_path, {"a": "old"}, dry_run=False)
+    with pytest.raises(ActionError) as caught:
+        ranktable.save_all(tmp_path, {"a": "new", "no/folder": "x"}, dry_run=False)
+    assert caught.value.where == str(tmp_path)
+    assert (tmp_path / "a").read_text() == "old"
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
+def test_a_dry_run_writes_nothing(tmp_path: Path):
+    folder = tmp_path / "new"
+    assert ranktable.save_all(folder, {"a": "1"}, dry_run=True) == {"a": "created"}
+    assert not folder.exists()
+
+
+def test_a_folder_that_cannot_be_made_is_wrong_input(tmp_path: Path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError) as caught:
+        ranktable.save_all(tmp_path / "file" / "x", {"a": "1"}, dry_run=False)
+    assert "--save-dir" in str(caught.value.todo)
+
+
+def test_files_that_are_missing_or_no_json_are_named(tmp_path: Path):
+    with pytest.raises(InputError, match="No such file") as caught:
+        ranktable.load(tmp_path / "x.json")
+    assert caught.value.where == str(tmp_path / "x.json")
+    (tmp_path / "y.json").write_text("{")
+    with pytest.raises(InputError, match="not JSON"):
+        ranktable.load(tmp_path / "y.json")
+
+
+def test_servers_of_a_global_and_of_a_local_table():
+    tables = ranktables.planned(two_p_one_d(), two_p_one_d_ips())
+    every = ranktable.all_servers(tables.cluster)
+    assert [server.address for server in every] == [f"10.0.0.1{n}" for n in range(4)]
+    assert every[0] == ranktable.all_servers(tables.local[0][0])[0]
+    assert every[3].devices is not None
+    assert every[3].devices[0] == Device("0", "10.1.3.100", "16")
+    assert ranktable.all_servers(None) == []
+
+
+def test_a_server_without_devices_is_not_one_with_none():
+    report = Report("f")
+    holder = {"server_count": 1, "server_list": [{"server_id": "a", "server_ip": "10.0.0.1"}]}
+    assert ranktable.servers(holder, report) == [Server("10.0.0.1", None)]
+    assert report.problems == []
+
+
+def test_hosts_are_named_as_people_know_them():
+    report = Report("f", {"10.0.0.1": "p0", "10.0.0.2": "10.0.0.2"})
+    assert report.host("10.0.0.1") == "host p0 (10.0.0.1)"
+    assert report.host("10.0.0.2") == report.host("10.0.0.2") == "host 10.0.0.2"
+    report.say("it is wrong", "group 1")
+    assert report.problems == ["f: group 1: it is wrong."]

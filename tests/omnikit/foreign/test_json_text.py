@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hostkit.base.errors import InputError
-from hostkit.base.hidden import Hidden
+from hostkit.base.redact import Hidden
 from omnikit.foreign.trees import read_json as read
 
 TEXT = '{\n\t"a": {"b": 1,\n  "c": ["x",\n "\\/y"]},\n "d": null}'

@@ -17,15 +17,14 @@ from platform_cases import OTHER, OWN, load_for, platform_of, silent_host
 from small_wheel import lock_text, small_wheel
 
 from hostkit.base.errors import ActionError, InputError
-from hostkit.containers import engines, platforms
+from hostkit.containers import engines
 from omnikit.config import config
 from omnikit.config.config import Config
 from omnikit.engine import pins as engine_pins
 from omnikit.engine.progress import Say
 from omnikit.images import build as images_build
 from omnikit.images.build import Built
-from omnikit.images.recipes import Asked, Recipe
-from omnikit.images.wheels import For
+from omnikit.images.recipes import Asked, For, Recipe
 
 TAG = "omnikit-test/app:1"
 DOCKERFILE = f"""ARG BASE={BASE_IMAGE}
@@ -378,7 +377,7 @@ def test_a_step_that_only_another_processor_can_run_is_explained(
 def test_wheels_for_another_machine_than_the_image_are_refused_before_anything(
     engine: DockerHost, tmp_path: Path, work: Path
 ) -> None:
-    machine = platforms.machine(OWN)
+    machine = engines.machine(OWN)
     small_wheel(tmp_path / "dist", "omni_infer", "1", tag=f"cp311-cp311-linux_{machine}")
     small_wheel(tmp_path / "dist", "vllm", "2")
     asked = Asked("omni-infer", tag=TAG, base="no/such:1", wheels=tmp_path / "dist")

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from ranktable_cases import ALL, device_ips, two_p_one_d, two_p_one_d_ips
 
 from hostkit.base.errors import InputError
-from hostkit.ranks import ranktable, read
+from hostkit.ranks import ranktable
 from hostkit.ranks.check import Instance, Member
 from omnikit.prepare import ranktables
 
@@ -167,7 +167,7 @@ def test_files_hold_what_the_engine_looks_up(planned: tuple[Instance, ...], data
             if len(instance.members) > 1
             else ranktable.local_name(member.address, member.devices)
         )
-        own = read.all_servers(json.loads(files[member.host][name]))
+        own = ranktable.all_servers(json.loads(files[member.host][name]))
         assert [server.address for server in own] == [m.address for m in instance.members]
         cluster = json.loads(files[member.host]["global/global_ranktable_merge.json"])
-        assert member.address in {s.address for s in read.all_servers(cluster)}
+        assert member.address in {s.address for s in ranktable.all_servers(cluster)}

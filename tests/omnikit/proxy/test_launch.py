@@ -16,7 +16,7 @@ from proxy_backend import Backend, free_port
 from hostkit.base.errors import ActionError, InputError
 from hostkit.base.health import request, wait_until
 from hostkit.base.records import alive, survivors
-from hostkit.nodes import proxy_record
+from hostkit.nodes import proxy_run
 from omnikit.proxy import launch
 
 # Real processes, seconds together.
@@ -28,7 +28,7 @@ DEADLINE_S = 10.0
 @pytest.fixture
 def run_dir(tmp_path: Path) -> Iterator[Path]:
     yield tmp_path / "run"
-    proxy_record.stop(tmp_path / "run", 0.0, DEADLINE_S)
+    proxy_run.stop(tmp_path / "run", 0.0, DEADLINE_S)
 
 
 @pytest.fixture
@@ -44,7 +44,7 @@ def up(asked: launch.Wanted, run_dir: Path, reload: bool = False) -> str:
 
 
 def process(run_dir: Path) -> dict[str, object]:
-    record = proxy_record.read_record(run_dir)
+    record = proxy_run.read_record(run_dir)
     assert record is not None
     return dict(record["process"])
 
@@ -125,7 +125,7 @@ def test_a_start_that_fails_leaves_nothing_and_shows_why(tmp_path, run_dir, serv
     with pytest.raises(ActionError, match="did not start") as caught:
         up(replace(asked, files={**asked.files, "nginx.conf": taken}), run_dir)
     assert "in use" in caught.value.what
-    assert proxy_record.read_record(run_dir) is None
+    assert proxy_run.read_record(run_dir) is None
 
 
 def test_a_taken_port_is_refused_with_its_owner(tmp_path, run_dir, servers):
@@ -161,16 +161,16 @@ def test_workers_that_a_killed_master_left_give_way(tmp_path, run_dir, servers):
 
 def test_a_record_that_cannot_be_read_is_no_absence(tmp_path, run_dir, servers):
     run_dir.mkdir()
-    (run_dir / proxy_record.RECORD).write_text("{")
+    (run_dir / proxy_run.RECORD).write_text("{")
     with pytest.raises(ActionError, match="cannot be read"):
         launch.look(wanted(tmp_path, free_port(), servers[:1], servers[1:2]), run_dir)
-    (run_dir / proxy_record.RECORD).unlink()
+    (run_dir / proxy_run.RECORD).unlink()
 
 
 def test_the_record_says_which_process_and_which_files(tmp_path, run_dir, servers):
     asked = wanted(tmp_path, free_port(), servers[:1], servers[1:2])
     up(asked, run_dir)
-    record = json.loads((run_dir / proxy_record.RECORD).read_text())
+    record = json.loads((run_dir / proxy_run.RECORD).read_text())
     assert record["digest"] == launch.digest(asked, run_dir)
     assert record["process"]["start_ticks"] and record["process"]["boot_id"]
     other = wanted(tmp_path, asked.port, servers[:1], servers[3:])

@@ -10,7 +10,7 @@ from jinja2 import StrictUndefined, TemplateError, Undefined, UndefinedError, me
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from hostkit.base.errors import InputError
-from hostkit.base.hidden import Hidden
+from hostkit.base.redact import Hidden
 from omnikit.yaml.located import Node
 
 _WHOLE = re.compile(r"\s*\{\{[-+]?(?P<inner>.*?)[-+]?\}\}\s*", re.DOTALL)

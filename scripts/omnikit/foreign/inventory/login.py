@@ -8,7 +8,7 @@ from difflib import get_close_matches
 from typing import Any, Callable, Iterator
 
 from hostkit.base.errors import InputError
-from hostkit.base.hidden import Hidden
+from hostkit.base.redact import Hidden
 from omnikit.foreign.inventory.jinja import Variables
 from omnikit.foreign.values import port, text, wrong
 from omnikit.yaml.located import Node

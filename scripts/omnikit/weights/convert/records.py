@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Iterator, Optional
 
-from hostkit.base import records
+from hostkit.base import writing
 from hostkit.base.errors import ActionError, InputError
 from omnikit.weights.checkpoint import headers, w8a8
 from omnikit.weights.checkpoint.hashes import sha256
@@ -152,7 +152,7 @@ def begin(work: Path, conversion: Conversion) -> None:
         path.unlink()
     file = work / _RECORDS / _SOURCE
     file.parent.mkdir(parents=True, exist_ok=True)
-    records.write_atomically(file, json.dumps(source_print(conversion)) + "\n")
+    writing.write_atomically(file, json.dumps(source_print(conversion)) + "\n")
 
 
 def check(work: Path, conversion: Conversion) -> list[Path]:
@@ -235,7 +235,7 @@ def done(work: Path, conversion: Conversion, shard: NewShard) -> Optional[dict[s
 
 def write(work: Path, shard: NewShard, record: dict[str, Any]) -> None:
     """Say that a shard is done."""
-    records.write_atomically(work / _RECORDS / f"{shard.name}.json", json.dumps(record) + "\n")
+    writing.write_atomically(work / _RECORDS / f"{shard.name}.json", json.dumps(record) + "\n")
 
 
 def manifest(

@@ -12,7 +12,7 @@ from concurrent.futures import wait as wait_for
 from pathlib import Path
 from typing import Any, Callable, Iterator
 
-from hostkit.base import records
+from hostkit.base import records, writing
 from hostkit.base.errors import ActionError, ToolkitError
 from omnikit.weights.checkpoint import headers, w8a8
 from omnikit.weights.checkpoint.hashes import sha256
@@ -66,10 +66,10 @@ def run(
             if target.is_dir():
                 target.rmdir()  # empty: finished() has looked
             work.rename(target)
-            records.sync_folder(target.parent)
+            writing.sync_folder(target.parent)
             # Last: a run that is cut before finds all shards done, or a finished target.
             convert_records.forget(target)
-            records.sync_folder(target)
+            writing.sync_folder(target)
     except OSError as error:
         raise _explained(error, work, conversion) from error
     return manifest
@@ -197,7 +197,7 @@ class _Run:
         texts[headers.INDEX] = self.conversion.index()
         for name, data in texts.items():
             text = json.dumps(data, indent=2, ensure_ascii=False) + "\n"
-            records.write_atomically(self.work / name, text)
+            writing.write_atomically(self.work / name, text)
         for path in w8a8.other_files(_folder(self.conversion)):
             _copy(path, self.work / path.name)
             texts[path.name] = None
@@ -208,8 +208,8 @@ class _Run:
         checked = _look(self.conversion, self.work, self.threads)
         manifest = convert_records.manifest(self.conversion, self.files, checked)
         text = json.dumps(manifest, indent=1) + "\n"
-        records.write_atomically(self.work / w8a8.MANIFEST, text)
-        records.sync_folder(self.work)
+        writing.write_atomically(self.work / w8a8.MANIFEST, text)
+        writing.sync_folder(self.work)
         return manifest
 
 

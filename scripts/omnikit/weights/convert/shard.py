@@ -17,7 +17,7 @@ from typing import IO, Any, Callable, Iterator, Optional
 
 import numpy as np
 
-from hostkit.base import records
+from hostkit.base import writing
 from hostkit.base.errors import ActionError
 from omnikit.weights.checkpoint.hashes import sha256
 from omnikit.weights.checkpoint.headers import SIZES, Tensor
@@ -361,7 +361,7 @@ class ShardJob:
             digest = sha256(self.part_file)
         drop_cache(self.part_file)
         self.part_file.rename(self.work / self.shard.name)
-        records.sync_folder(self.work)
+        writing.sync_folder(self.work)
         told = {"size": self.shard.size, "sha256": digest}
         made_of = convert_records.stamp(self.conversion, self.shard)
         convert_records.write(self.work, self.shard, {**told, "made_of": made_of})

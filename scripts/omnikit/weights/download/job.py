@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Callable, Iterator, Optional, Sequence
 
-from hostkit.base import records
+from hostkit.base import records, writing
 from hostkit.base.errors import ActionError, InputError
 from hostkit.base.log import size_text
 from hostkit.files import regular
@@ -258,7 +258,7 @@ class _Run:
                 if item.file.name in _LAST and part_of(self.target, item.file.name).is_file():
                     self._put(item)
             self._clear()
-            records.sync_folder(self.target)
+            writing.sync_folder(self.target)
         except OSError as error:
             raise request.unwritable(error, self.target) from error
         except KeyboardInterrupt:
@@ -303,7 +303,7 @@ class _Run:
                 transfer.taken_back(item.file, path, part_of(self.target, path.name))
             elif item.file.name in _LAST and path.is_file() and item.to_do:
                 path.unlink()  # its successor is fetched by now, or soon
-        records.sync_folder(self.target)
+        writing.sync_folder(self.target)
 
     def _clear(self) -> None:
         """Parts of files that the source has no more are of no use."""

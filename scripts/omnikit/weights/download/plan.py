@@ -14,7 +14,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Callable, Collection, Optional, Sequence
 
-from hostkit.base import records
+from hostkit.base import records, writing
 from hostkit.base.errors import ActionError, InputError
 from hostkit.files import regular
 from omnikit.weights.checkpoint.hashes import of_file
@@ -187,7 +187,7 @@ class Record:
         data = {"origin": self.origin, "revision": self.revision, "files": self.files}
         folder = staging(self.target)
         folder.mkdir(parents=True, exist_ok=True)
-        records.write_atomically(folder / "record.json", json.dumps(data, indent=1) + "\n")
+        writing.write_atomically(folder / "record.json", json.dumps(data, indent=1) + "\n")
 
 
 def read_record(target: Path) -> Record:

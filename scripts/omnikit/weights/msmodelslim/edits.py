@@ -22,7 +22,7 @@ from typing import Any, Callable, Mapping, Sequence
 
 from hostkit.base.errors import ActionError, InputError, ManyErrors, ToolkitError
 from hostkit.files import regular
-from hostkit.files.result_file import written
+from hostkit.base.writing import written
 from omnikit.weights.checkpoint.architecture import CONVERTED, SERVED
 
 UNCONVERTED = "name the folder of the result, or convert first: invoke run-msmodelslim"

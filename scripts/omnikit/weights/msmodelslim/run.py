@@ -20,7 +20,8 @@ from typing import Any, Iterator, Mapping, NamedTuple, Optional, Sequence
 
 from hostkit.base import log, run
 from hostkit.base.errors import ActionError, InputError
-from hostkit.base.records import lock_holder, locked, write_atomically
+from hostkit.base.records import lock_holder, locked
+from hostkit.base.writing import write_atomically
 from hostkit.files import regular
 from omnikit.config.layers import PROJECT
 from omnikit.engine.progress import Progress, Say

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from hostkit.base.errors import InputError
-from hostkit.base.hidden import Hidden
+from hostkit.base.redact import Hidden
 from omnikit.foreign.inventory.jinja import HostVariables, Variables
 from omnikit.foreign.trees import read_yaml as read
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from hostkit.base.errors import InputError
-from hostkit.base.hidden import Hidden
+from hostkit.base.redact import Hidden
 from omnikit.foreign import trees
 from omnikit.foreign.trees import read_yaml as read
 
