@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Turn another tool's file into an environment file of ours.
 
-An omni_infer_deployment.yml, an Ansible inventory, or a recipe of vllm-ascend with its hosts (--hosts).
+An omni_infer_deployment.yml, an Ansible inventory, or a recipe of vllm-ascend with --hosts.
 
 Runs on the control host. Writes one file, whose comments say where each value came from; a
 password is never copied: the file refers to a place for it, and what to do is said. The second

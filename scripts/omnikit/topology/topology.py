@@ -222,7 +222,7 @@ class _Planner:
         }
 
     def _sizes(self) -> dict[str, int]:
-        """What connectors are told of both roles: sizes of an instance, which all of a role have."""
+        """What connectors are told of both roles: sizes of an instance, equal for all of a role."""
         made: dict[str, int] = {}
         for group in reversed(self.groups):  # of several, the first says it
             if group.role != "colocated":

@@ -14,7 +14,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Callable, Collection, Optional, Sequence
 
-from hostkit.base import records, writing
+from hostkit.base import writing
 from hostkit.base.errors import ActionError, InputError
 from hostkit.files import regular
 from omnikit.weights.checkpoint.hashes import of_file

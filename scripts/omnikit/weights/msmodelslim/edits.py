@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import Any, Callable, Mapping, Sequence
 
 from hostkit.base.errors import ActionError, InputError, ManyErrors, ToolkitError
-from hostkit.files import regular
 from hostkit.base.writing import written
+from hostkit.files import regular
 from omnikit.weights.checkpoint.architecture import CONVERTED, SERVED
 
 UNCONVERTED = "name the folder of the result, or convert first: invoke run-msmodelslim"
