@@ -18,7 +18,6 @@ from omnikit.fleet.jobs import Done
 from omnikit.plan import containers
 from omnikit.plan.types import HostPlan, NodePlan, Plan
 from omnikit.topology.facts import engine_places
-from omnikit.topology.topology import resolve_path
 from omnikit.versions import image
 
 # What the checks of each host are told, from configuration and plan. Pure.
@@ -106,22 +105,16 @@ def ports(config: Config, plan: Plan, host: str) -> list[Port]:
     return found
 
 
-def _is_local(plan: Plan) -> bool:
-    return all(host.settings.connection == "local" for host in plan.hosts)
-
-
 def _log_dir(config: Config, plan: Plan) -> str:
     given = config.settings.paths.log_dir
-    return resolve_path(given, _is_local(plan)) if given else f"{plan.hosts[0].work_dir}/logs"
+    return plan.path(given) if given else f"{plan.hosts[0].work_dir}/logs"
 
 
 def _engine_python(config: Config, plan: Plan) -> Optional[str]:
     """The engine's Python where somebody else installs it: what the toolkit installs may come."""
     if config.settings.engine.venv is None or config.settings.engine.requirements is not None:
         return None
-    _, python = engine_places(
-        config.settings, lambda text, *setting: resolve_path(text, _is_local(plan))
-    )
+    _, python = engine_places(config.settings, lambda text, *setting: plan.path(text))
     return python
 
 
@@ -253,7 +246,7 @@ def failed(
     name: str, host: Host, settings: Settings, environment: str, error: ToolkitError
 ) -> list[Entry]:
     """Entries of a host whose checks did not run at all."""
-    if host.connection == "ssh":
+    if not host.local:
         fault = ssh_fault(name, host, settings, environment, str(error.what))
         if fault is not None:
             return [fault]
@@ -264,7 +257,7 @@ def failed(
         needed="an answer",
         todo=error.todo or f"invoke check-env --environment {environment} --host {name}",
     )
-    return [logged_in(), ran] if host.connection == "ssh" else [ran]
+    return [ran] if host.local else [logged_in(), ran]
 
 
 def _reason(said: str) -> str:
@@ -397,7 +390,7 @@ def run(config: Config, plan: Plan, hosts: Sequence[str]) -> Checked:
             checked.facts[host] = one.result["facts"]
     _reach(config, plan, checked)
     # This machine's clock is in step with itself.
-    away = {h: w for h, w in windows.items() if config.settings.hosts[h].connection != "local"}
+    away = {h: w for h, w in windows.items() if not config.settings.hosts[h].local}
     for host, entries in fleet_checks.compare(checked.facts, parameters, away).items():
         checked.checks[host] += entries
     return checked
@@ -408,7 +401,7 @@ def _own_entries(config: Config, plan: Plan, host: str, done: Done) -> list[Entr
     if done.error is not None:
         return failed(host, settings, config.settings, plan.environment, done.error)
     own = list((done.result or {})["checks"])
-    return [logged_in(), *own] if settings.connection == "ssh" else own
+    return own if settings.local else [logged_in(), *own]
 
 
 def _reach(config: Config, plan: Plan, checked: Checked) -> None:

@@ -366,6 +366,11 @@ class Host(Strict):
     api_port: Optional[Port] = _said("first API port here")
     server: Optional[ServerPart] = _said("server settings of this host alone")
 
+    @property
+    def local(self) -> bool:
+        """Whether this machine is the host."""
+        return self.connection == "local"
+
 
 class Part(Strict):
     node_name: Optional[NodeName] = _said("name of the instance's part here; null: p0, d0, …")

@@ -72,7 +72,7 @@ def inventory(config: Config, plan: Plan, archives: Mapping[str, Path]) -> dict[
     """
     ours = fleet.inventory(plan, config.settings, archives)["all"]["hosts"]
     for machine in plan.hosts:
-        if machine.settings.password and machine.settings.connection == "ssh":
+        if machine.settings.password and not machine.local:
             ours[machine.name].update(ssh_options.ansible_password(machine.name, config.settings))
     children: dict[str, Any] = {}
     first: dict[str, str] = {}
@@ -138,7 +138,7 @@ def _machine(config: Config, name: str, variables: Mapping[str, Any]) -> dict[st
     wanted = host.model_dump(exclude={"address", "server"}, exclude_none=True)
     if "literal" in wanted.get("password", {}):
         wanted["password"] = said.get("password")
-    if host.connection == "ssh":
+    if not host.local:
         wanted.pop("connection")
     apart = {k: wanted.get(k) for k in {**said, **wanted} if said.get(k) != wanted.get(k)}
     made: dict[str, Any] = {own.MACHINE: name, **({own.HOST: apart} if apart else {})}

@@ -91,7 +91,7 @@ def _changes(deployment: Deployment, host: HostPlan) -> dict[str, Any]:
     """Per node what a deploy would do, and per file; for a host that is not this machine
     compared with what was last sent."""
     files = deployment.sent(host.name)
-    if host.settings.connection == "local":
+    if host.local:
         data = json.loads(files["host.json"])
         actions = needed.look(data)
         return {"nodes": actions, "files": _file_changes(files, _local_files(host))}

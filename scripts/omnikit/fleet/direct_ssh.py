@@ -142,7 +142,7 @@ def link(host: HostPlan, settings: Settings, sockets: Optional[Path] = None) -> 
 
     Raises InputError when a password is needed and cannot be read.
     """
-    if host.settings.connection == "local":
+    if host.local:
         yield Link(host, (), (), {})
         return
     login = ("ssh", *ssh_options.words(host.settings, settings))

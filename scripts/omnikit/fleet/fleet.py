@@ -56,7 +56,7 @@ def inventory(plan: Plan, settings: Settings, archives: Mapping[str, Path]) -> d
         }
         if host.name in archives:
             entry["omnikit_archive"] = str(archives[host.name])
-        if host.settings.connection == "local":
+        if host.local:
             entry["ansible_connection"] = "local"
             entry["ansible_python_interpreter"] = sys.executable
         else:

@@ -41,7 +41,7 @@ def passwords(hosts: Mapping[str, Host]) -> dict[str, str]:
     return {
         called: read_secret(host.password, f"hosts.{name}.password")
         for name, host in hosts.items()
-        if host.password is not None and host.connection == "ssh"
+        if host.password is not None and not host.local
         for called in names(host)
     }
 

@@ -71,7 +71,7 @@ def shown(config: Config, plan: Optional[Plan] = None) -> str:
     """
     if config.settings.image.platform:
         return platforms.normal(config.settings.image.platform)
-    away = [host for host in plan.hosts if host.settings.connection != "local"] if plan else []
+    away = [host for host in plan.hosts if not host.local] if plan else []
     if not away:
         return _ASKED
     ssh = ["ssh", *ssh_options.words(away[0].settings, config.settings)]
@@ -297,7 +297,7 @@ def load(
     """Ship the archive to the hosts that have not its image, and load it there."""
     settings, at_once = config.settings, config.settings.image.at_once
     archive = Path(given["archive"])
-    remote = {h.name: h for h in plan.hosts if h.settings.connection != "local"}
+    remote = {h.name: h for h in plan.hosts if not h.local}
     folder = {name: f"{host.work_dir}/jobs" for name, host in remote.items()}
     size = archive.stat().st_size
 

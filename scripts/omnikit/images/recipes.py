@@ -13,9 +13,8 @@ from typing import Collection, Mapping, Optional, Sequence
 from hostkit.base.errors import InputError
 from hostkit.versions import judge
 from omnikit.config.config import Config
-from omnikit.config.layers import PROJECT, shown_path
+from omnikit.config.layers import PROJECT, resolve_path, shown_path
 from omnikit.engine import pins as engine_pins
-from omnikit.topology.topology import resolve_path
 
 FOLDER = PROJECT / "docker"
 PYTHON = engine_pins.PYTHON  # the images' own, Debian 12's: wheels are fetched for it

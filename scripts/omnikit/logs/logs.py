@@ -40,7 +40,7 @@ def tail_command(
 ) -> list[str]:
     """The command that prints a log, here or over SSH."""
     words = ["tail", "-n", str(lines), *(["-F"] if follow else []), "--", path]
-    if host.settings.connection == "local":
+    if host.local:
         return words
     ssh = ["ssh", "-o", "BatchMode=yes", *ssh_options.words(host.settings, settings)]
     return [*ssh, "--", ssh_options.target(host.settings), shlex.join(words)]

@@ -14,7 +14,6 @@ from omnikit.plan.types import HostPlan, Plan
 from omnikit.prepare.look import Look
 from omnikit.source import sync as source_sync
 from omnikit.source.tree import Source
-from omnikit.topology.topology import resolve_path
 
 
 @dataclass
@@ -114,7 +113,7 @@ def parameters(config: Config, plan: Plan, hosts: Sequence[str]) -> dict[str, di
     known = {host.name: host for host in plan.hosts}
     return {
         name: {
-            "dir": resolve_path(text, known[name].settings.connection == "local"),
+            "dir": known[name].path(text),
             "editable": {
                 folder: {key: str(value) for key, value in env.items() if value is not None}
                 for folder, env in source.editable.items()
@@ -137,7 +136,7 @@ def places(config: Config, plan: Plan, host: HostPlan) -> list[dict[str, Any]]:
         return [{"python": config.settings.source.python}]
     inside: dict[str, Any] = {"container_python": config.settings.container.python}
     inside["python"] = config.settings.container.python
-    if host.settings.connection == "local":
+    if host.local:
         inside["archive"] = str(bundle.jobs(config.environment))
     names = dict.fromkeys(node.container for node in plan.on_host(host.name) if node.container)
     reached = ("engine", "profile")

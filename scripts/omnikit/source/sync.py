@@ -19,14 +19,13 @@ from hostkit.copy.needs import needs, used
 from hostkit.copy.tree import Excludes, shown
 from hostkit.source import patch_clone, patch_vllm
 from omnikit.config.config import Config
-from omnikit.config.layers import control_folder
+from omnikit.config.layers import control_folder, resolve_path
 from omnikit.fleet import direct_ssh, identity, ssh_options
 from omnikit.fleet.jobs import Done
 from omnikit.plan.types import HostPlan, Plan
 from omnikit.source import transfer as source_transfer
 from omnikit.source import tree
 from omnikit.source.tree import Source
-from omnikit.topology.topology import resolve_path
 
 SAME = "same folder"
 
@@ -110,8 +109,7 @@ def destination(config: Config, plan: Plan) -> str:
     todo = "set it to a folder for the source alone, for example /data/omniinfer"
     if text is None:
         raise config.error("no folder is set.", "paths", "code_dir", todo=todo)
-    local = all(host.settings.connection == "local" for host in plan.hosts)
-    folder = resolve_path(text, True) if local else text
+    folder = plan.path(text) if plan.local else text
     why = place.refusal(folder, kept(config, plan))
     if why is not None:
         raise config.error(
@@ -209,7 +207,7 @@ class _Work:
                 run.end_group(pid, signal.SIGTERM)
 
     def _one(self, host: HostPlan) -> dict[str, Any]:
-        if host.settings.connection == "local":
+        if host.local:
             if place.real(self.dir) == self.source.folder:
                 return _result({}, SAME, self.source)
             if place.nested(self.dir, self.source.folder):
