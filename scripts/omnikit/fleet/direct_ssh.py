@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Iterator, Mapping, Optional
+from typing import Any, Iterator, Mapping, Optional, Sequence
 
 from hostkit.agent import jobs
 from hostkit.base import command as base_command
@@ -142,21 +142,37 @@ def link(host: HostPlan, settings: Settings, sockets: Optional[Path] = None) -> 
 
     Raises InputError when a password is needed and cannot be read.
     """
+    with ssh_options.answering(ssh_options.passwords({host.name: host.settings})) as env:
+        yield _way(host, settings, env, sockets or Path("~/.ansible/cp").expanduser())
+
+
+@contextmanager
+def streams(hosts: Sequence[HostPlan], settings: Settings) -> Iterator[list[Link]]:
+    """Ways to hosts whose output is followed at the same time, so that all have one env. Each
+    command has a connection of its own, which ends with it.
+    """
+    passwords = ssh_options.passwords({host.name: host.settings for host in hosts})
+    with ssh_options.answering(passwords) as env:
+        yield [_way(host, settings, env, None) for host in hosts]
+
+
+def _way(
+    host: HostPlan, settings: Settings, env: Mapping[str, str], sockets: Optional[Path]
+) -> Link:
+    """sockets: None where no connection is kept."""
     if host.local:
-        yield Link(host, (), (), {})
-        return
+        return Link(host, (), (), {})
     login = ("ssh", *ssh_options.words(host.settings, settings))
     options = ["-o", f"ConnectTimeout={round(settings.fleet.connect_timeout_s)}"]
-    socket = _socket(sockets, [*login, ssh_options.target(host.settings)])
+    kept = [*login, ssh_options.target(host.settings)]
+    socket = None if sockets is None else _socket(sockets, kept)
     if socket is not None:
         socket.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         options += ["-o", "ControlMaster=auto", "-o", f"ControlPersist={_KEPT_S}s"]
         options += ["-o", f'ControlPath="{socket}"']
-    passwords = ssh_options.passwords({host.name: host.settings})
     # In batch mode ssh asks for no password, of nobody.
-    options += ssh_options.OPTIONS if passwords else ["-o", "BatchMode=yes"]
-    with ssh_options.answering(passwords) as env:
-        yield Link(host, (*login, *options), login, env, socket)
+    options += ssh_options.OPTIONS if host.settings.password else ["-o", "BatchMode=yes"]
+    return Link(host, (*login, *options), login, env, socket)
 
 
 def fault(link: Link, said: str) -> Unreachable:
@@ -175,10 +191,10 @@ def fault(link: Link, said: str) -> Unreachable:
     return Unreachable(f"the host cannot be reached: {last}.".replace("..", "."), todo=todo)
 
 
-def _socket(folder: Optional[Path], login: list[str]) -> Optional[Path]:
+def _socket(folder: Path, login: list[str]) -> Optional[Path]:
     """Where a connection is kept: one for each way to log in; None where its path is too long."""
     name = hashlib.sha256("\0".join(login).encode()).hexdigest()[:16]
-    path = (folder or Path("~/.ansible/cp").expanduser()) / f"omnikit-{name}"
+    path = folder / f"omnikit-{name}"
     return path if len(os.fsencode(path)) <= _LONGEST and "%" not in str(path) else None
 
 

@@ -6,15 +6,15 @@ import signal
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import Any, Callable, Optional, Sequence
+from typing import Any, Optional, Sequence
 
 from hostkit.base import run
 from hostkit.base.errors import ActionError, InputError, ToolkitError
 from hostkit.base.log import say
-from hostkit.copy import copy, place
+from hostkit.copy import place
 from hostkit.copy.needs import needs, used
 from hostkit.copy.tree import Excludes, shown
 from hostkit.source import patch_clone, patch_vllm
@@ -215,21 +215,12 @@ class _Work:
                     f"one of {self.source.folder} and {self.dir} is in the other.",
                     todo="set paths.code_dir to another folder, or to the same one",
                 )
-            return self._steps(host, None, _here)
         with direct_ssh.link(host, self.settings) as link:
             link.open()
-            return self._steps(host, link, partial(self._far, link))
+            return self._steps(host, link)
 
-    def _far(self, link: direct_ssh.Link, job: str, given: dict[str, Any]) -> dict[str, Any]:
-        return link.job(job, given)
-
-    def _steps(
-        self,
-        host: HostPlan,
-        link: Optional[direct_ssh.Link],
-        do: Callable[[str, dict[str, Any]], dict[str, Any]],
-    ) -> dict[str, Any]:
-        differs = do("code-begin", {**self.begin, "work_dir": host.work_dir})
+    def _steps(self, host: HostPlan, link: direct_ssh.Link) -> dict[str, Any]:
+        differs = link.job("code-begin", {**self.begin, "work_dir": host.work_dir})
         if self.request.dry_run or not differs["changed"]:
             any_left = any(differs[kind] for kind in ("create", "update", "mode", "delete"))
             return _result(differs, "would change" if any_left else "unchanged", self.source)
@@ -248,10 +239,9 @@ class _Work:
                 )
             finally:
                 self._started(host.name, None)
-            do("code-finish", {**self.given, "work_dir": host.work_dir})
+            link.job("code-finish", {**self.given, "work_dir": host.work_dir})
         except ToolkitError as error:
-            if link is not None:
-                link.close()
+            link.close()
             if "disk is full" in error.what:
                 free = differs["free_bytes"] / 2**20
                 error = ActionError(
@@ -262,18 +252,15 @@ class _Work:
             raise error from None
         return {**_result(differs, "synced", self.source), "bytes": sent}
 
-    def _transfer(
-        self, host: HostPlan, link: Optional[direct_ssh.Link]
-    ) -> source_transfer.Transfer:
-        made = source_transfer.Transfer(
+    def _transfer(self, host: HostPlan, link: direct_ssh.Link) -> source_transfer.Transfer:
+        return source_transfer.Transfer(
             source=self.source.folder,
             target=self.dir,
             address=ssh_options.target(host.settings),
-            words=(),
-            env={},
+            words=link.words,
+            env=link.env,
             stall_s=self.settings.sync.stall_s,
         )
-        return replace(made, words=link.words, env=link.env) if link else made
 
     def _started(self, host: str, pid: Optional[int]) -> None:
         with self._lock:
@@ -282,10 +269,6 @@ class _Work:
                 self._running[host] = pid
                 if self._stopped:
                     run.end_group(pid, signal.SIGTERM)
-
-
-def _here(job: str, given: dict[str, Any]) -> dict[str, Any]:
-    return {"code-begin": copy.begin, "code-finish": copy.finish}[job](given)
 
 
 def _result(differs: dict[str, Any], action: str, made: Source) -> dict[str, Any]:

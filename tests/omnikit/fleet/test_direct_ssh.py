@@ -56,6 +56,22 @@ def test_a_password_is_on_no_command_line(tmp_path: Path) -> None:
         pass
 
 
+def test_what_is_followed_has_connections_of_its_own_and_all_passwords(tmp_path: Path) -> None:
+    (tmp_path / "password").write_text("open sesame\n")
+    text = FLEET.replace(
+        "p0: {address: 192.0.2.1}",
+        f"p0: {{address: 192.0.2.1, password: {{file: {tmp_path}/password}}}}",
+    )
+    config = load(tmp_path, text)
+    hosts = [one for one in make_plan(config).hosts if one.name in ("p0", "d0")]
+    with direct_ssh.streams(hosts, config.settings) as links:
+        assert [one.socket for one in links] == [None, None] and len(links) == 2
+        assert ["BatchMode=yes" in one.words for one in links] == [
+            one.host.name == "d0" for one in links
+        ]
+        assert links[0].env == links[1].env and links[0].env["SSH_ASKPASS_REQUIRE"] == "force"
+
+
 @pytest.mark.parametrize(
     ("said", "expected"),
     [
