@@ -13,7 +13,7 @@ from omnikit import proxy
 from omnikit.checks import fleet_checks, report
 from omnikit.config.config import Config
 from omnikit.config.schema import Host, Settings
-from omnikit.fleet import jobs, ssh_options
+from omnikit.fleet import direct_ssh, jobs, ssh_options
 from omnikit.fleet.jobs import Done
 from omnikit.plan import containers
 from omnikit.plan.types import HostPlan, NodePlan, Plan
@@ -270,20 +270,15 @@ def ssh_fault(
     name: str, host: Host, settings: Settings, environment: str, said: str
 ) -> Optional[Entry]:
     """What Ansible's words mean when it could not log in; None when it could."""
-    low = said.lower()
-    if "the host cannot be reached" not in low:
+    if "the host cannot be reached" not in said.lower():
         return None
-    values = {
-        "name": name,
-        "environment": environment,
-        "port": host.port or SSH_PORT,
-        "ssh": " ".join(["ssh", *ssh_options.words(host, settings), ssh_options.target(host)]),
-        "forget": _forget(host, settings),
-    }
-    for signs, found, todo in _FAULTS:
-        if any(sign in low for sign in signs):
-            return _fault(found.format(**values), todo.format(**values))
-    return _fault(" ".join(said.split())[-300:], f"try it by hand: {values['ssh']}")
+    login = " ".join(["ssh", *ssh_options.words(host, settings), ssh_options.target(host)])
+    known = direct_ssh.fault_of(said)
+    if known is None:
+        return _fault(" ".join(said.split())[-300:], f"try it by hand: {login}")
+    values = {"name": name, "environment": environment, "port": host.port or SSH_PORT}
+    values.update(login=login, forget=_forget(host, settings))
+    return _fault(known.found.format(**values), known.mend.format(**values))
 
 
 def _fault(found: str, todo: str) -> Entry:
@@ -303,54 +298,6 @@ def _forget(host: Host, settings: Settings) -> str:
     )
     file = ssh_options.known_hosts(settings)
     return f"ssh-keygen -R {named}" + (f" -f {file}" if file else "")
-
-
-# Words of ssh and Ansible (lower case), what they mean, what to do. The first that fits counts.
-_FAULTS = (
-    (
-        ("remote host identification has changed",),
-        "the host's key is another than the recorded one: the host was installed anew, or this"
-        " is not the host",
-        "make sure which; if it was installed anew: {forget}, then invoke setup-keys"
-        " --environment {environment}",
-    ),
-    (
-        ("host key verification failed", "host key is known"),
-        "the host's key is not recorded here",
-        "invoke setup-keys --environment {environment}",
-    ),
-    (
-        ("install the sshpass program",),
-        "hosts.{name}.password is set, and this machine lacks sshpass, which types it",
-        "apt-get install sshpass (or dnf), or use keys: invoke setup-keys"
-        " --environment {environment}",
-    ),
-    (
-        ("permission denied", "incorrect username/password", "too many authentication failures"),
-        "permission denied: the host takes neither our key nor our password",
-        "invoke setup-keys --environment {environment}; the user is hosts.{name}.user",
-    ),
-    (
-        ("connection refused",),
-        "port {port} refuses connections: the machine is there, its SSH server is not",
-        "on the host: systemctl start sshd; or set hosts.{name}.port",
-    ),
-    (
-        ("connection timed out", "timed out", "timeout"),
-        "no answer within the time allowed (fleet.connect_timeout_s)",
-        "is the host on, hosts.{name}.address right, the firewall open? by hand: {ssh}",
-    ),
-    (
-        ("no route to host", "network is unreachable"),
-        "no route to the host",
-        "mend the route or hosts.{name}.address; by hand: {ssh}",
-    ),
-    (
-        ("could not resolve hostname", "name or service not known"),
-        "the host's name is not known here",
-        "set hosts.{name}.address to its IP address",
-    ),
-)
 
 
 @dataclass

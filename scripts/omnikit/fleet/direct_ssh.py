@@ -31,31 +31,91 @@ from omnikit.plan.types import HostPlan
 _BOOT = PROJECT / "scripts" / "hostkit" / "agent" / "boot.py"
 _KEPT_S = 60  # like Ansible's connections
 _LONGEST = 107 - 18  # bytes of a socket's path; ssh appends some meanwhile
-# In what ssh says: (sign, what it means, what to do).
-_FAULTS = (
-    (
-        "remote host identification has changed",
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What ssh or Ansible said (signs, lower case), what it means and what to do: in an error, and
+    in the table of checks, whose reader sees the host's name beside. why is None where ssh's own
+    words are as good.
+    """
+
+    signs: tuple[str, ...]
+    found: str
+    mend: str
+    why: Optional[str] = None
+    todo: str = ""
+
+
+# The first that fits counts.
+FAULTS = (
+    Fault(
+        ("remote host identification has changed",),
+        "the host's key is another than the recorded one: the host was installed anew, or this"
+        " is not the host",
+        "make sure which; if it was installed anew: {forget}, then invoke setup-keys"
+        " --environment {environment}",
         "its host key is not the recorded one: it was set up anew, or another machine answers",
         "find out which; invoke setup-keys compares the keys",
     ),
-    (
-        "host key verification failed",
+    Fault(
+        ("host key verification failed", "host key is known"),
+        "the host's key is not recorded here",
+        "invoke setup-keys --environment {environment}",
         "its host key is not recorded here",
         "compare and record it: invoke setup-keys",
     ),
-    (
-        "permission denied",
+    Fault(
+        ("install the sshpass program",),
+        "hosts.{name}.password is set, and this machine lacks sshpass, which types it",
+        "apt-get install sshpass (or dnf), or use keys: invoke setup-keys"
+        " --environment {environment}",
+    ),
+    Fault(
+        ("permission denied", "incorrect username/password"),
+        "permission denied: the host takes neither our key nor our password",
+        "invoke setup-keys --environment {environment}; the user is hosts.{name}.user",
         "it does not let this user in with this key or password",
         "invoke setup-keys; or try it by hand: {login}",
     ),
-    (
-        "too many authentication failures",
+    Fault(
+        ("too many authentication failures",),
+        "permission denied: the host takes neither our key nor our password",
+        "invoke setup-keys --environment {environment}; the user is hosts.{name}.user",
         "too many keys were tried",
         "name the right one: hosts.{name}.private_key",
     ),
-    ("could not resolve", "its name is not known", "check hosts.{name}.address"),
-    ("connection refused", "no SSH server answers at this port", "try it by hand: {login}"),
+    Fault(
+        ("connection refused",),
+        "port {port} refuses connections: the machine is there, its SSH server is not",
+        "on the host: systemctl start sshd; or set hosts.{name}.port",
+        "no SSH server answers at this port",
+        "try it by hand: {login}",
+    ),
+    Fault(
+        ("connection timed out", "timed out", "timeout"),
+        "no answer within the time allowed (fleet.connect_timeout_s)",
+        "is the host on, hosts.{name}.address right, the firewall open? by hand: {login}",
+    ),
+    Fault(
+        ("no route to host", "network is unreachable"),
+        "no route to the host",
+        "mend the route or hosts.{name}.address; by hand: {login}",
+    ),
+    Fault(
+        ("could not resolve", "name or service not known"),
+        "the host's name is not known here",
+        "set hosts.{name}.address to its IP address",
+        "its name is not known",
+        "check hosts.{name}.address",
+    ),
 )
+
+
+def fault_of(said: str) -> Optional[Fault]:
+    """The known fault that these words show."""
+    low = said.lower()
+    return next((one for one in FAULTS if any(sign in low for sign in one.signs)), None)
 
 
 class Unreachable(ActionError):
@@ -177,14 +237,11 @@ def _way(
 
 def fault(link: Link, said: str) -> Unreachable:
     """What it means that a host could not be reached."""
-    host = link.host
-    lowered = said.lower()
-    login = run.show([*link.login, ssh_options.target(host.settings)])
-    for sign, why, todo in _FAULTS:
-        if sign in lowered:
-            return Unreachable(
-                f"the host cannot be used: {why}.", todo=todo.format(login=login, name=host.name)
-            )
+    login = run.show([*link.login, ssh_options.target(link.host.settings)])
+    known = fault_of(said)
+    if known is not None and known.why is not None:
+        todo = known.todo.format(login=login, name=link.host.name)
+        return Unreachable(f"the host cannot be used: {known.why}.", todo=todo)
     lines = [line for line in said.strip().splitlines() if line.strip()]
     last = lines[-1].strip() if lines else "ssh said nothing"
     todo = f"try it by hand: {login}"
