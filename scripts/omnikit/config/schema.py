@@ -35,6 +35,7 @@ from omnikit.yaml.setting_types import (
     Jump,
     Line,
     Mebibytes,
+    ModulesPath,
     Mount,
     Name,
     Network,
@@ -43,6 +44,7 @@ from omnikit.yaml.setting_types import (
     Offset,
     OwnAddress,
     PathText,
+    PlainPath,
     Platform,
     Port,
     Program,
@@ -480,15 +482,15 @@ class Proxy(Strict):
     decode_request_limit: Count
     total_load_batch_size: Count
     auto_balance_batch_size: Count
-    worker_processes: Count
+    worker_processes: Annotated[int, Field(ge=1, le=1024)]
     start_core: Optional[Annotated[int, Field(ge=0, le=1023)]]
     stream_ops: Optional[Literal["off", "add", "set_opt"]]
-    worker_connections: Count
+    worker_connections: Annotated[int, Field(ge=8, le=1_000_000)]
     keepalive: Count
     keepalive_timeout: NginxTime
     keepalive_requests: Count
     retries: Annotated[int, Field(ge=0, le=100)]
-    max_fails: Annotated[int, Field(ge=0)]
+    max_fails: Annotated[int, Field(ge=0, le=1_000_000)]
     fail_timeout: NginxTime
     connect_timeout: NginxTime
     read_timeout: NginxTime
@@ -501,10 +503,10 @@ class Proxy(Strict):
     subrequest_output_buffer_size: Size
     large_client_header_buffers: Buffers
     log_level: Literal["debug", "info", "notice", "warn", "error"]
-    log_file: PathText
+    log_file: PlainPath
     nginx: Optional[PathText]
-    modules_dir: Optional[PathText]
-    venv: Optional[PathText]
+    modules_dir: Optional[ModulesPath]
+    venv: Optional[PlainPath]
     install_timeout_s: Seconds
     metrics: bool
 

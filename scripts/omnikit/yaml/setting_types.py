@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
@@ -13,9 +13,9 @@ from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$"
 _NODE_NAME = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$"
 _ADDRESS = r"^[A-Za-z0-9:][A-Za-z0-9._:-]{0,253}$"
-_SIZE = r"^[0-9]+[kKmMgG]?$"
-_TIME = r"^[0-9]+(ms|s|m|h)$"
-_BUFFERS = r"^[0-9]+ [0-9]+[kKmM]?$"
+_SIZE = r"^[0-9]{1,12}[kKmMgG]?$"
+_TIME = r"^[0-9]{1,9}(ms|s|m|h)$"
+_BUFFERS = r"^[1-9][0-9]{0,5} [1-9][0-9]{0,8}[kKmM]?$"
 _VARIABLE = r"^[A-Za-z_][A-Za-z0-9_]*$"
 _FLAG = r"^[A-Za-z0-9][A-Za-z0-9_-]*$"
 _URL = r"^(https?|file)://[^\s]+$"
@@ -25,6 +25,8 @@ _URL_PATH = r"^/v1(/([A-Za-z0-9_~:@-][A-Za-z0-9._~:@-]*|\*))+$"
 _JUMP = r"^[A-Za-z0-9][A-Za-z0-9._@:-]*(,[A-Za-z0-9][A-Za-z0-9._@:-]*)*$"
 _DAY = r"^20[0-9]{2}-(0[1-9]|1[0-2])(-(0[1-9]|[12][0-9]|3[01]))?$"
 _RELATIVE = r"^(\.|[A-Za-z0-9_][A-Za-z0-9_.+-]*(/[A-Za-z0-9_][A-Za-z0-9_.+-]*)*)$"
+# What a proxy's configuration file has no quotes for. "$" cannot be escaped in nginx.conf.
+_PLAIN_PATH = r"^[^$\"'\\]*$"
 _SSH_OPTION = r"^[A-Za-z][A-Za-z0-9]{0,63}=.+$"
 _PROGRAM = r"^[A-Za-z0-9/][A-Za-z0-9_./+-]{0,254}$"
 _IMAGE = (
@@ -60,6 +62,7 @@ IN_WORDS = {
     _COMMIT: "a whole commit: 40 hexadecimal digits, lower case",
     _DAY: 'a month or a day, like "2025-09" or "2025-09-12"',
     _RELATIVE: "a path below a folder, like a/b, or . for that folder itself",
+    _PLAIN_PATH: "a path without quotes, backslashes and $",
     _SSH_OPTION: "an option of ssh as KEY=VALUE, for example IdentitiesOnly=yes",
     _PROGRAM: "a program's name or path: letters, digits and / . _ + -",
 }
@@ -100,6 +103,20 @@ def _address(value: str) -> str:
             ip_address(value)
         except ValueError:
             raise ValueError("an IP address like 10.0.0.1, or a host name") from None
+    return value
+
+
+def _network(value: str) -> str:
+    try:
+        ip_network(value, strict=False)
+    except ValueError:
+        raise ValueError(IN_WORDS[_NETWORK]) from None
+    return value
+
+
+def _absolute(value: str) -> str:
+    if not value.startswith("/"):
+        raise ValueError("an absolute path")
     return value
 
 
@@ -166,7 +183,7 @@ SshOption = Annotated[_Untouched, Field(pattern=_SSH_OPTION)]
 Program = Annotated[str, Field(pattern=_PROGRAM)]
 Url = Annotated[str, Field(pattern=_URL)]
 WebAddress = Annotated[str, Field(pattern=_WEB_ADDRESS)]
-Network = Annotated[str, Field(pattern=_NETWORK)]
+Network = Annotated[str, Field(pattern=_NETWORK), AfterValidator(_network)]
 UrlPath = Annotated[str, Field(pattern=_URL_PATH)]
 Port = Annotated[int, Field(ge=1, le=65535)]
 Offset = Annotated[int, Field(ge=0, le=60000)]
@@ -182,6 +199,8 @@ AbsolutePath = Annotated[PathText, Field(pattern=_ABSOLUTE)]
 UserName = Annotated[str, Field(pattern=_USER)]
 Commit = Annotated[str, Field(pattern=_COMMIT)]
 Mebibytes = Annotated[int, Field(ge=0)]
+PlainPath = Annotated[PathText, Field(pattern=_PLAIN_PATH)]
+ModulesPath = Annotated[PlainPath, AfterValidator(_absolute)]
 Size = Annotated[str, Field(pattern=_SIZE)]
 Buffers = Annotated[str, Field(pattern=_BUFFERS)]
 NginxTime = Annotated[str, Field(pattern=_TIME)]
