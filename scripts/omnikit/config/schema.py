@@ -60,6 +60,8 @@ from omnikit.yaml.setting_types import (
     WebAddress,
     arg_value,
     env_value,
+    known_flags,
+    known_variables,
 )
 
 # What all parts of the settings' schema share: strictness, and references to secrets.
@@ -259,8 +261,8 @@ SecretOrArg = Annotated[Any, AfterValidator(_arg_value), WithJsonSchema(ARG)]
 class Server(Strict):
     command: Annotated[List[Line], Field(min_length=1)]
     tensor_parallel: Optional[Count]
-    args: Dict[FlagName, SecretOrArg]
-    env: Dict[EnvName, SecretOrEnv]
+    args: Annotated[Dict[FlagName, SecretOrArg], AfterValidator(known_flags)]
+    env: Annotated[Dict[EnvName, SecretOrEnv], AfterValidator(known_variables)]
     prepend: Dict[EnvName, Optional[Line]]
     workdir: Optional[Line]
     files: Dict[Name, Dict[str, Any]]

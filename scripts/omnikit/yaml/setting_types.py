@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import re
 import unicodedata
+from contextlib import suppress
 from ipaddress import ip_address, ip_network
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Callable, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, WithJsonSchema
+from pydantic_core import PydanticCustomError
 
 # Patterns, each with what it allows in words: the words stand in error messages.
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$"
@@ -163,6 +166,61 @@ def arg_value(value: Any) -> Any:
     if isinstance(value, list) and not all(_is_scalar(word) for word in value):
         raise ValueError("a list of plain words (write JSON as a map)")
     return value
+
+
+# Variables and flags of servers are free; these values have rules that the engine would tell late.
+
+_INTERFACE = re.compile(r"[^\s,^=!]+")
+
+
+def _seconds_of_hccl(value: Any) -> bool:
+    return str(value).isdigit() and 120 <= int(value) <= 7200
+
+
+def _one_interface(value: Any) -> bool:
+    return bool(_INTERFACE.fullmatch(str(value)))
+
+
+_ONE_INTERFACE = (_one_interface, "the name of one interface, as hosts.NAME.interface sets it")
+_KNOWN_VARIABLES: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "HCCL_CONNECT_TIMEOUT": (_seconds_of_hccl, "120 to 7200 seconds"),
+    "GLOO_SOCKET_IFNAME": _ONE_INTERFACE,
+    "TP_SOCKET_IFNAME": _ONE_INTERFACE,
+}
+
+
+def known_variables(given: dict[str, Any]) -> dict[str, Any]:
+    """Variables of a server. What refers to the plan, or to a secret, is not known yet."""
+    for name, (fits, expected) in _KNOWN_VARIABLES.items():
+        value = given.get(name)
+        if _is_scalar(value) and "${" not in str(value) and not fits(value):
+            raise _error(expected, (name,), value)
+    return given
+
+
+def known_flags(given: dict[str, Any]) -> dict[str, Any]:
+    """Flags of a server: tokens that are guessed ahead are counted, here and in the engine."""
+    for name, value in given.items():
+        if name.replace("_", "-") != "speculative-config":
+            continue
+        data: Any = value
+        steps: tuple[str, ...] = (name, _GUESSED)
+        if isinstance(value, str):
+            with suppress(ValueError):
+                data, steps = json.loads(value), (name,)
+        told = data.get(_GUESSED, 0) if isinstance(data, dict) else 0
+        if "${" not in str(told) and (type(told) is not int or told < 0):
+            raise _error(f"a whole number as {_GUESSED}", steps, told)
+    return given
+
+
+_GUESSED = "num_speculative_tokens"
+
+
+def _error(expected: str, steps: tuple[str, ...], value: Any) -> ValidationError:
+    """An error of a value within: a map's own would have the map's place."""
+    said = PydanticCustomError("value_error", "{expected}", {"expected": expected})
+    return ValidationError.from_exception_data("", [{"type": said, "loc": steps, "input": value}])
 
 
 SCALAR = {"type": ["string", "number", "boolean", "null"]}
