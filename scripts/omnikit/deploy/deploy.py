@@ -18,7 +18,8 @@ from omnikit.fleet import causes, fleet, identity
 from omnikit.plan.types import Plan
 from omnikit.prepare import local_setup, look, ranktables, source_steps
 from omnikit.prepare.deployment import Deployment, prepare
-from omnikit.runs import records, releases
+from omnikit.runs import releases
+from omnikit.runs import run as runs_run
 from omnikit.runs.run import Run, hold, settle
 from omnikit.source import sync
 from omnikit.timeline.progress import Progress
@@ -310,7 +311,7 @@ def _unfinished(deployment: Deployment, found: look.Look) -> str:
     locks = [seen["lock"] for seen in found.seen.values()]
     if any(lock and lock["owner"] == identity.am_i() for lock in locks):
         return "a command of yours was cut off, and its lock is left"
-    if records.unproved(environment).touched:
+    if runs_run.unproved(environment).touched:
         return "what runs was never proved by real requests"
     if found.stale:
         return "files on hosts are not as they were deployed"

@@ -14,7 +14,7 @@ from omnikit.config.config import Config
 from omnikit.config.layers import control_folder
 from omnikit.deploy import status
 from omnikit.fleet import bundle, fleet
-from omnikit.runs import records, run
+from omnikit.runs import run
 from omnikit.topology.topology import make_plan
 
 
@@ -38,7 +38,7 @@ def stop(config: Config, only: set[str]) -> dict[str, str]:
             done = _end(config, only, held)
             held.results = {name: "ok" if done.get(name) else None for name in held.results}
         if not only:  # nothing runs: there is nothing to bring back
-            records.nothing_unproved(config.environment)
+            run.nothing_unproved(config.environment)
     return {name: how for of_host in done.values() for name, how in of_host.items()}
 
 
