@@ -19,7 +19,7 @@ from omnikit.front.script import Script
 def body(options: argparse.Namespace) -> int:
     """Deploy, or with --dry-run show what would be done."""
     from omnikit.deploy import deploy
-    from omnikit.deploy import steps as deploy_steps
+    from omnikit.prepare import source_steps as deploy_steps
 
     steps = deploy_steps.choose(options.tags, options.skip_tags)
     config = load_config(options)

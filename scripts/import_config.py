@@ -21,7 +21,8 @@ from omnikit.front.script import Script
 def body(options: argparse.Namespace) -> int:
     """Read, check by planning, write, report."""
     from omnikit.config import config, layers
-    from omnikit.foreign import format, write
+    from omnikit.foreign import format
+    from omnikit.foreign import layout as foreign_layout
     from omnikit.topology.topology import make_plan
     from omnikit.yaml.strict_yaml import read_text
 
@@ -38,10 +39,10 @@ def body(options: argparse.Namespace) -> int:
         layout.notes += more.notes
     loaded = config.load(None, [str(file) for file in files], environ={})
     plan, tree = make_plan(loaded), layout.tree()
-    made = write.environment(tree, shown, kind)
+    made = foreign_layout.environment(tree, shown, kind)
     out = Path(options.out).expanduser() if options.out else _default(source)
     state = "not written" if options.dry_run else _write(out, made, options.force)
-    left = write.left_out(tree)
+    left = foreign_layout.left_out(tree)
     report: dict[str, Any] = {
         "source": shown,
         "kind": kind,

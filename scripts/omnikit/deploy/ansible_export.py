@@ -15,7 +15,6 @@ from hostkit.base.hidden import Hidden
 from hostkit.base.private import write_private
 from omnikit.config import layers
 from omnikit.config.config import Config
-from omnikit.deploy.steps import STEPS
 from omnikit.fleet import bundle, fleet, ssh_options
 from omnikit.foreign import own
 from omnikit.foreign.inventory.jinja import Variables
@@ -23,6 +22,7 @@ from omnikit.foreign.inventory.login import login
 from omnikit.foreign.trees import is_secret
 from omnikit.plan.types import NodePlan, Plan
 from omnikit.prepare.deployment import ARCHIVE, Deployment
+from omnikit.prepare.source_steps import STEPS
 from omnikit.source import sync
 from omnikit.yaml.located import Node, Origin
 

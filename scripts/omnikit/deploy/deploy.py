@@ -13,11 +13,11 @@ from omnikit.access import targets
 from omnikit.config.config import Config
 from omnikit.deploy import smoke_test
 from omnikit.deploy.record import recorded
-from omnikit.deploy.steps import STEPS
 from omnikit.fleet import causes, fleet, identity
 from omnikit.plan.types import Plan
 from omnikit.prepare import local_setup, look, ranktables, source_steps
 from omnikit.prepare.deployment import Deployment, prepare
+from omnikit.prepare.source_steps import STEPS
 from omnikit.runs import releases
 from omnikit.runs import run as runs_run
 from omnikit.runs.run import Run, hold, settle
@@ -124,8 +124,8 @@ def undo(deployment: Deployment, run: Run, error: BaseException, progress: Progr
 
 @dataclass(frozen=True)
 class Options:
-    """steps: see omnikit.deploy.steps; named: those that were asked for by name. keep: stop nothing
-    after a failure. yes: replace without asking.
+    """steps: see omnikit.prepare.source_steps; named: those that were asked for by name. keep: stop
+    nothing after a failure. yes: replace without asking.
     """
 
     steps: frozenset[str] = frozenset(STEPS)

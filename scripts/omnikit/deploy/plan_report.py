@@ -12,12 +12,12 @@ from hostkit.base.log import table
 from hostkit.base.redact import REDACTED
 from hostkit.nodes import needed
 from omnikit.config.config import Config
-from omnikit.deploy.steps import STEPS
 from omnikit.images import containers, pull
 from omnikit.plan import containers as plan_containers
 from omnikit.plan.types import HostPlan, Plan
 from omnikit.prepare import local_setup, look, ranktables, source_steps
 from omnikit.prepare.deployment import ARCHIVE, Deployment, prepare
+from omnikit.prepare.source_steps import STEPS
 from omnikit.topology.topology import make_plan
 from omnikit.versions import image
 from omnikit.yaml import redact

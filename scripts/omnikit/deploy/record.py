@@ -15,8 +15,7 @@ from omnikit.config.layers import control_folder
 from omnikit.fleet import identity
 from omnikit.runs.run import Refused
 from omnikit.timeline import records, trace
-from omnikit.timeline.progress import Progress
-from omnikit.timeline.spans import Timeline
+from omnikit.timeline.progress import Progress, Timeline
 
 if TYPE_CHECKING:
     from omnikit.deploy.deploy import Options

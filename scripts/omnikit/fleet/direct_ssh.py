@@ -143,8 +143,7 @@ class Link:
         """A command of this machine that runs one on the host."""
         if not self.words:
             return list(command)
-        target = ssh_options.target(self.host.settings)
-        return [*self.words, "--", target, shlex.join(command)]
+        return [*self.words, "--", ssh_options.target(self.host.settings), shlex.join(command)]
 
     def open(self) -> None:
         """Connect, unless that is done: later commands use this connection. Raises Unreachable."""
@@ -211,8 +210,8 @@ def streams(hosts: Sequence[HostPlan], settings: Settings) -> Iterator[list[Link
     """Ways to hosts whose output is followed at the same time, so that all have one env. Each
     command has a connection of its own, which ends with it.
     """
-    passwords = ssh_options.passwords({host.name: host.settings for host in hosts})
-    with ssh_options.answering(passwords) as env:
+    settings_of = {host.name: host.settings for host in hosts}
+    with ssh_options.answering(ssh_options.passwords(settings_of)) as env:
         yield [_way(host, settings, env, None) for host in hosts]
 
 

@@ -12,7 +12,7 @@ from hostkit.base.errors import InputError
 from hostkit.base.log import say
 from hostkit.files import regular
 from omnikit.config.layers import control_folder
-from omnikit.timeline.spans import Span
+from omnikit.timeline.progress import Span
 
 OK, FAILED, REFUSED, CUT_OFF = "ok", "failed", "refused", "cut off"
 DEPLOYMENTS = ("deploy", "rollback")  # the commands that bring a whole environment to its plan

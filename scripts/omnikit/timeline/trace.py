@@ -12,8 +12,8 @@ from typing import Any, Sequence
 
 from hostkit.base.errors import InputError
 from hostkit.files.result_file import written
+from omnikit.timeline.progress import Span
 from omnikit.timeline.records import Engine, Record, read
-from omnikit.timeline.spans import Span
 
 _STEPS = 1  # the thread of a host's steps; more where they overlap
 _ENGINES = 100

@@ -11,8 +11,8 @@ from timeline_cases import write
 
 from hostkit.base.errors import InputError
 from omnikit.timeline import trace
+from omnikit.timeline.progress import Span
 from omnikit.timeline.records import read
-from omnikit.timeline.spans import Span
 
 
 def test_hosts_are_processes_and_steps_complete_events(tmp_path: Path) -> None:
