@@ -13,7 +13,7 @@ from omnikit import proxy
 from omnikit.checks import fleet_checks, report
 from omnikit.config.config import Config
 from omnikit.config.schema import Host, Settings
-from omnikit.fleet import direct_ssh, jobs, ssh_options
+from omnikit.fleet import direct_ssh, jobs
 from omnikit.fleet.jobs import Done
 from omnikit.plan import containers
 from omnikit.plan.types import HostPlan, NodePlan, Plan
@@ -272,7 +272,7 @@ def ssh_fault(
     """What Ansible's words mean when it could not log in; None when it could."""
     if "the host cannot be reached" not in said.lower():
         return None
-    login = " ".join(["ssh", *ssh_options.words(host, settings), ssh_options.target(host)])
+    login = " ".join(["ssh", *direct_ssh.words(host, settings), direct_ssh.target(host)])
     known = direct_ssh.fault_of(said)
     if known is None:
         return _fault(" ".join(said.split())[-300:], f"try it by hand: {login}")
@@ -296,7 +296,7 @@ def _forget(host: Host, settings: Settings) -> str:
     named = (
         f"'[{host.address}]:{host.port}'" if host.port and host.port != SSH_PORT else host.address
     )
-    file = ssh_options.known_hosts(settings)
+    file = direct_ssh.known_hosts(settings)
     return f"ssh-keygen -R {named}" + (f" -f {file}" if file else "")
 
 

@@ -15,7 +15,7 @@ from hostkit.base.hidden import Hidden
 from hostkit.base.private import write_private
 from omnikit.config import layers
 from omnikit.config.config import Config
-from omnikit.fleet import bundle, fleet, ssh_options
+from omnikit.fleet import bundle, direct_ssh, fleet
 from omnikit.foreign import own
 from omnikit.foreign.inventory.jinja import Variables
 from omnikit.foreign.inventory.login import login
@@ -73,7 +73,7 @@ def inventory(config: Config, plan: Plan, archives: Mapping[str, Path]) -> dict[
     ours = fleet.inventory(plan, config.settings, archives)["all"]["hosts"]
     for machine in plan.hosts:
         if machine.settings.password and not machine.local:
-            ours[machine.name].update(ssh_options.ansible_password(machine.name, config.settings))
+            ours[machine.name].update(direct_ssh.ansible_password(machine.name, config.settings))
     children: dict[str, Any] = {}
     first: dict[str, str] = {}
     others: dict[str, Any] = {}

@@ -1,8 +1,9 @@
 """The way to one host: commands and jobs there, over an SSH connection that is opened only once.
 
-For questions, which Ansible is too slow for: it costs some tenths of a second of this machine for
-each task and host. Log-in, host keys and the code that runs on the host are the same as Ansible's.
-This machine as a host takes the same way, without SSH: only here that makes a difference.
+How this machine logs in to it (options and passwords) is the same for Ansible, host keys and the
+code that runs there too. Commands and jobs are for questions, which Ansible is too slow for: it
+costs some tenths of a second of this machine for each task and host. This machine as a host takes
+the same way, without SSH: only here that makes a difference.
 """
 
 from __future__ import annotations
@@ -11,8 +12,10 @@ import base64
 import hashlib
 import json
 import os
+import re
 import shlex
 import sys
+import tempfile
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
@@ -23,10 +26,143 @@ from hostkit.agent import jobs
 from hostkit.base import command as base_command
 from hostkit.base import run
 from hostkit.base.errors import ActionError, InputError
+from omnikit.config.config import read_secret
 from omnikit.config.layers import PROJECT
-from omnikit.config.schema import Settings
-from omnikit.fleet import bundle, ssh_options
+from omnikit.config.schema import Host, Settings
+from omnikit.fleet import bundle
 from omnikit.plan.types import HostPlan
+
+# Passwords for ssh, on no command line and in no variable: ssh asks a small program for them.
+#
+# The same for ssh itself and for Ansible's: no version of Ansible needs sshpass, or a PATH, for it.
+
+# ssh calls it with its question instead of asking at a terminal (ssh(1), SSH_ASKPASS). It answers
+# for the hosts it knows: a jump host, or a key's passphrase, is not told a host's password.
+_PROGRAM = """#!/bin/sh
+case $1 in
+{cases}esac
+exit 1
+"""
+_CASE = '*{at}"\'s password: "|"("*{at}") "*) exec cat -- "${{0%/*}}/{name}" ;;\n'
+# Names that a host has for ssh because of options: its question names them.
+_ALIAS = re.compile(r"(?:HostKeyAlias|HostName)=(.+)", re.IGNORECASE)
+# What ssh needs to ask at all: Ansible switches passwords off where it knows of none.
+OPTIONS = (
+    *("-o", "PasswordAuthentication=yes", "-o", "KbdInteractiveAuthentication=yes"),
+    *("-o", "PreferredAuthentications=publickey,password,keyboard-interactive"),
+    *("-o", "NumberOfPasswordPrompts=1"),
+)
+
+
+def passwords(hosts: Mapping[str, Host]) -> dict[str, str]:
+    """The passwords of hosts behind SSH, by what ssh may call them. Raises InputError."""
+    return {
+        called: read_secret(host.password, f"hosts.{name}.password")
+        for name, host in hosts.items()
+        if host.password is not None and not host.local
+        for called in names(host)
+    }
+
+
+def names(host: Host) -> list[str]:
+    """What ssh may call a host when it asks for its password."""
+    aliases = [_ALIAS.fullmatch(option) for option in host.ssh_options or ()]
+    return [host.address, *(found[1] for found in aliases if found)]
+
+
+@contextmanager
+def answering(passwords: Mapping[str, str]) -> Iterator[dict[str, str]]:
+    """Variables with which ssh finds passwords by a host's name; without any it never asks.
+
+    They are in files that only this user reads, in a folder that is gone afterwards.
+    """
+    if not passwords:
+        yield {"SSH_ASKPASS_REQUIRE": "never"}
+        return
+    with tempfile.TemporaryDirectory(prefix="omnikit-") as private:
+        cases = ""
+        for number, (name, password) in enumerate(passwords.items()):
+            cases += _CASE.format(at=shlex.quote(f"@{name}"), name=number)
+            _write(Path(private) / str(number), password + "\n", 0o600)
+        program = Path(private) / "askpass"
+        _write(program, _PROGRAM.format(cases=cases), 0o700)
+        yield {
+            "SSH_ASKPASS": str(program),
+            "SSH_ASKPASS_REQUIRE": "force",
+            "DISPLAY": os.environ.get("DISPLAY", ":0"),  # before OpenSSH 8.4 it looks for that
+        }
+
+
+def _write(path: Path, text: str, mode: int) -> None:
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "w") as file:
+        file.write(text)
+
+
+def words(host: Host, settings: Settings) -> list[str]:
+    """Options of ssh for a host: port, key, jump host, and where host keys are recorded."""
+    alive = ["-o", "ServerAliveInterval=5", "-o", "ServerAliveCountMax=3"]
+    found = ["-o", "StrictHostKeyChecking=yes", *alive, *_common(host, settings)]
+    if host.port:
+        found += ["-p", str(host.port)]
+    key = private_key(host, settings)
+    if key:
+        found += ["-i", key]
+    return found
+
+
+def target(host: Host) -> str:
+    """USER@ADDRESS as ssh takes it."""
+    return f"{host.user}@{host.address}" if host.user else host.address
+
+
+def private_key(host: Host, settings: Settings) -> str:
+    """The host's key file, else the general one where it is there, else "": SSH's own choice."""
+    if host.private_key:
+        key = Path(host.private_key).expanduser()
+        if key.exists() and not key.is_file():  # ssh would wait for a pipe
+            raise InputError("is no regular file.", where=str(key), todo="mend private_key")
+        return str(key)
+    general = Path(settings.keys.private_key).expanduser()
+    return str(general) if general.is_file() else ""
+
+
+def known_hosts(settings: Settings) -> str:
+    """The file with the hosts' own keys; "" for SSH's own."""
+    path = settings.keys.known_hosts
+    return str(Path(path).expanduser()) if path else ""
+
+
+def _common(host: Host, settings: Settings) -> list[str]:
+    found = []
+    if known_hosts(settings):
+        # Quoted for ssh, which takes several files apart at spaces.
+        found += ["-o", f'UserKnownHostsFile="{known_hosts(settings)}"']
+    if host.jump:
+        found += ["-o", f"ProxyJump={host.jump}"]
+    for option in host.ssh_options or ():
+        found += ["-o", option]
+    return found
+
+
+def ansible_password(host: str, settings: Settings) -> dict[str, str]:
+    """Where somebody's own Ansible finds a host's password: in a variable of its environment."""
+    variable = f"OMNIKIT_PASSWORD_{list(settings.hosts).index(host)}"
+    return {"ansible_password": f"{{{{ lookup('ansible.builtin.env', '{variable}') }}}}"}
+
+
+def ansible_variables(host: Host, settings: Settings) -> dict[str, Any]:
+    """The same for Ansible, as variables of a host."""
+    found: dict[str, Any] = {}
+    if host.user:
+        found["ansible_user"] = host.user
+    if host.port:
+        found["ansible_port"] = host.port
+    if private_key(host, settings):
+        found["ansible_ssh_private_key_file"] = private_key(host, settings)
+    if _common(host, settings):
+        found["ansible_ssh_common_args"] = shlex.join(_common(host, settings))
+    return found
+
 
 _BOOT = PROJECT / "scripts" / "hostkit" / "agent" / "boot.py"
 _KEPT_S = 60  # like Ansible's connections
@@ -143,7 +279,7 @@ class Link:
         """A command of this machine that runs one on the host."""
         if not self.words:
             return list(command)
-        return [*self.words, "--", ssh_options.target(self.host.settings), shlex.join(command)]
+        return [*self.words, "--", target(self.host.settings), shlex.join(command)]
 
     def open(self) -> None:
         """Connect, unless that is done: later commands use this connection. Raises Unreachable."""
@@ -201,7 +337,7 @@ def link(host: HostPlan, settings: Settings, sockets: Optional[Path] = None) -> 
 
     Raises InputError when a password is needed and cannot be read.
     """
-    with ssh_options.answering(ssh_options.passwords({host.name: host.settings})) as env:
+    with answering(passwords({host.name: host.settings})) as env:
         yield _way(host, settings, env, sockets or Path("~/.ansible/cp").expanduser())
 
 
@@ -211,7 +347,7 @@ def streams(hosts: Sequence[HostPlan], settings: Settings) -> Iterator[list[Link
     command has a connection of its own, which ends with it.
     """
     settings_of = {host.name: host.settings for host in hosts}
-    with ssh_options.answering(ssh_options.passwords(settings_of)) as env:
+    with answering(passwords(settings_of)) as env:
         yield [_way(host, settings, env, None) for host in hosts]
 
 
@@ -221,22 +357,22 @@ def _way(
     """sockets: None where no connection is kept."""
     if host.local:
         return Link(host, (), (), {})
-    login = ("ssh", *ssh_options.words(host.settings, settings))
+    login = ("ssh", *words(host.settings, settings))
     options = ["-o", f"ConnectTimeout={round(settings.fleet.connect_timeout_s)}"]
-    kept = [*login, ssh_options.target(host.settings)]
+    kept = [*login, target(host.settings)]
     socket = None if sockets is None else _socket(sockets, kept)
     if socket is not None:
         socket.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         options += ["-o", "ControlMaster=auto", "-o", f"ControlPersist={_KEPT_S}s"]
         options += ["-o", f'ControlPath="{socket}"']
     # In batch mode ssh asks for no password, of nobody.
-    options += ssh_options.OPTIONS if host.settings.password else ["-o", "BatchMode=yes"]
+    options += OPTIONS if host.settings.password else ["-o", "BatchMode=yes"]
     return Link(host, (*login, *options), login, env, socket)
 
 
 def fault(link: Link, said: str) -> Unreachable:
     """What it means that a host could not be reached."""
-    login = run.show([*link.login, ssh_options.target(link.host.settings)])
+    login = run.show([*link.login, target(link.host.settings)])
     known = fault_of(said)
     if known is not None and known.why is not None:
         todo = known.todo.format(login=login, name=link.host.name)

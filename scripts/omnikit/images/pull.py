@@ -21,7 +21,7 @@ from hostkit.containers.engines import Engine
 from hostkit.containers.image_name import parse
 from omnikit.config import config as config_config
 from omnikit.config.config import Config
-from omnikit.fleet import fleet, jobs, ssh_options
+from omnikit.fleet import direct_ssh, fleet, jobs
 from omnikit.plan.types import Plan
 
 # Which platform an image is to be for: the setting, else what the hosts that will run it say.
@@ -74,8 +74,8 @@ def shown(config: Config, plan: Optional[Plan] = None) -> str:
     away = [host for host in plan.hosts if not host.local] if plan else []
     if not away:
         return _ASKED
-    ssh = ["ssh", *ssh_options.words(away[0].settings, config.settings)]
-    return f"linux/$({run.show([*ssh, ssh_options.target(away[0].settings)])} {_UNAME})"
+    ssh = ["ssh", *direct_ssh.words(away[0].settings, config.settings)]
+    return f"linux/$({run.show([*ssh, direct_ssh.target(away[0].settings)])} {_UNAME})"
 
 
 def show(argv: run.Words, platform: str) -> str:

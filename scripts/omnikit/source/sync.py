@@ -20,7 +20,7 @@ from hostkit.copy.tree import Excludes, shown
 from hostkit.source import patch_clone, patch_vllm
 from omnikit.config.config import Config
 from omnikit.config.layers import control_folder, resolve_path
-from omnikit.fleet import direct_ssh, identity, ssh_options
+from omnikit.fleet import direct_ssh, identity
 from omnikit.fleet.jobs import Done
 from omnikit.plan.types import HostPlan, Plan
 from omnikit.source import transfer as source_transfer
@@ -256,7 +256,7 @@ class _Work:
         return source_transfer.Transfer(
             source=self.source.folder,
             target=self.dir,
-            address=ssh_options.target(host.settings),
+            address=direct_ssh.target(host.settings),
             words=link.words,
             env=link.env,
             stall_s=self.settings.sync.stall_s,
