@@ -21,7 +21,6 @@ from omnikit.yaml.located import Node
 from omnikit.yaml.strict_yaml import read_text, reads_as_text
 
 Leaf = tuple[tuple[str, ...], Node]
-_PLACES = {("keys", "private_key")}  # has a secret's name and is the path of a file
 
 
 class _Dumper(yaml.SafeDumper):
@@ -58,7 +57,7 @@ def leaves(config: Config, *, changed: bool) -> list[Leaf]:
 def shown(leaf: Leaf) -> Any:
     """A single value as plain data without secrets."""
     path, node = leaf
-    return node.plain() if path in _PLACES else redact.setting(path, node.plain())
+    return redact.setting(path, node.plain())
 
 
 def nested(found: list[Leaf]) -> dict[str, Any]:

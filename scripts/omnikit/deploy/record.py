@@ -14,7 +14,7 @@ from hostkit.base.log import recording
 from omnikit.config.layers import control_folder
 from omnikit.fleet import identity
 from omnikit.runs.run import Refused
-from omnikit.timeline import records, trace
+from omnikit.timeline import records
 from omnikit.timeline.progress import Progress, Timeline
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def recorded(environment: str, what: str, options: Options) -> Iterator[Progress
             raise
         finally:
             with _what_matters_is_the_error("the trace"):
-                trace.write_beside(file)
+                records.write_beside(file)
 
 
 def _new(folder: Path) -> Path:

@@ -17,7 +17,14 @@ from typing import Any
 
 from hostkit.base.errors import InputError
 from omnikit.proxy import values
-from omnikit.proxy.spec import LUA_MODULES, MODULE_PLACES, NGINX_PLACES, Address, Kind, ProxySpec
+from omnikit.proxy.spec import (
+    LUA_MODULES,
+    MODULE_PLACES,
+    NGINX_PLACES,
+    Address,
+    ProxySpec,
+    nginx_kind,
+)
 
 BALANCE = ("least_conn", "round_robin")
 
@@ -126,21 +133,4 @@ def files(spec: ProxySpec, source: str) -> dict[str, str]:
     return {**made, **{f"{name}.lua": template(f"{name}.lua.j2", **holes) for name in SCRIPTS}}
 
 
-def command(spec: ProxySpec) -> list[str]:
-    """nginx in the foreground (the file says so); what is wrong at start goes to stderr."""
-    nginx = spec.settings.get("nginx") or NGINX_PLACES[0]
-    run_dir = values.path("run_dir", spec.run_dir).rstrip("/") or "/"
-    return [str(nginx), "-e", "stderr", "-p", f"{run_dir}/", "-c", "nginx.conf"]
-
-
-def reload_command(spec: ProxySpec) -> list[str]:
-    """New workers take the new files, old ones finish their requests."""
-    return [*command(spec), "-s", "reload"]
-
-
-def check_command(spec: ProxySpec) -> list[str]:
-    """nginx's own look at the written files."""
-    return [*command(spec), "-t", "-q"]
-
-
-KIND = Kind(files, command, reload_command, check_command, "/health")
+KIND = nginx_kind(files, NGINX_PLACES[0])

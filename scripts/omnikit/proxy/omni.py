@@ -14,7 +14,7 @@ from typing import Any
 
 from hostkit.base.errors import InputError
 from omnikit.proxy import values
-from omnikit.proxy.spec import OMNI_MODULES, OMNI_NGINX, Address, Kind, ProxySpec
+from omnikit.proxy.spec import OMNI_MODULES, OMNI_NGINX, Address, ProxySpec, nginx_kind
 
 MAX_CORES = 1024  # nginx knows no more
 
@@ -130,21 +130,4 @@ def files(spec: ProxySpec, source: str) -> dict[str, str]:
     return {"nginx.conf": template("omni_nginx.conf.j2", **_holes(spec, source))}
 
 
-def command(spec: ProxySpec) -> list[str]:
-    """nginx in the foreground (the file says so); what is wrong at start goes to stderr."""
-    nginx = spec.settings.get("nginx") or OMNI_NGINX[0]
-    run_dir = values.path("run_dir", spec.run_dir).rstrip("/") or "/"
-    return [str(nginx), "-e", "stderr", "-p", f"{run_dir}/", "-c", "nginx.conf"]
-
-
-def reload_command(spec: ProxySpec) -> list[str]:
-    """New workers take the new files, old ones finish their requests."""
-    return [*command(spec), "-s", "reload"]
-
-
-def check_command(spec: ProxySpec) -> list[str]:
-    """nginx's own look at the written files."""
-    return [*command(spec), "-t", "-q"]
-
-
-KIND = Kind(files, command, reload_command, check_command, "/health", programs=OMNI_NGINX)
+KIND = nginx_kind(files, OMNI_NGINX[0], OMNI_NGINX)

@@ -8,7 +8,7 @@ from typing import Any, Iterable, Sequence
 
 from hostkit.base.log import table
 from omnikit.config.layers import shown_path
-from omnikit.timeline import trace as timeline_trace
+from omnikit.timeline import records as timeline_trace
 from omnikit.timeline.progress import Span
 from omnikit.timeline.records import CUT_OFF, OK, Record
 

@@ -65,7 +65,7 @@ IN_WORDS = {
     _COMMIT: "a whole commit: 40 hexadecimal digits, lower case",
     _DAY: 'a month or a day, like "2025-09" or "2025-09-12"',
     _RELATIVE: "a path below a folder, like a/b, or . for that folder itself",
-    _PLAIN_PATH: "a path without quotes, backslashes and $",
+    _PLAIN_PATH: "a path without quotes, backslashes and dollar signs",
     _SSH_OPTION: "an option of ssh as KEY=VALUE, for example IdentitiesOnly=yes",
     _PROGRAM: "a program's name or path: letters, digits and / . _ + -",
 }

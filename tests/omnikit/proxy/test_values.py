@@ -64,7 +64,7 @@ def test_comments_stay_on_one_line():
         ("worker_connections", 7, "at least 8"),
         ("worker_processes", 1025, "at most 1024"),
         ("modules_dir", "modules", "an absolute path"),
-        ("log_file", "/l/$b", "a path without quotes, backslashes and $"),
+        ("log_file", "/l/$b", "a path without quotes, backslashes and dollar signs"),
         ("large_client_header_buffers", "0 0", "number and size like 4 512k"),
         ("metrics_from", ["300.1.1.1"], "an IP address, or a network like 10.0.0.0/8"),
     ],
