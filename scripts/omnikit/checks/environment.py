@@ -231,25 +231,28 @@ def not_tried(error: ToolkitError) -> Entry:
     )
 
 
-def logged_in() -> Entry:
-    """The entry of a host that this machine could log in to."""
-    return entry(
-        *("ssh", "SSH from this machine", True),
-        required=True,
-        found="logged in without being asked",
-        needed="a log-in without questions",
-        todo="",
-    )
+def logged_in(host: Host) -> list[Entry]:
+    """The entry of a host that this machine could log in to; none where it is the host."""
+    if host.local:
+        return []
+    return [
+        entry(
+            *("ssh", "SSH from this machine", True),
+            required=True,
+            found="logged in without being asked",
+            needed="a log-in without questions",
+            todo="",
+        )
+    ]
 
 
 def failed(
     name: str, host: Host, settings: Settings, environment: str, error: ToolkitError
 ) -> list[Entry]:
     """Entries of a host whose checks did not run at all."""
-    if not host.local:
-        fault = ssh_fault(name, host, settings, environment, str(error.what))
-        if fault is not None:
-            return [fault]
+    fault = ssh_fault(name, host, settings, environment, str(error.what))
+    if fault is not None:
+        return [fault]
     ran = entry(
         *("checks", "the checks could run", False),
         required=True,
@@ -257,7 +260,7 @@ def failed(
         needed="an answer",
         todo=error.todo or f"invoke check-env --environment {environment} --host {name}",
     )
-    return [ran] if host.local else [logged_in(), ran]
+    return [*logged_in(host), ran]
 
 
 def _reason(said: str) -> str:
@@ -270,7 +273,7 @@ def ssh_fault(
     name: str, host: Host, settings: Settings, environment: str, said: str
 ) -> Optional[Entry]:
     """What Ansible's words mean when it could not log in; None when it could."""
-    if "the host cannot be reached" not in said.lower():
+    if host.local or "the host cannot be reached" not in said.lower():
         return None
     login = " ".join(["ssh", *direct_ssh.words(host, settings), direct_ssh.target(host)])
     known = direct_ssh.fault_of(said)
@@ -348,7 +351,7 @@ def _own_entries(config: Config, plan: Plan, host: str, done: Done) -> list[Entr
     if done.error is not None:
         return failed(host, settings, config.settings, plan.environment, done.error)
     own = list((done.result or {})["checks"])
-    return own if settings.local else [logged_in(), *own]
+    return [*logged_in(settings), *own]
 
 
 def _reach(config: Config, plan: Plan, checked: Checked) -> None:

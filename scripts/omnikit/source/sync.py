@@ -109,7 +109,7 @@ def destination(config: Config, plan: Plan) -> str:
     todo = "set it to a folder for the source alone, for example /data/omniinfer"
     if text is None:
         raise config.error("no folder is set.", "paths", "code_dir", todo=todo)
-    folder = plan.path(text) if plan.local else text
+    folder = plan.path(text)
     why = place.refusal(folder, kept(config, plan))
     if why is not None:
         raise config.error(
