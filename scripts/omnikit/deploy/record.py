@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 def recorded(environment: str, what: str, options: Options) -> Iterator[Progress]:
     """The environment locked on this machine, and all that is said and done written down.
 
-    Three files: JSON lines, the same as text, and at the end a trace (see timeline.trace). Who is
+    Three files: JSON lines, the same as text, and at the end a trace (see timeline.records). Who is
     refused by the lock leaves none, only a line in the audit file: nothing was done, and the last
     deployment is still the one before.
     """
