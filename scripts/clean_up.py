@@ -19,7 +19,7 @@ def body(options: argparse.Namespace) -> int:
     """Ask, then clean every host and print a line for each."""
     from hostkit.base import cli
     from omnikit.fleet import jobs
-    from omnikit.runs import records, run
+    from omnikit.runs import run
     from omnikit.topology.topology import make_plan
 
     config = load_config(options)
@@ -42,7 +42,7 @@ def body(options: argparse.Namespace) -> int:
                     one["run"] = held.id if name in held.results else ""
                     one["wait_s"] = 4 * config.settings.stop.grace_s
                 found = jobs.results(jobs.run(plan, config.settings, "clean", parameters))
-            records.nothing_unproved(config.environment)
+            run.nothing_unproved(config.environment)
     if options.json:
         print(json.dumps(found, indent=1))
         return 0

@@ -38,9 +38,9 @@ def _schema(target: str) -> int:
     from pathlib import Path
 
     from hostkit.base.errors import InputError
-    from omnikit.config import json_schema
+    from omnikit.config import report as config_report
 
-    text = json.dumps(json_schema.input_schema(), indent=1, ensure_ascii=False) + "\n"
+    text = json.dumps(config_report.input_schema(), indent=1, ensure_ascii=False) + "\n"
     if target == "-":
         sys.stdout.write(text)
         return 0

@@ -20,16 +20,16 @@ from omnikit.front.script import Script
 def body(options: argparse.Namespace) -> int:
     """Deploy, or with --dry-run show what would be done."""
     from omnikit.deploy import deploy
-    from omnikit.deploy import steps as deploy_steps
+    from omnikit.prepare import source_steps
 
-    steps = deploy_steps.choose(options.tags, options.skip_tags)
+    steps = source_steps.choose(options.tags, options.skip_tags)
     config = load_config(options)
     if options.dry_run:
         from omnikit.deploy import plan_report
 
         return plan_report.show(config, as_json=False, asked=True, steps=steps)
     wanted = deploy.Options(
-        steps, deploy_steps.named(options.tags), options.keep, options.yes, options.json
+        steps, source_steps.named(options.tags), options.keep, options.yes, options.json
     )
     return deploy.deploy(config, wanted)
 

@@ -23,7 +23,8 @@ from omnikit.front.script import Script
 def body(options: argparse.Namespace) -> int:
     """Read, check by planning, write, report."""
     from omnikit.config import config, layers
-    from omnikit.foreign import format, recipe, write
+    from omnikit.foreign import format, recipe
+    from omnikit.foreign import layout as foreign_layout
     from omnikit.topology.topology import make_plan
     from omnikit.yaml.strict_yaml import read_text
 
@@ -42,10 +43,10 @@ def body(options: argparse.Namespace) -> int:
         layout.notes += more.notes
     loaded = config.load(None, [str(file) for file in files], environ={})
     plan, tree = make_plan(loaded), layout.tree()
-    made = write.environment(tree, shown, kind)
+    made = foreign_layout.environment(tree, shown, kind)
     out = Path(options.out).expanduser() if options.out else _default(source)
     state = "not written" if options.dry_run else _write(out, made, options.force)
-    left = write.left_out(tree)
+    left = foreign_layout.left_out(tree)
     report: dict[str, Any] = {
         "source": shown,
         "kind": kind,
@@ -71,14 +72,15 @@ def body(options: argparse.Namespace) -> int:
 def _recipe(options: argparse.Namespace, source: Path, shown: str, text: str) -> int:
     """Read, write, plan what was written, report."""
     from omnikit.config import config, layers
-    from omnikit.foreign import recipe, trees, write
+    from omnikit.foreign import layout as foreign_layout
+    from omnikit.foreign import recipe, trees
     from omnikit.topology.topology import make_plan
 
     tree = trees.read_yaml(text, shown, layers.ENVIRONMENT)
     hosts = _machines(options.hosts, tree)
     reader = recipe.Reader(tree, shown, layers.ENVIRONMENT, hosts)
     settings = reader.read()
-    made = write.environment(settings, shown, recipe.KIND)
+    made = foreign_layout.environment(settings, shown, recipe.KIND)
     out = Path(options.out).expanduser() if options.out else _default(source)
     plan = make_plan(config.load(out.name, environ={}, tree=settings))
     state = "not written" if options.dry_run else _write(out, made, options.force)

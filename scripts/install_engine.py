@@ -85,8 +85,8 @@ def _standalone(given: argparse.Namespace) -> tuple[dict[str, Path], Options]:
 def _configured(given: argparse.Namespace) -> tuple[dict[str, Path], Options]:
     """Places and options out of the configuration; what the command line says goes first."""
     from hostkit.base.errors import InputError
+    from omnikit.config.layers import resolve_path
     from omnikit.engine.install import Options
-    from omnikit.topology.topology import resolve_path
 
     engine = load_config(given).settings.engine
     places = {}

@@ -97,7 +97,7 @@ def _chosen(config: Config, names: Sequence[str]) -> dict[str, Host]:
     return {
         name: host
         for name, host in known.items()
-        if host.connection == "ssh" and (not names or name in names)
+        if not host.local and (not names or name in names)
     }
 
 

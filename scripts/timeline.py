@@ -20,7 +20,6 @@ def body(options: argparse.Namespace) -> int:
     """Read and print."""
     from hostkit.files import regular
     from omnikit.timeline import records, summary
-    from omnikit.timeline import trace as timeline_trace
 
     trace = None if options.trace is None else regular.to_write(options.trace, "--trace")
     environment = load_config(options).environment
@@ -35,7 +34,7 @@ def body(options: argparse.Namespace) -> int:
         return 0
     record = records.find(environment, options.record)
     if trace:
-        timeline_trace.write_to(record, trace)
+        records.write_to(record, trace)
     if options.json:
         print(json.dumps(summary.as_data(record), indent=1))
     else:

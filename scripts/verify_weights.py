@@ -109,7 +109,7 @@ def _engine_python(settings: Any) -> str:
     """Of the engine on this machine; where it has no environment of its own, as in containers, the
     python3 on PATH.
     """
-    from omnikit.topology.topology import resolve_path
+    from omnikit.config.layers import resolve_path
 
     venv = settings.engine.venv
     return f"{resolve_path(venv, True)}/bin/python" if venv else "python3"

@@ -13,12 +13,11 @@ from omnikit import proxy
 from omnikit.checks import fleet_checks, report
 from omnikit.config.config import Config
 from omnikit.config.schema import Host, Settings
-from omnikit.fleet import jobs, ssh_options
+from omnikit.fleet import direct_ssh, jobs
 from omnikit.fleet.jobs import Done
 from omnikit.plan import containers
 from omnikit.plan.types import HostPlan, NodePlan, Plan
 from omnikit.topology.ports import engine_places
-from omnikit.topology.topology import resolve_path
 from omnikit.versions import image
 
 # What the checks of each host are told, from configuration and plan. Pure.
@@ -106,22 +105,16 @@ def ports(config: Config, plan: Plan, host: str) -> list[Port]:
     return found
 
 
-def _is_local(plan: Plan) -> bool:
-    return all(host.settings.connection == "local" for host in plan.hosts)
-
-
 def _log_dir(config: Config, plan: Plan) -> str:
     given = config.settings.paths.log_dir
-    return resolve_path(given, _is_local(plan)) if given else f"{plan.hosts[0].work_dir}/logs"
+    return plan.path(given) if given else f"{plan.hosts[0].work_dir}/logs"
 
 
 def _engine_python(config: Config, plan: Plan) -> Optional[str]:
     """The engine's Python where somebody else installs it: what the toolkit installs may come."""
     if config.settings.engine.venv is None or config.settings.engine.requirements is not None:
         return None
-    _, python = engine_places(
-        config.settings, lambda text, *setting: resolve_path(text, _is_local(plan))
-    )
+    _, python = engine_places(config.settings, lambda text, *setting: plan.path(text))
     return python
 
 
@@ -238,25 +231,28 @@ def not_tried(error: ToolkitError) -> Entry:
     )
 
 
-def logged_in() -> Entry:
-    """The entry of a host that this machine could log in to."""
-    return entry(
-        *("ssh", "SSH from this machine", True),
-        required=True,
-        found="logged in without being asked",
-        needed="a log-in without questions",
-        todo="",
-    )
+def logged_in(host: Host) -> list[Entry]:
+    """The entry of a host that this machine could log in to; none where it is the host."""
+    if host.local:
+        return []
+    return [
+        entry(
+            *("ssh", "SSH from this machine", True),
+            required=True,
+            found="logged in without being asked",
+            needed="a log-in without questions",
+            todo="",
+        )
+    ]
 
 
 def failed(
     name: str, host: Host, settings: Settings, environment: str, error: ToolkitError
 ) -> list[Entry]:
     """Entries of a host whose checks did not run at all."""
-    if host.connection == "ssh":
-        fault = ssh_fault(name, host, settings, environment, str(error.what))
-        if fault is not None:
-            return [fault]
+    fault = ssh_fault(name, host, settings, environment, str(error.what))
+    if fault is not None:
+        return [fault]
     ran = entry(
         *("checks", "the checks could run", False),
         required=True,
@@ -264,7 +260,7 @@ def failed(
         needed="an answer",
         todo=error.todo or f"invoke check-env --environment {environment} --host {name}",
     )
-    return [logged_in(), ran] if host.connection == "ssh" else [ran]
+    return [*logged_in(host), ran]
 
 
 def _reason(said: str) -> str:
@@ -277,20 +273,15 @@ def ssh_fault(
     name: str, host: Host, settings: Settings, environment: str, said: str
 ) -> Optional[Entry]:
     """What Ansible's words mean when it could not log in; None when it could."""
-    low = said.lower()
-    if "the host cannot be reached" not in low:
+    if host.local or "the host cannot be reached" not in said.lower():
         return None
-    values = {
-        "name": name,
-        "environment": environment,
-        "port": host.port or SSH_PORT,
-        "ssh": " ".join(["ssh", *ssh_options.words(host, settings), ssh_options.target(host)]),
-        "forget": _forget(host, settings),
-    }
-    for signs, found, todo in _FAULTS:
-        if any(sign in low for sign in signs):
-            return _fault(found.format(**values), todo.format(**values))
-    return _fault(" ".join(said.split())[-300:], f"try it by hand: {values['ssh']}")
+    login = " ".join(["ssh", *direct_ssh.words(host, settings), direct_ssh.target(host)])
+    known = direct_ssh.fault_of(said)
+    if known is None:
+        return _fault(" ".join(said.split())[-300:], f"try it by hand: {login}")
+    values = {"name": name, "environment": environment, "port": host.port or SSH_PORT}
+    values.update(login=login, forget=_forget(host, settings))
+    return _fault(known.found.format(**values), known.mend.format(**values))
 
 
 def _fault(found: str, todo: str) -> Entry:
@@ -308,56 +299,8 @@ def _forget(host: Host, settings: Settings) -> str:
     named = (
         f"'[{host.address}]:{host.port}'" if host.port and host.port != SSH_PORT else host.address
     )
-    file = ssh_options.known_hosts(settings)
+    file = direct_ssh.known_hosts(settings)
     return f"ssh-keygen -R {named}" + (f" -f {file}" if file else "")
-
-
-# Words of ssh and Ansible (lower case), what they mean, what to do. The first that fits counts.
-_FAULTS = (
-    (
-        ("remote host identification has changed",),
-        "the host's key is another than the recorded one: the host was installed anew, or this"
-        " is not the host",
-        "make sure which; if it was installed anew: {forget}, then invoke setup-keys"
-        " --environment {environment}",
-    ),
-    (
-        ("host key verification failed", "host key is known"),
-        "the host's key is not recorded here",
-        "invoke setup-keys --environment {environment}",
-    ),
-    (
-        ("install the sshpass program",),
-        "hosts.{name}.password is set, and this machine lacks sshpass, which types it",
-        "apt-get install sshpass (or dnf), or use keys: invoke setup-keys"
-        " --environment {environment}",
-    ),
-    (
-        ("permission denied", "incorrect username/password", "too many authentication failures"),
-        "permission denied: the host takes neither our key nor our password",
-        "invoke setup-keys --environment {environment}; the user is hosts.{name}.user",
-    ),
-    (
-        ("connection refused",),
-        "port {port} refuses connections: the machine is there, its SSH server is not",
-        "on the host: systemctl start sshd; or set hosts.{name}.port",
-    ),
-    (
-        ("connection timed out", "timed out", "timeout"),
-        "no answer within the time allowed (fleet.connect_timeout_s)",
-        "is the host on, hosts.{name}.address right, the firewall open? by hand: {ssh}",
-    ),
-    (
-        ("no route to host", "network is unreachable"),
-        "no route to the host",
-        "mend the route or hosts.{name}.address; by hand: {ssh}",
-    ),
-    (
-        ("could not resolve hostname", "name or service not known"),
-        "the host's name is not known here",
-        "set hosts.{name}.address to its IP address",
-    ),
-)
 
 
 @dataclass
@@ -397,7 +340,7 @@ def run(config: Config, plan: Plan, hosts: Sequence[str]) -> Checked:
             checked.facts[host] = one.result["facts"]
     _reach(config, plan, checked)
     # This machine's clock is in step with itself.
-    away = {h: w for h, w in windows.items() if config.settings.hosts[h].connection != "local"}
+    away = {h: w for h, w in windows.items() if not config.settings.hosts[h].local}
     for host, entries in fleet_checks.compare(checked.facts, parameters, away).items():
         checked.checks[host] += entries
     return checked
@@ -408,7 +351,7 @@ def _own_entries(config: Config, plan: Plan, host: str, done: Done) -> list[Entr
     if done.error is not None:
         return failed(host, settings, config.settings, plan.environment, done.error)
     own = list((done.result or {})["checks"])
-    return [logged_in(), *own] if settings.connection == "ssh" else own
+    return [*logged_in(settings), *own]
 
 
 def _reach(config: Config, plan: Plan, checked: Checked) -> None:

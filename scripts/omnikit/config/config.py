@@ -211,7 +211,7 @@ def _explain(
         return InputError(
             f"{shown} is missing.", where=str(node.origin), todo=f"add: {path[-1]}: {example}"
         )
-    wanted = [_wanted(item) for item in items]
+    wanted = [wanted_instead(item) for item in items]
     if any(item["loc"][-1:] == ("[key]",) for item in items):
         parent = tree.at(path[:-1])
         where = parent.key_origins.get(str(path[-1]), node.origin)
@@ -271,7 +271,8 @@ def _elsewhere(model: type[BaseModel], key: str) -> list[str]:
     return found[:3]
 
 
-def _wanted(item: dict[str, Any]) -> str:
+def wanted_instead(item: Mapping[str, Any]) -> str:
+    """What a setting was expected to be, after one of pydantic's errors."""
     kind, context = item["type"], item.get("ctx", {})
     if kind == "string_pattern_mismatch":
         return IN_WORDS[context["pattern"]]

@@ -133,6 +133,12 @@ def is_foreign(path: Path) -> bool:
     return format.recognise(read_text(path, shown_path(path))) in format.WHOLE
 
 
+def resolve_path(text: str, local: bool) -> str:
+    """A configured path as the host sees it: on this machine, relative means below the project."""
+    path = Path(text).expanduser() if local else Path(text)
+    return str(path if path.is_absolute() else PROJECT / path)
+
+
 def control_folder(environment: str) -> Path:
     """Where the control host keeps what concerns an environment."""
     return (site() or PROJECT / "build") / "control" / environment

@@ -35,6 +35,7 @@ from omnikit.yaml.setting_types import (
     Jump,
     Line,
     Mebibytes,
+    ModulesPath,
     Mount,
     Name,
     Network,
@@ -43,6 +44,7 @@ from omnikit.yaml.setting_types import (
     Offset,
     OwnAddress,
     PathText,
+    PlainPath,
     Platform,
     Port,
     Program,
@@ -59,6 +61,8 @@ from omnikit.yaml.setting_types import (
     WebAddress,
     arg_value,
     env_value,
+    known_flags,
+    known_variables,
 )
 
 # What all parts of the settings' schema share: strictness, and references to secrets.
@@ -260,8 +264,8 @@ SecretOrArg = Annotated[Any, AfterValidator(_arg_value), WithJsonSchema(ARG)]
 class Server(Strict):
     command: Annotated[List[Line], Field(min_length=1)]
     tensor_parallel: Optional[Count]
-    args: Dict[FlagName, SecretOrArg]
-    env: Dict[EnvName, SecretOrEnv]
+    args: Annotated[Dict[FlagName, SecretOrArg], AfterValidator(known_flags)]
+    env: Annotated[Dict[EnvName, SecretOrEnv], AfterValidator(known_variables)]
     prepend: Dict[EnvName, Optional[Line]]
     workdir: Optional[Line]
     files: Dict[Name, Dict[str, Any]]
@@ -377,6 +381,11 @@ class Host(Strict):
     node_name: Optional[NodeName] = _said("name of the one instance here; null: p0, d0, …")
     api_port: Optional[Port] = _said("first API port here")
     server: Optional[ServerPart] = _said("server settings of this host alone")
+
+    @property
+    def local(self) -> bool:
+        """Whether this machine is the host."""
+        return self.connection == "local"
 
 
 class Part(Strict):
@@ -519,15 +528,15 @@ class Proxy(Strict):
     decode_request_limit: Count
     total_load_batch_size: Count
     auto_balance_batch_size: Count
-    worker_processes: Count
+    worker_processes: Annotated[int, Field(ge=1, le=1024)]
     start_core: Optional[Annotated[int, Field(ge=0, le=1023)]]
     stream_ops: Optional[Literal["off", "add", "set_opt"]]
-    worker_connections: Count
+    worker_connections: Annotated[int, Field(ge=8, le=1_000_000)]
     keepalive: Count
     keepalive_timeout: NginxTime
     keepalive_requests: Count
     retries: Annotated[int, Field(ge=0, le=100)]
-    max_fails: Annotated[int, Field(ge=0)]
+    max_fails: Annotated[int, Field(ge=0, le=1_000_000)]
     fail_timeout: NginxTime
     connect_timeout: NginxTime
     read_timeout: NginxTime
@@ -540,10 +549,10 @@ class Proxy(Strict):
     subrequest_output_buffer_size: Size
     large_client_header_buffers: Buffers
     log_level: Literal["debug", "info", "notice", "warn", "error"]
-    log_file: PathText
+    log_file: PlainPath
     nginx: Optional[PathText]
-    modules_dir: Optional[PathText]
-    venv: Optional[PathText]
+    modules_dir: Optional[ModulesPath]
+    venv: Optional[PlainPath]
     install_timeout_s: Seconds
     metrics: bool
 

@@ -15,14 +15,14 @@ from hostkit.base.redact import Hidden
 from hostkit.base.writing import write_private
 from omnikit.config import layers
 from omnikit.config.config import Config
-from omnikit.deploy.steps import STEPS
-from omnikit.fleet import bundle, fleet, ssh_options
+from omnikit.fleet import bundle, direct_ssh, fleet
 from omnikit.foreign import own
 from omnikit.foreign.inventory.jinja import Variables
 from omnikit.foreign.inventory.login import login
 from omnikit.foreign.trees import is_secret
 from omnikit.plan.types import NodePlan, Plan
 from omnikit.prepare.deployment import ARCHIVE, Deployment
+from omnikit.prepare.source_steps import STEPS
 from omnikit.source import sync
 from omnikit.yaml.located import Node, Origin
 
@@ -72,8 +72,8 @@ def inventory(config: Config, plan: Plan, archives: Mapping[str, Path]) -> dict[
     """
     ours = fleet.inventory(plan, config.settings, archives)["all"]["hosts"]
     for machine in plan.hosts:
-        if machine.settings.password and machine.settings.connection == "ssh":
-            ours[machine.name].update(ssh_options.ansible_password(machine.name, config.settings))
+        if machine.settings.password and not machine.local:
+            ours[machine.name].update(direct_ssh.ansible_password(machine.name, config.settings))
     children: dict[str, Any] = {}
     first: dict[str, str] = {}
     others: dict[str, Any] = {}
@@ -138,7 +138,7 @@ def _machine(config: Config, name: str, variables: Mapping[str, Any]) -> dict[st
     wanted = host.model_dump(exclude={"address", "server"}, exclude_none=True)
     if "literal" in wanted.get("password", {}):
         wanted["password"] = said.get("password")
-    if host.connection == "ssh":
+    if not host.local:
         wanted.pop("connection")
     apart = {k: wanted.get(k) for k in {**said, **wanted} if said.get(k) != wanted.get(k)}
     made: dict[str, Any] = {own.MACHINE: name, **({own.HOST: apart} if apart else {})}

@@ -13,12 +13,13 @@ from omnikit.access import targets
 from omnikit.config.config import Config
 from omnikit.deploy import smoke_test
 from omnikit.deploy.record import recorded
-from omnikit.deploy.steps import STEPS
 from omnikit.fleet import causes, fleet, identity
 from omnikit.plan.types import Plan
 from omnikit.prepare import local_setup, look, ranktables, source_steps
 from omnikit.prepare.deployment import Deployment, prepare
-from omnikit.runs import records, releases
+from omnikit.prepare.source_steps import STEPS
+from omnikit.runs import releases
+from omnikit.runs import run as runs_run
 from omnikit.runs.run import Run, hold, settle
 from omnikit.source import sync
 from omnikit.timeline.progress import Progress
@@ -123,8 +124,8 @@ def undo(deployment: Deployment, run: Run, error: BaseException, progress: Progr
 
 @dataclass(frozen=True)
 class Options:
-    """steps: see omnikit.deploy.steps; named: those that were asked for by name. keep: stop nothing
-    after a failure. yes: replace without asking.
+    """steps: see omnikit.prepare.source_steps; named: those that were asked for by name. keep: stop
+    nothing after a failure. yes: replace without asking.
     """
 
     steps: frozenset[str] = frozenset(STEPS)
@@ -310,7 +311,7 @@ def _unfinished(deployment: Deployment, found: look.Look) -> str:
     locks = [seen["lock"] for seen in found.seen.values()]
     if any(lock and lock["owner"] == identity.am_i() for lock in locks):
         return "a command of yours was cut off, and its lock is left"
-    if records.unproved(environment).touched:
+    if runs_run.unproved(environment).touched:
         return "what runs was never proved by real requests"
     if found.stale:
         return "files on hosts are not as they were deployed"

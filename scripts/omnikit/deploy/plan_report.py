@@ -12,12 +12,12 @@ from hostkit.base.log import table
 from hostkit.base.redact import REDACTED
 from hostkit.nodes import needed
 from omnikit.config.config import Config
-from omnikit.deploy.steps import STEPS
 from omnikit.images import containers, pull
 from omnikit.plan import containers as plan_containers
 from omnikit.plan.types import HostPlan, Plan
 from omnikit.prepare import local_setup, look, ranktables, source_steps
 from omnikit.prepare.deployment import ARCHIVE, Deployment, prepare
+from omnikit.prepare.source_steps import STEPS
 from omnikit.topology.topology import make_plan
 from omnikit.versions import image
 from omnikit.yaml import redact
@@ -91,7 +91,7 @@ def _changes(deployment: Deployment, host: HostPlan) -> dict[str, Any]:
     """Per node what a deploy would do, and per file; for a host that is not this machine
     compared with what was last sent."""
     files = deployment.sent(host.name)
-    if host.settings.connection == "local":
+    if host.local:
         data = json.loads(files["host.json"])
         actions = needed.look(data)
         return {"nodes": actions, "files": _file_changes(files, _local_files(host))}

@@ -14,9 +14,8 @@ from hostkit.base.log import recording
 from omnikit.config.layers import control_folder
 from omnikit.fleet import identity
 from omnikit.runs.run import Refused
-from omnikit.timeline import records, trace
-from omnikit.timeline.progress import Progress
-from omnikit.timeline.spans import Timeline
+from omnikit.timeline import records
+from omnikit.timeline.progress import Progress, Timeline
 
 if TYPE_CHECKING:
     from omnikit.deploy.deploy import Options
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
 def recorded(environment: str, what: str, options: Options) -> Iterator[Progress]:
     """The environment locked on this machine, and all that is said and done written down.
 
-    Three files: JSON lines, the same as text, and at the end a trace (see timeline.trace). Who is
+    Three files: JSON lines, the same as text, and at the end a trace (see timeline.records). Who is
     refused by the lock leaves none, only a line in the audit file: nothing was done, and the last
     deployment is still the one before.
     """
@@ -55,7 +54,7 @@ def recorded(environment: str, what: str, options: Options) -> Iterator[Progress
             raise
         finally:
             with _what_matters_is_the_error("the trace"):
-                trace.write_beside(file)
+                records.write_beside(file)
 
 
 def _new(folder: Path) -> Path:

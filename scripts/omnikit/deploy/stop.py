@@ -14,7 +14,8 @@ from omnikit.config.config import Config
 from omnikit.config.layers import control_folder
 from omnikit.deploy import status
 from omnikit.fleet import bundle, fleet
-from omnikit.runs import records, run
+from omnikit.plan.types import Plan
+from omnikit.runs import run
 from omnikit.topology.topology import make_plan
 
 
@@ -24,25 +25,26 @@ def stop(config: Config, only: set[str]) -> dict[str, str]:
     Raises InputError where somebody else changes a host: then nothing is ended.
     """
     folder = control_folder(config.environment)
-    _check_names(config, only)
+    plan = _checked(config, only)
     if not only:
         _cancel(folder / "lock", 4 * config.settings.stop.grace_s)
     if not (folder / "inventory.json").exists():
         return {}
     what = f"stop of {', '.join(sorted(only)) or config.environment}"
     with run.changing(config, what):
-        hosts = make_plan(config).hosts
-        seen, away = run.ask(hosts, config.settings)  # one that is off keeps no other running
-        there = [host for host in hosts if host.name not in away and seen[host.name]["started"]]
+        seen, away = run.ask(plan.hosts, config.settings)  # one that is off keeps no other running
+        there = [
+            host for host in plan.hosts if host.name not in away and seen[host.name]["started"]
+        ]
         with run.hold(config, what, seen, there, frees=True) as held:
-            done = _end(config, only, held)
+            done = _end(config, plan, only, held)
             held.results = {name: "ok" if done.get(name) else None for name in held.results}
         if not only:  # nothing runs: there is nothing to bring back
-            records.nothing_unproved(config.environment)
+            run.nothing_unproved(config.environment)
     return {name: how for of_host in done.values() for name, how in of_host.items()}
 
 
-def _end(config: Config, only: set[str], held: run.Run) -> dict[str, dict[str, str]]:
+def _end(config: Config, plan: Plan, only: set[str], held: run.Run) -> dict[str, dict[str, str]]:
     """By host, what was done there."""
     variables = {
         **held.variables,
@@ -51,7 +53,7 @@ def _end(config: Config, only: set[str], held: run.Run) -> dict[str, dict[str, s
         "omnikit_only": ",".join(sorted(only)),
     }
     # Not the inventory of the last look, which may have been at another work directory.
-    inventory = fleet.hosts_of(make_plan(config), config.settings)
+    inventory = fleet.hosts_of(plan, config.settings)
     outcome = fleet.play("stop_server.yml", inventory, config.settings, variables=variables)
     fleet.raise_failures(outcome)
     found = outcome.json("Stop what was started")
@@ -60,8 +62,7 @@ def _end(config: Config, only: set[str], held: run.Run) -> dict[str, dict[str, s
 
 def would_stop(config: Config, only: set[str]) -> dict[str, str]:
     """What stop would end. Changes nothing."""
-    _check_names(config, only)
-    observed = status.observe(config, make_plan(config))
+    observed = status.observe(config, _checked(config, only))
     return {
         name: "stopped"
         for name, node in observed.items()
@@ -69,13 +70,15 @@ def would_stop(config: Config, only: set[str]) -> dict[str, str]:
     }
 
 
-def _check_names(config: Config, only: set[str]) -> None:
+def _checked(config: Config, only: set[str]) -> Plan:
+    """The plan, which has all of these instances."""
     plan = make_plan(config)
     known = [node.name for node in plan.nodes] + ([plan.proxy.name] if plan.proxy else [])
     for name in sorted(only - set(known)):
         raise InputError(
             f"there is no instance {name!r}.", where="--instance", todo=f"one of {', '.join(known)}"
         )
+    return plan
 
 
 def _cancel(lock: Path, patience_s: float) -> None:

@@ -18,7 +18,6 @@ from omnikit.deploy import smoke_test
 from omnikit.doctor import rules
 from omnikit.doctor.rules import CERTAIN, LIKELY, UNKNOWN, Finding, Limits, Look, known
 from omnikit.fleet import causes, jobs
-from omnikit.logs import errors
 from omnikit.plan.types import Plan
 from omnikit.prepare import local_setup, ranktables
 from omnikit.prepare.deployment import prepare
@@ -74,7 +73,7 @@ def examine(config: Config, limits: Limits) -> Report:
 
 def read_log(name: str, text: str) -> list[Finding]:
     """Known failures in a log that somebody has."""
-    source = None if name == "-" else errors.source_of(name)
+    source = None if name == "-" else causes.source_of(name)
     return [
         known(m.cause.name, LIKELY, name, f"{name}:{m.index + 1}: {m.line.strip()[:300]}")
         for m in causes.matches(text.split("\n"), None if source == "server" else source)

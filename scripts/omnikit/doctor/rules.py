@@ -11,7 +11,6 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Iterable, Iterator, Mapping, Optional, Sequence
 
 from omnikit.fleet import causes
-from omnikit.logs import errors
 
 # What doctor found: causes with their evidence and remedy, ordered by certainty. Pure.
 
@@ -123,7 +122,7 @@ def explain(on: str, server: Mapping[str, Any], how: str, certainty: str = LIKEL
     how: how it ended, or what it does.
     """
     lines, first, path = _log(server)
-    source = errors.source_of(path)
+    source = causes.source_of(path)
     found = causes.matches([*lines, how], source)
     roots = [match for match in found if match.cause.name not in _FOLLOWS] or found
     if not roots:
@@ -144,7 +143,7 @@ def mentions(on: str, server: Mapping[str, Any], certainty: str = POSSIBLE) -> l
     lines, first, path = _log(server)
     return [
         known(m.cause.name, certainty, on, f"{path}:{first + m.index}: {_short(m.line)}")
-        for m in causes.matches(lines, errors.source_of(path))
+        for m in causes.matches(lines, causes.source_of(path))
         if m.cause.name not in ("engine-ended",)
     ][:3]
 
@@ -153,7 +152,7 @@ def last_error(server: Mapping[str, Any]) -> Optional[str]:
     """The last line that is an error, with its place."""
     lines, first, path = _log(server)
     for number in range(len(lines) - 1, -1, -1):
-        if errors.unknown(lines[number]):
+        if causes.unknown(lines[number]):
             return f"{path}:{first + number}: {_short(lines[number])}"
     return None
 

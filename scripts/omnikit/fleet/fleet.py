@@ -16,7 +16,7 @@ from hostkit.base.errors import ActionError, InputError, ToolkitError
 from hostkit.base.writing import write_private
 from omnikit.config.layers import PROJECT, control_folder
 from omnikit.config.schema import Settings
-from omnikit.fleet import ssh_options
+from omnikit.fleet import direct_ssh
 from omnikit.plan.types import Plan
 
 # Entries of an inventory that are further names of machines which it has already.
@@ -56,12 +56,12 @@ def inventory(plan: Plan, settings: Settings, archives: Mapping[str, Path]) -> d
         }
         if host.name in archives:
             entry["omnikit_archive"] = str(archives[host.name])
-        if host.settings.connection == "local":
+        if host.local:
             entry["ansible_connection"] = "local"
             entry["ansible_python_interpreter"] = sys.executable
         else:
             entry["ansible_python_interpreter"] = host.settings.python
-            entry.update(ssh_options.ansible_variables(host.settings, settings))
+            entry.update(direct_ssh.ansible_variables(host.settings, settings))
         hosts[host.name] = entry
     proxy: dict[str, Any] = {plan.proxy.host: {}} if plan.proxy else {}
     children: dict[str, Any] = {"omnikit_proxy": {"hosts": proxy}, OTHER_NAMES: {"hosts": {}}}
@@ -88,7 +88,7 @@ def _ssh_arguments() -> str:
     of_file = configparser.ConfigParser(interpolation=None)
     of_file.read(PLAYBOOKS / "ansible.cfg", encoding="utf-8")
     given = os.environ.get("ANSIBLE_SSH_ARGS") or of_file["ssh_connection"]["ssh_args"]
-    return f"{given} {shlex.join(ssh_options.OPTIONS)}"
+    return f"{given} {shlex.join(direct_ssh.OPTIONS)}"
 
 
 def play(
@@ -150,10 +150,10 @@ def play(
         "LC_ALL": "C.UTF-8",  # Ansible starts with no other encoding
         "PYTHONUNBUFFERED": "1",
     }
-    passwords = ssh_options.passwords(settings.hosts)
+    passwords = direct_ssh.passwords(settings.hosts)
     if passwords:
         env["ANSIBLE_SSH_ARGS"] = _ssh_arguments()
-    with ssh_options.answering(passwords) as answers:
+    with direct_ssh.answering(passwords) as answers:
         outcome.code = run.stream(argv, on_line, env={**env, **answers})
     if outcome.code != 0 and not outcome.failures:
         said = "\n".join(outcome.other[-8:])

@@ -1,4 +1,4 @@
-"""Jobs (hostkit.agent.jobs) on the hosts of a plan: this machine's here, the others' by Ansible."""
+"""Jobs (hostkit.agent.jobs) on the hosts of a plan: by Ansible, on this machine without."""
 
 from __future__ import annotations
 
@@ -10,12 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Callable, Mapping, Optional
 
-from hostkit.agent import jobs
 from hostkit.base import run as base_run
 from hostkit.base.errors import ActionError, InputError, ToolkitError
 from omnikit.config.schema import Settings
 from omnikit.fleet import bundle, direct_ssh, fleet
-from omnikit.plan.types import Plan
+from omnikit.plan.types import HostPlan, Plan
 
 TASK = "Do the job"
 _LOST = "Broken pipe"  # what Ansible says where ssh ended, with better words, before it read all
@@ -43,18 +42,26 @@ def run(
     at_once: hosts that work at the same time, 0: all. on_done is called as each host has ended.
     """
     tell = on_done or (lambda host, done: None)
-    connection = {host.name: host.settings.connection for host in plan.hosts}
     found: dict[str, Done] = {}
-    for host in [name for name in parameters if connection[name] == "local"]:
-        try:
-            found[host] = Done(result=jobs.find(job)(dict(parameters[host])))
-        except ToolkitError as error:
-            found[host] = Done(error=error)
-        tell(host, found[host])
-    away = {name: parameters[name] for name in parameters if connection[name] != "local"}
+    here = [host for host in plan.hosts if host.name in parameters and host.local]
+    for host in here:
+        found[host.name] = _through_link(host, settings, job, parameters[host.name])
+        tell(host.name, found[host.name])
+    away = {name: given for name, given in parameters.items() if name not in found}
     if away:
         found.update(_play(plan, settings, job, away, at_once, tell))
     return {name: found[name] for name in parameters}
+
+
+def _through_link(
+    host: HostPlan, settings: Settings, job: str, parameters: Mapping[str, Any]
+) -> Done:
+    """A job without Ansible, which this machine does not need for itself."""
+    try:
+        with direct_ssh.link(host, settings) as way:
+            return Done(result=way.job(job, parameters))
+    except ToolkitError as error:
+        return Done(error=error)
 
 
 def results(done: Mapping[str, Done]) -> dict[str, dict[str, Any]]:

@@ -15,7 +15,7 @@ from hostkit.base import run
 from hostkit.base.errors import ActionError, InputError, ToolkitError
 from hostkit.files import regular
 from omnikit.config.schema import Host, Settings
-from omnikit.fleet import ssh_options
+from omnikit.fleet import direct_ssh
 
 # The hosts' own SSH keys: asked for, compared with what is recorded, recorded once confirmed.
 
@@ -53,7 +53,7 @@ def spec(host: Host) -> str:
 
 def file_of(settings: Settings) -> Path:
     """Where host keys are recorded."""
-    return Path(ssh_options.known_hosts(settings) or Path("~/.ssh/known_hosts").expanduser())
+    return Path(direct_ssh.known_hosts(settings) or Path("~/.ssh/known_hosts").expanduser())
 
 
 def scan_words(host: Host, timeout_s: float) -> list[str]:
@@ -262,14 +262,14 @@ def key_path(host: Host, settings: Settings) -> Path:
 
 
 def _words(host: Host, settings: Settings, *options: str) -> list[str]:
-    words = ["ssh", *ssh_options.words(host, settings)]
+    words = ["ssh", *direct_ssh.words(host, settings)]
     key = str(key_path(host, settings))
     if key not in words:
         words += ["-i", key]
     words += ["-o", f"ConnectTimeout={round(settings.fleet.connect_timeout_s)}"]
     for option in options:
         words += ["-o", option]
-    return [*words, "--", ssh_options.target(host)]
+    return [*words, "--", direct_ssh.target(host)]
 
 
 def prove(host: Host, settings: Settings) -> run.Result:
@@ -292,8 +292,8 @@ def authorize(host: Host, settings: Settings, password: Optional[str]) -> str:
     options = ["NumberOfPasswordPrompts=1"]
     options += ["BatchMode=yes"] if password is None else ["BatchMode=no"]
     remote = f"sh -c {shlex.quote(_ADD)} omnikit {shlex.quote(text)}"
-    known = dict.fromkeys(ssh_options.names(host), password) if password is not None else {}
-    with ssh_options.answering(known) as variables:
+    known = dict.fromkeys(direct_ssh.names(host), password) if password is not None else {}
+    with direct_ssh.answering(known) as variables:
         done = run.run(
             [*_words(host, settings, *options), remote],
             env=variables,

@@ -10,8 +10,17 @@ from typing import TYPE_CHECKING, Iterator, Optional
 from hostkit.base.errors import InputError
 from omnikit.foreign import recipe
 from omnikit.foreign.layout import PROXY_HOST, Layout, Member
-from omnikit.foreign.settings import SERVICES, put
-from omnikit.foreign.values import check_keys, devices, entries, not_known, port, required, text
+from omnikit.foreign.settings import (
+    SERVICES,
+    check_keys,
+    devices,
+    entries,
+    not_known,
+    port,
+    put,
+    required,
+    text,
+)
 from omnikit.yaml.located import Node
 
 if TYPE_CHECKING:

@@ -21,8 +21,6 @@ DEVICES = "omnikit_devices"  # devices that do not count up by one, or none
 
 # A layer above another wins even where it is less specific: settings keep the layer they came from.
 _LAYERS = ("environment", "site", "variables", "options")
-# Has a secret's name and is the path of a file.
-_PLACES = {("keys", "private_key")}
 
 Leaf = tuple[tuple[str, ...], Node]
 
@@ -43,7 +41,7 @@ def by_layer(leaves: Iterable[Leaf], lowest: int) -> dict[str, Any]:
 def is_secret(path: tuple[str, ...], node: Node) -> bool:
     """Whether a setting must not be written down."""
     plain = node.plain()
-    return path not in _PLACES and bool(redact.setting(path, plain) != plain)
+    return bool(redact.setting(path, plain) != plain)
 
 
 def settings(node: Node, lowest: int) -> Iterator[Leaf]:

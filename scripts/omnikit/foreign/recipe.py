@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, Callable, Optional, Sequence
 
 from hostkit.base.errors import InputError
-from omnikit.foreign.values import number, required, shown, text
+from omnikit.foreign.settings import number, required, shown, text
 from omnikit.yaml.located import Node, Origin
 
 KIND = "recipe of vllm-ascend"

@@ -261,7 +261,7 @@ def _platform(config: Config, engine: Engine, recipe: Recipe, tell: Tell, *, dry
     """
     given = config.settings.image.platform
     plan = make_plan(config) if recipe.for_hosts and not given else None
-    away = [h.name for h in plan.hosts if h.settings.connection != "local"] if plan else []
+    away = [h.name for h in plan.hosts if not h.local] if plan else []
     if plan is None or not away:
         return engines.normal(given or "") or engine.platform()
     if dry_run:

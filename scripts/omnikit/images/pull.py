@@ -14,7 +14,7 @@ from hostkit.containers.engines import Engine
 from hostkit.containers.image_look import parse
 from omnikit.config import config as config_config
 from omnikit.config.config import Config
-from omnikit.fleet import fleet, jobs, ssh_options
+from omnikit.fleet import direct_ssh, fleet, jobs
 from omnikit.plan.types import Plan
 
 # Which platform an image is to be for: the setting, else what the hosts that will run it say.
@@ -64,11 +64,11 @@ def shown(config: Config, plan: Optional[Plan] = None) -> str:
     """
     if config.settings.image.platform:
         return engines.normal(config.settings.image.platform)
-    away = [host for host in plan.hosts if host.settings.connection != "local"] if plan else []
+    away = [host for host in plan.hosts if not host.local] if plan else []
     if not away:
         return _ASKED
-    ssh = ["ssh", *ssh_options.words(away[0].settings, config.settings)]
-    return f"linux/$({run.show([*ssh, ssh_options.target(away[0].settings)])} {_UNAME})"
+    ssh = ["ssh", *direct_ssh.words(away[0].settings, config.settings)]
+    return f"linux/$({run.show([*ssh, direct_ssh.target(away[0].settings)])} {_UNAME})"
 
 
 def show(argv: run.Words, platform: str) -> str:
@@ -290,7 +290,7 @@ def load(
     """Ship the archive to the hosts that have not its image, and load it there."""
     settings, at_once = config.settings, config.settings.image.at_once
     archive = Path(given["archive"])
-    remote = {h.name: h for h in plan.hosts if h.settings.connection != "local"}
+    remote = {h.name: h for h in plan.hosts if not h.local}
     folder = {name: f"{host.work_dir}/jobs" for name, host in remote.items()}
     size = archive.stat().st_size
 

@@ -19,13 +19,12 @@ from hostkit.base.errors import ActionError, InputError
 from hostkit.source import wheel_files
 from hostkit.versions import judge
 from omnikit.config.config import Config
-from omnikit.config.layers import PROJECT, shown_path
+from omnikit.config.layers import PROJECT, resolve_path, shown_path
 from omnikit.engine import install as engine_steps
 from omnikit.engine import pins as engine_pins
 from omnikit.engine.install import Step
 from omnikit.engine.pins import Entry
 from omnikit.engine.progress import Progress
-from omnikit.topology.topology import resolve_path
 
 FOLDER = PROJECT / "docker"
 PYTHON = engine_pins.PYTHON  # the images' own, Debian 12's: wheels are fetched for it

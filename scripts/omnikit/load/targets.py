@@ -17,6 +17,7 @@ from hostkit.base.health import Answer
 from hostkit.containers import profile
 from omnikit.access import targets
 from omnikit.config.config import Config
+from omnikit.config.layers import resolve_path
 from omnikit.config.schema import Settings
 from omnikit.deploy import status
 from omnikit.fleet import direct_ssh
@@ -25,7 +26,6 @@ from omnikit.plan import containers as plan_containers
 from omnikit.plan.types import HostPlan, Plan
 from omnikit.topology.checks import nearest
 from omnikit.topology.ports import engine_places
-from omnikit.topology.topology import resolve_path
 
 # Where the load generator runs: here if the engine is here, else where the proxy is.
 
@@ -104,12 +104,11 @@ exec(compile({!r}, "load_driver.py", "exec"))
 def find_place(config: Config, plan: Plan, target: Target) -> Iterator[Place]:
     """The place for this environment: here only where the tokenizer is here too."""
     here = _here(config)
-    whole = all(host.settings.connection == "local" for host in plan.hosts)
-    if here is not None and (whole or Path(target.tokenizer).is_dir()):
+    if here is not None and (plan.local or Path(target.tokenizer).is_dir()):
         yield Place("this machine", (here, str(DRIVER)), ENV)
         return
     host, container = _there(plan)
-    words = tuple(_words(config, container, host.settings.connection == "local"))
+    words = tuple(_words(config, container, host))
     name = f"container {container} on {host.name}" if container else f"host {host.name}"
     with direct_ssh.link(host, config.settings) as link:
         yield Place(name, words, link.env, DRIVER, link)
@@ -143,9 +142,9 @@ def _there(plan: Plan) -> tuple[HostPlan, str]:
     return host, containers[0]
 
 
-def _words(config: Config, container: str, local: bool) -> Iterator[str]:
+def _words(config: Config, container: str, host: HostPlan) -> Iterator[str]:
     """The engine's Python on a host or in its container, with the driver from standard input."""
-    python = engine_places(config.settings, lambda text, *_: resolve_path(text, local))[1]
+    python = engine_places(config.settings, lambda text, *_: host.path(text))[1]
     words = ["env", *(f"{key}={value}" for key, value in ENV.items()), python, "-"]
     if container:
         engine = config.settings.container.engine

@@ -18,8 +18,7 @@ from hostkit.base.log import say, shown, table
 from hostkit.logs.files import TOO_MUCH
 from omnikit.config.config import Config
 from omnikit.fleet import causes, fleet, jobs
-from omnikit.logs import errors as logs_errors
-from omnikit.logs.errors import Seen
+from omnikit.fleet.causes import Seen
 from omnikit.plan.types import Plan
 from omnikit.topology.topology import make_plan
 
@@ -440,11 +439,11 @@ def _look_into(
         since = begin.isoformat(timespec="seconds")
     path = f"{host}/{file['path']}"
     with (part / path).open(encoding="utf-8", errors="replace", newline="\n") as lines:
-        seen, file["first"], file["last"] = logs_errors.scan(
-            lines, logs_errors.source_of(file["path"]), latest, since
+        seen, file["first"], file["last"] = causes.scan(
+            lines, causes.source_of(file["path"]), latest, since
         )
     if since is not None and file["last"] is not None and file["last"] < since:
         # Its clock or time zone is another one: it was written since then, so all of it counts.
         with (part / path).open(encoding="utf-8", errors="replace", newline="\n") as lines:
-            seen, _, _ = logs_errors.scan(lines, logs_errors.source_of(file["path"]), latest)
+            seen, _, _ = causes.scan(lines, causes.source_of(file["path"]), latest)
     errors.add(host, path, seen)

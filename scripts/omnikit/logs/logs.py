@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from functools import partial
 from typing import Sequence
 
@@ -10,8 +9,8 @@ from hostkit.base import run
 from hostkit.base.errors import ActionError, InputError
 from omnikit.config.config import Config
 from omnikit.config.layers import PROJECT
-from omnikit.config.schema import Settings
-from omnikit.fleet import ssh_options
+from omnikit.fleet import direct_ssh
+from omnikit.fleet.direct_ssh import Link
 from omnikit.plan.types import HostPlan, Plan
 from omnikit.topology.topology import make_plan
 
@@ -35,15 +34,9 @@ def sources(plan: Plan) -> list[tuple[str, str, HostPlan]]:
     return found
 
 
-def tail_command(
-    path: str, host: HostPlan, lines: int, follow: bool, settings: Settings
-) -> list[str]:
-    """The command that prints a log, here or over SSH."""
-    words = ["tail", "-n", str(lines), *(["-F"] if follow else []), "--", path]
-    if host.settings.connection == "local":
-        return words
-    ssh = ["ssh", "-o", "BatchMode=yes", *ssh_options.words(host.settings, settings)]
-    return [*ssh, "--", ssh_options.target(host.settings), shlex.join(words)]
+def tail_command(link: Link, path: str, lines: int, follow: bool) -> list[str]:
+    """The command that prints a log of a host."""
+    return link.argv("tail", "-n", str(lines), *(["-F"] if follow else []), "--", path)
 
 
 def show(config: Config, names: Sequence[str], lines: int, follow: bool) -> int:
@@ -63,16 +56,19 @@ def show(config: Config, names: Sequence[str], lines: int, follow: bool) -> int:
     def on_line(index: int, line: str) -> None:
         print(line if alone else f"{chosen[index][0]} | {line}", flush=True)
 
-    settings = config.settings
-    commands = [tail_command(path, host, lines, follow, settings) for _, path, host in chosen]
-    if follow:
-        codes = run.stream_all(commands, on_line, cwd=PROJECT, ends=run.REDRAWN)
-    else:
-        # One after the other, so that each log stays in one piece.
-        codes = [
-            run.stream(argv, partial(on_line, index), cwd=PROJECT, redrawn=True)
-            for index, argv in enumerate(commands)
+    with direct_ssh.streams([host for _, _, host in chosen], config.settings) as links:
+        commands = [
+            tail_command(link, path, lines, follow) for link, (_, path, _) in zip(links, chosen)
         ]
+        env = {name: value for link in links for name, value in link.env.items()}
+        if follow:
+            codes = run.stream_all(commands, on_line, env=env, cwd=PROJECT, ends=run.REDRAWN)
+        else:
+            # One after the other, so that each log stays in one piece.
+            codes = [
+                run.stream(argv, partial(on_line, index), env=env, cwd=PROJECT, redrawn=True)
+                for index, argv in enumerate(commands)
+            ]
     if any(codes):
         raise ActionError(
             "a log could not be read, see above.", todo="has it been deployed? make status"

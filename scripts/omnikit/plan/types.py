@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Optional
 
+from omnikit.config.layers import resolve_path
 from omnikit.config.schema import Host, Secret
 
 
@@ -124,6 +125,15 @@ class HostPlan:
     temp_dir: str
     memory_mib: int
 
+    @property
+    def local(self) -> bool:
+        """Whether this machine is the host."""
+        return self.settings.local
+
+    def path(self, text: str) -> str:
+        """A configured path as this host sees it."""
+        return resolve_path(text, self.local)
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -139,6 +149,15 @@ class Plan:
     model_path: str
     served_name: str
     notes: tuple[str, ...] = field(default=(), compare=False)
+
+    @property
+    def local(self) -> bool:
+        """Whether this machine is all the hosts."""
+        return all(host.local for host in self.hosts)
+
+    def path(self, text: str) -> str:
+        """A configured path as the hosts see it, which is the same for all of them."""
+        return resolve_path(text, self.local)
 
     @property
     def disaggregated(self) -> bool:

@@ -23,7 +23,7 @@ from omnikit.config.schema import Settings
 from omnikit.fleet import bundle, fleet, render
 from omnikit.plan import containers as plan_containers
 from omnikit.plan.types import HostPlan, NodePlan, Plan, ProxyPlan, reachable
-from omnikit.topology.topology import INTERNAL_KEY, make_plan, resolve_path
+from omnikit.topology.topology import INTERNAL_KEY, make_plan
 
 # Secrets of a host on their way there: read late, in files for one user, on no command line.
 #
@@ -213,7 +213,7 @@ def _source_dir(host: HostPlan, settings: Settings) -> Optional[str]:
     paths = settings.paths
     if paths.local_code_dir is None or paths.code_dir is None:
         return None
-    return resolve_path(paths.code_dir, host.settings.connection == "local")
+    return host.path(paths.code_dir)
 
 
 def _ray_server(node: NodePlan, script: str) -> list[dict[str, Any]]:

@@ -9,12 +9,11 @@ from typing import Any, Callable, Mapping
 
 from hostkit.files import regular
 from omnikit.config.config import Config
-from omnikit.config.layers import shown_path
+from omnikit.config.layers import resolve_path, shown_path
 from omnikit.engine import install as engine_install
 from omnikit.engine import pins as engine_pins
 from omnikit.plan.types import Plan
 from omnikit.proxy import spec
-from omnikit.topology.topology import resolve_path
 
 Say = Callable[[str], None]
 
@@ -25,11 +24,6 @@ class Found:
 
     inputs: Mapping[str, str]
     proxy: Mapping[str, Any]
-
-
-def is_local(plan: Plan) -> bool:
-    """Whether this machine is the one host of the plan."""
-    return all(host.settings.connection == "local" for host in plan.hosts)
 
 
 def look(config: Config, plan: Plan) -> Found:
@@ -50,11 +44,11 @@ def _proxy_software(config: Config, plan: Plan) -> dict[str, Any]:
     if config.settings.runtime == "docker":
         return _proxy_in_image(config)
     venv = str(_local(settings.venv)) if settings.venv else None
-    if is_local(plan) and kind in ("auto", "nginx-lua"):
+    if plan.local and kind in ("auto", "nginx-lua"):
         nginx = proxy_install.find(settings.nginx, settings.modules_dir)
         if nginx is not None:
             return {"kind": "nginx-lua", "nginx": nginx.path, "modules_dir": nginx.modules_dir}
-    if is_local(plan) and kind == "auto" and venv and proxy_install.find_router(Path(venv)):
+    if plan.local and kind == "auto" and venv and proxy_install.find_router(Path(venv)):
         kind = "vllm-router"
     return {"kind": "nginx-lua" if kind == "auto" else kind, "venv": venv}
 
@@ -77,7 +71,7 @@ def ensure(config: Config, plan: Plan, tell: Say) -> Found:
     """Install engine and proxy and make the model where they are missing; say what is done."""
     if config.settings.runtime == "docker":
         _ensure_image(config, plan, tell)
-    if is_local(plan):
+    if plan.local:
         if config.settings.runtime == "process":
             _ensure_engine(config, tell)
         _ensure_model(config, tell)
@@ -88,7 +82,7 @@ def ensure(config: Config, plan: Plan, tell: Say) -> Found:
 
 def missing(config: Config, plan: Plan) -> list[str]:
     """What ensure would install or make, as text. Changes nothing."""
-    if not is_local(plan):
+    if not plan.local:
         return []
     from omnikit.engine import tiny_model
     from omnikit.proxy import install as proxy_install
@@ -154,7 +148,7 @@ def _ensure_image(config: Config, plan: Plan, tell: Say) -> None:
             "image",
             todo="name one: --set container.image=REPOSITORY:TAG; or --set runtime=process",
         )
-    if config.settings.container.build and is_local(plan):
+    if config.settings.container.build and plan.local:
         from omnikit.images import build
 
         build.ensure(config, tell)

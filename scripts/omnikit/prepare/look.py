@@ -162,7 +162,7 @@ def _placed(deployment: Deployment, problem: str) -> str:
 
 
 def of_steps(found: Look, plan: Plan, steps: AbstractSet[str]) -> Look:
-    """Only what the chosen steps would touch (see omnikit.deploy.steps)."""
+    """Only what the chosen steps would touch (see omnikit.prepare.source_steps)."""
     proxy = plan.proxy.name if plan.proxy else None
     if "run_docker" in steps:
         return found

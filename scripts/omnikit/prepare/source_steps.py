@@ -1,10 +1,13 @@
-"""The steps sync_code and pip_install of a deployment: what they would do, and doing it."""
+"""The steps of a deployment by name, which are also tags; what sync_code and pip_install would do,
+and doing it.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import AbstractSet, Any, Mapping, Optional, Sequence
 
+from hostkit.base.errors import InputError
 from hostkit.base.log import say
 from hostkit.copy.tree import shown
 from omnikit.config.config import Config
@@ -14,7 +17,47 @@ from omnikit.plan.types import HostPlan, Plan
 from omnikit.prepare.look import Look
 from omnikit.source import sync as source_sync
 from omnikit.source.transfer import Source
-from omnikit.topology.topology import resolve_path
+
+# In omni-infer's order. Each is also a tag of the exported playbook and a task of its own.
+STEPS = ("run_docker", "sync_code", "pip_install", "ranktable", "run_server", "run_proxy")
+# Tags that a deployment does not have: what to use instead.
+_OTHERS = {
+    "stop_server": "invoke stop",
+    "fetch_log": "invoke fetch-logs",
+    "clean_up": "invoke clean-up",
+}
+
+
+def choose(tags: str = "", skip: str = "") -> frozenset[str]:
+    """The steps to do. tags, skip: names separated by commas; no tags means all.
+
+    Raises InputError for a name that is no step.
+    """
+    wanted = named(tags) or frozenset(STEPS)
+    left_out = [name for name in _split(skip) if name not in _OTHERS]
+    return wanted - set(_checked(left_out, "--skip-tags"))
+
+
+def named(tags: str) -> frozenset[str]:
+    """The steps that were asked for by name."""
+    return frozenset(_checked(_split(tags), "--tags"))
+
+
+def _split(text: str) -> Sequence[str]:
+    return [name.strip().replace("-", "_") for name in text.split(",") if name.strip()]
+
+
+def _checked(found: Sequence[str], where: str) -> Sequence[str]:
+    for name in found:
+        if name in _OTHERS:
+            raise InputError(
+                f"{name} is no part of a deployment.", where=where, todo=f"use: {_OTHERS[name]}"
+            )
+        if name not in STEPS:
+            raise InputError(
+                f"there is no step {name!r}.", where=where, todo=f"choose of: {', '.join(STEPS)}"
+            )
+    return found
 
 
 @dataclass
@@ -114,7 +157,7 @@ def parameters(config: Config, plan: Plan, hosts: Sequence[str]) -> dict[str, di
     known = {host.name: host for host in plan.hosts}
     return {
         name: {
-            "dir": resolve_path(text, known[name].settings.connection == "local"),
+            "dir": known[name].path(text),
             "editable": {
                 folder: {key: str(value) for key, value in env.items() if value is not None}
                 for folder, env in source.editable.items()
@@ -137,7 +180,7 @@ def places(config: Config, plan: Plan, host: HostPlan) -> list[dict[str, Any]]:
         return [{"python": config.settings.source.python}]
     inside: dict[str, Any] = {"container_python": config.settings.container.python}
     inside["python"] = config.settings.container.python
-    if host.settings.connection == "local":
+    if host.local:
         inside["archive"] = str(bundle.jobs(config.environment))
     names = dict.fromkeys(node.container for node in plan.on_host(host.name) if node.container)
     reached = ("engine", "profile")

@@ -12,13 +12,20 @@ prompt), error.log.
 from __future__ import annotations
 
 import json
+from functools import partial
 from typing import Any
 
 from hostkit.base.errors import InputError
 from omnikit.proxy import values
-from omnikit.proxy.spec import LUA_MODULES, MODULE_PLACES, NGINX_PLACES, Address, Kind, ProxySpec
+from omnikit.proxy.spec import (
+    LUA_MODULES,
+    MODULE_PLACES,
+    NGINX_PLACES,
+    Address,
+    ProxySpec,
+    nginx_kind,
+)
 
-LOG_LEVELS = ("debug", "info", "notice", "warn", "error")
 BALANCE = ("least_conn", "round_robin")
 
 LOOPBACK = ("127.0.0.1", "::1")  # may always read /metrics
@@ -53,7 +60,7 @@ def _pool(spec: ProxySpec, role: str, servers: tuple[Address, ...]) -> dict[str,
 
 def _largest(spec: ProxySpec) -> str:
     """The largest request, which the proxy edits in memory: there is room for it."""
-    largest = values.size("proxy.client_max_body_size", spec.settings.get("client_max_body_size"))
+    largest = str(values.setting(spec.settings, "client_max_body_size"))
     if values.size_bytes(largest) == 0:  # to nginx: any size
         raise values.refused("proxy.client_max_body_size", largest, "size above 0")
     return largest
@@ -61,14 +68,12 @@ def _largest(spec: ProxySpec) -> str:
 
 def _holes(spec: ProxySpec, source: str) -> dict[str, Any]:
     """Everything that the templates show, finished."""
-    get = spec.settings.get
+    get, held = spec.settings.get, partial(values.setting, spec.settings)
     if not spec.decode:
         raise InputError("the proxy has no decode server to send requests to.", where="topology")
-    connections = values.number("proxy.worker_connections", get("worker_connections"), 8, 2_000_000)
-    workers = get("worker_processes")
-    if workers != "auto":
-        workers = values.number("proxy.worker_processes", workers, 1, 1024)
-    kv_params = KV_PARAMS[values.one_of("proxy.kv_params", get("kv_params"), tuple(KV_PARAMS))]
+    connections = held("worker_connections")
+    workers = "auto" if get("worker_processes") == "auto" else held("worker_processes")
+    kv_params = KV_PARAMS[held("kv_params")]
     health = {
         "status": "ok",
         "role": "proxy",
@@ -76,14 +81,9 @@ def _holes(spec: ProxySpec, source: str) -> dict[str, Any]:
         "decode": len(spec.decode),
     }
     values.path("run_dir", spec.run_dir)
-    modules_dir = values.path("proxy.modules_dir", get("modules_dir") or MODULE_PLACES[0])
-    answer = values.size(
-        "proxy.subrequest_output_buffer_size", get("subrequest_output_buffer_size")
-    )
-    times = {
-        f"{name}_timeout": values.time(f"proxy.{name}_timeout", get(f"{name}_timeout"))
-        for name in ("connect", "read", "fail", "client")
-    }
+    modules_dir = values.path("proxy.modules_dir", held("modules_dir") or MODULE_PLACES[0])
+    timeouts = ("connect_timeout", "read_timeout", "fail_timeout", "client_timeout")
+    times = {name: held(name) for name in timeouts}
     limits = ("client_connections", "client_requests", "client_half_sent")
     pools = [("prefill", spec.prefill), ("decode", spec.decode)]
     secured = {key: bool(get(key)) for key in ("api_keys", "internal_key")}
@@ -93,10 +93,7 @@ def _holes(spec: ProxySpec, source: str) -> dict[str, Any]:
         "disaggregated": bool(spec.prefill),
         "front": "prefill" if spec.prefill else "decode",
         "metrics": bool(get("metrics")),
-        "metrics_from": [
-            values.network("proxy.metrics_from", one)
-            for one in (*LOOPBACK, *(get("metrics_from") or ()))
-        ],
+        "metrics_from": [values.network(one) for one in (*LOOPBACK, *(get("metrics_from") or ()))],
         "paths": [path for path, open_ in (get("paths") or {}).items() if open_],
         "scripts": ", ".join(f'"{name}"' for name in scripts),
         "keys": secured["api_keys"],
@@ -105,26 +102,21 @@ def _holes(spec: ProxySpec, source: str) -> dict[str, Any]:
         "modules": [f"{modules_dir}/{name}" for name in LUA_MODULES],
         "listen": values.address("proxy.listen_host", (spec.listen_host, spec.listen_port)),
         "log_dir": values.path("paths.log_dir", spec.log_dir),
-        "log_level": values.one_of("proxy.log_level", get("log_level"), LOG_LEVELS),
+        "log_level": held("log_level"),
         "worker_processes": workers,
         "worker_connections": connections,
         # A proxied request holds two connections; some files are open besides.
         "open_files": 2 * connections + 64,
         "pools": [_pool(spec, role, servers) for role, servers in pools if servers],
-        "keepalive": values.number("proxy.keepalive", get("keepalive"), 1, 1_000_000),
-        "max_fails": values.number("proxy.max_fails", get("max_fails"), 0, 1_000_000),
-        "retries": values.number("proxy.retries", get("retries"), 0, 100),
+        **{key: held(key) for key in ("keepalive", "max_fails", "retries", *limits)},
         **times,
-        "fail_timeout_s": values.seconds("proxy.fail_timeout", times["fail_timeout"]),
-        "connect_ms": values.milliseconds("proxy.connect_timeout", times["connect_timeout"]),
-        "read_ms": values.milliseconds("proxy.read_timeout", times["read_timeout"]),
+        "fail_timeout_s": values.seconds(times["fail_timeout"]),
+        "connect_ms": values.milliseconds(times["connect_timeout"]),
+        "read_ms": values.milliseconds(times["read_timeout"]),
         "idle": IDLE,
-        "idle_ms": values.milliseconds("", IDLE),
-        "answer_bytes": values.size_bytes(answer),
-        **{key: values.number(f"proxy.{key}", get(key), 0, 1_000_000) for key in limits},
-        "large_client_header_buffers": values.buffers(
-            "proxy.large_client_header_buffers", get("large_client_header_buffers")
-        ),
+        "idle_ms": values.milliseconds(IDLE),
+        "answer_bytes": values.size_bytes(held("subrequest_output_buffer_size")),
+        "large_client_header_buffers": held("large_client_header_buffers"),
         "health": json.dumps(health),
         "min_tokens": get("kv_params") == "mooncake",
         "kv_params": f"[[{json.dumps(kv_params)}]]" if kv_params else "nil",
@@ -141,21 +133,4 @@ def files(spec: ProxySpec, source: str) -> dict[str, str]:
     return {**made, **{f"{name}.lua": template(f"{name}.lua.j2", **holes) for name in SCRIPTS}}
 
 
-def command(spec: ProxySpec) -> list[str]:
-    """nginx in the foreground (the file says so); what is wrong at start goes to stderr."""
-    nginx = spec.settings.get("nginx") or NGINX_PLACES[0]
-    run_dir = values.path("run_dir", spec.run_dir).rstrip("/") or "/"
-    return [str(nginx), "-e", "stderr", "-p", f"{run_dir}/", "-c", "nginx.conf"]
-
-
-def reload_command(spec: ProxySpec) -> list[str]:
-    """New workers take the new files, old ones finish their requests."""
-    return [*command(spec), "-s", "reload"]
-
-
-def check_command(spec: ProxySpec) -> list[str]:
-    """nginx's own look at the written files."""
-    return [*command(spec), "-t", "-q"]
-
-
-KIND = Kind(files, command, reload_command, check_command, "/health")
+KIND = nginx_kind(files, NGINX_PLACES[0])

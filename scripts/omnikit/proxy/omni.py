@@ -9,51 +9,38 @@ omni-infer's own launcher.
 from __future__ import annotations
 
 import json
+from functools import partial
 from typing import Any
 
 from hostkit.base.errors import InputError
 from omnikit.proxy import values
-from omnikit.proxy.spec import OMNI_MODULES, OMNI_NGINX, Address, Kind, ProxySpec
+from omnikit.proxy.spec import OMNI_MODULES, OMNI_NGINX, Address, ProxySpec, nginx_kind
 
-LOG_LEVELS = ("debug", "info", "notice", "warn", "error")
-STREAM_OPS = ("off", "add", "set_opt")
 MAX_CORES = 1024  # nginx knows no more
 
 # Always loaded: what makes a request visit prefill and then decode.
 _BASE = ("ngx_http_set_request_id_module.so", "ngx_http_prefill_module.so")
 # nginx's own balancers need no module.
 _BUILT_IN: dict[str, tuple[str, ...]] = {"least_conn": ("least_conn",), "round_robin": ()}
-_OWN = (
-    "pd_score_balance",
-    "prefill_score_balance",
-    "weighted_least_active",
-    "greedy_timeout",
-    "least_total_load",
-    "auto_balance_controller",
-    "length_balance",
-)
 
 
 def balance(spec: ProxySpec, role: str) -> tuple[list[str], list[str]]:
     """The lines of a role's upstream that choose its balancer, and the modules they need."""
-    key = f"{role}_balance"
-    chosen = values.one_of(f"proxy.{key}", spec.settings.get(key), (*_BUILT_IN, *_OWN))
+    chosen = values.setting(spec.settings, f"{role}_balance")
     if chosen in _BUILT_IN:
         return list(_BUILT_IN[chosen]), []
     return _lines(spec, chosen, role), [f"ngx_http_upstream_{chosen}_module.so"]
 
 
 def _lines(spec: ProxySpec, chosen: str, role: str) -> list[str]:
-    def count(key: str) -> int:
-        return values.number(f"proxy.{key}", spec.settings.get(key), 1, 1_000_000)
-
+    held = partial(values.setting, spec.settings)
     if chosen == "pd_score_balance":
         return [f"pd_score_balance {role}", *_score_limit(spec, role)]
     if chosen == "least_total_load":
-        size = count("total_load_batch_size")
+        size = held("total_load_batch_size")
         return ["least_total_load on", f"least_total_load_batch_size {size}"]
     if chosen == "auto_balance_controller":
-        size = count("auto_balance_batch_size")
+        size = held("auto_balance_batch_size")
         return ["auto_balance_controller on", f"auto_balance_controller_batch_size {size}"]
     return ["length_balance"] if chosen == "length_balance" else [f"{chosen} on"]
 
@@ -69,7 +56,7 @@ def _score_limit(spec: ProxySpec, role: str) -> list[str]:
         return [f"pd_score_balance_max_num_seqs {least}"]
     if role == "prefill":
         return []
-    limit = values.number("proxy.decode_request_limit", get("decode_request_limit"), 1, 1_000_000)
+    limit = values.setting(spec.settings, "decode_request_limit")
     return [f"pd_score_balance_decode_req_limit {limit}"]
 
 
@@ -93,7 +80,7 @@ def _pool(name: str, servers: tuple[Address, ...], lines: list[str]) -> dict[str
 
 
 def _holes(spec: ProxySpec, source: str) -> dict[str, Any]:
-    get = spec.settings.get
+    get, held = spec.settings.get, partial(values.setting, spec.settings)
     if not spec.decode:
         raise InputError("the proxy has no decode server to send requests to.", where="topology")
     pools, modules = [], list(_BASE) if spec.prefill else []
@@ -104,42 +91,35 @@ def _holes(spec: ProxySpec, source: str) -> dict[str, Any]:
             modules += [module for module in needed if module not in modules]
     if spec.metrics:
         pools.append(_pool("metrics", spec.metrics, list(_BUILT_IN["least_conn"])))
-    workers = values.number("proxy.worker_processes", get("worker_processes"), 1, 1024)
-    connections = values.number("proxy.worker_connections", get("worker_connections"), 8, 2_000_000)
+    workers, connections = held("worker_processes"), held("worker_connections")
     health: dict[str, Any] = {"status": "ok", "role": "proxy"}
     health.update(prefill=len(spec.prefill), decode=len(spec.decode))
     log_dir = values.path("paths.log_dir", spec.log_dir)
     sizes = ("client_max_body_size", "client_body_buffer_size", "subrequest_output_buffer_size")
     times = ("fail_timeout", "connect_timeout", "read_timeout", "keepalive_timeout")
-    numbers = ("keepalive", "keepalive_requests")
+    counts = ("keepalive", "keepalive_requests", "max_fails")
     return {
         "source": values.comment(source),
         "disaggregated": bool(spec.prefill),
         "front": "prefill" if spec.prefill else "decode",
         "metrics": bool(spec.metrics),
-        "stream_ops": get("stream_ops")
-        and values.one_of("proxy.stream_ops", get("stream_ops"), STREAM_OPS),
+        "stream_ops": held("stream_ops"),
         "pools": pools,
         "modules": modules,
-        "modules_dir": values.path("proxy.modules_dir", get("modules_dir") or OMNI_MODULES),
+        "modules_dir": values.path("proxy.modules_dir", held("modules_dir") or OMNI_MODULES),
         "listen": values.address("proxy.listen_host", (spec.listen_host, spec.listen_port)),
         "log_dir": log_dir,
         "error_log": error_log(spec),
-        "log_level": values.one_of("proxy.log_level", get("log_level"), LOG_LEVELS),
+        "log_level": held("log_level"),
         "worker_processes": workers,
         "affinity": affinity(workers, get("start_core")),
         "worker_connections": connections,
         # A proxied request holds two connections; some files are open besides.
         "open_files": 2 * connections + 64,
-        "max_fails": values.number("proxy.max_fails", get("max_fails"), 0, 1_000_000),
-        "large_client_header_buffers": values.buffers(
-            "proxy.large_client_header_buffers", get("large_client_header_buffers")
-        ),
         "health": json.dumps(health),
         "closed": [path for path, open_ in (get("paths") or {}).items() if not open_],
-        **{key: values.size(f"proxy.{key}", get(key)) for key in sizes},
-        **{key: values.time(f"proxy.{key}", get(key)) for key in times},
-        **{key: values.number(f"proxy.{key}", get(key), 1, 1_000_000) for key in numbers},
+        "large_client_header_buffers": held("large_client_header_buffers"),
+        **{key: held(key) for key in (*sizes, *times, *counts)},
     }
 
 
@@ -150,21 +130,4 @@ def files(spec: ProxySpec, source: str) -> dict[str, str]:
     return {"nginx.conf": template("omni_nginx.conf.j2", **_holes(spec, source))}
 
 
-def command(spec: ProxySpec) -> list[str]:
-    """nginx in the foreground (the file says so); what is wrong at start goes to stderr."""
-    nginx = spec.settings.get("nginx") or OMNI_NGINX[0]
-    run_dir = values.path("run_dir", spec.run_dir).rstrip("/") or "/"
-    return [str(nginx), "-e", "stderr", "-p", f"{run_dir}/", "-c", "nginx.conf"]
-
-
-def reload_command(spec: ProxySpec) -> list[str]:
-    """New workers take the new files, old ones finish their requests."""
-    return [*command(spec), "-s", "reload"]
-
-
-def check_command(spec: ProxySpec) -> list[str]:
-    """nginx's own look at the written files."""
-    return [*command(spec), "-t", "-q"]
-
-
-KIND = Kind(files, command, reload_command, check_command, "/health", programs=OMNI_NGINX)
+KIND = nginx_kind(files, OMNI_NGINX[0], OMNI_NGINX)

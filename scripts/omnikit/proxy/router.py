@@ -73,8 +73,9 @@ def command(spec: ProxySpec) -> list[str]:
     get = spec.settings.get
     if not spec.decode:
         raise InputError("the proxy has no decode server to send requests to.", where="topology")
-    largest = values.size("proxy.client_max_body_size", get("client_max_body_size"))
-    level = values.one_of("proxy.log_level", get("log_level"), tuple(LOG_LEVELS))
+    largest = values.setting(spec.settings, "client_max_body_size")
+    level = values.setting(spec.settings, "log_level")
+    longest = values.seconds(values.setting(spec.settings, "read_timeout"))
     venv = values.wanted(spec.settings, "venv")
     metrics: list[str] = []
     if get("router_metrics_port") is not None:
@@ -88,7 +89,10 @@ def command(spec: ProxySpec) -> list[str]:
         *metrics,
         *_servers(spec),
         *("--max-payload-size", str(values.size_bytes(largest))),
-        *("--request-timeout-secs", str(values.seconds("proxy.read_timeout", get("read_timeout")))),
+        *(
+            "--request-timeout-secs",
+            str(longest),
+        ),
         *("--log-level", LOG_LEVELS[level], "--log-dir", values.path("log_dir", spec.log_dir)),
     ]
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Callable, Mapping, Optional, Tuple
 
+from omnikit.proxy import values
+
 # Where Linux systems put nginx and its modules, and what we name when nobody says.
 
 # The first one is Debian's and Ubuntu's.
@@ -63,3 +65,25 @@ class Kind:
     check_command: Callable[[ProxySpec], Optional[list[str]]]
     health_path: str
     programs: tuple[str, ...] = ()
+
+
+def nginx_kind(
+    files: Callable[[ProxySpec, str], dict[str, str]], nginx: str, programs: tuple[str, ...] = ()
+) -> Kind:
+    """A kind that is nginx. nginx: its program where the settings name none."""
+
+    def command(spec: ProxySpec) -> list[str]:
+        """nginx in the foreground (the file says so); what is wrong at start goes to stderr."""
+        program = spec.settings.get("nginx") or nginx
+        run_dir = values.path("run_dir", spec.run_dir).rstrip("/") or "/"
+        return [str(program), "-e", "stderr", "-p", f"{run_dir}/", "-c", "nginx.conf"]
+
+    def reload_command(spec: ProxySpec) -> list[str]:
+        """New workers take the new files, old ones finish their requests."""
+        return [*command(spec), "-s", "reload"]
+
+    def check_command(spec: ProxySpec) -> list[str]:
+        """nginx's own look at the written files."""
+        return [*command(spec), "-t", "-q"]
+
+    return Kind(files, command, reload_command, check_command, "/health", programs)

@@ -1,21 +1,23 @@
 """Settings on their way into a proxy's configuration file: checked, quoted, or refused.
 
 nginx reads one text for structure and values alike, so a value with a ";" or "$" would become
-configuration. Everything that reaches the file goes through one of these functions.
+configuration. Everything that reaches the file goes through one of these functions. What a single
+setting may be stands in the schema; here is what the plan and a launcher's options make of them.
 """
 
 from __future__ import annotations
 
 import ipaddress
 import re
-from typing import Any, Mapping, Sequence
+from functools import cache
+from typing import TYPE_CHECKING, Any, Mapping, Sequence, get_type_hints
 
 from hostkit.base.errors import InputError
 
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
+
 _HOST_NAME = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]{0,251}[A-Za-z0-9_])?")
-_SIZE = re.compile(r"([0-9]{1,12})([kKmMgG]?)")
-_TIME = re.compile(r"([0-9]{1,9}(ms|[smhdw])?)+")
-_BUFFERS = re.compile(r"[1-9][0-9]{0,5} [1-9][0-9]{0,8}[kKmM]?")
 _SECONDS = {"": 1, "ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 _UNITS = {"": 1, "k": 1024, "m": 1024**2, "g": 1024**3}
 
@@ -47,12 +49,38 @@ def host(where: str, value: object) -> str:
     raise refused(where, value, "host name or IP address")
 
 
-def network(where: str, value: object) -> str:
-    """An address, or a network like 10.0.0.0/8, in the notation of nginx's allow."""
+def setting(settings: Mapping[str, Any], key: str) -> Any:
+    """A setting of the section "proxy", as the schema allows it: options of a launcher replace
+    some. Raises InputError.
+    """
+    from pydantic import ValidationError  # late: hosts need no packages to start a rendered proxy
+
+    from omnikit.config.config import wanted_instead
+
+    value = settings.get(key)
     try:
-        found = ipaddress.ip_network(str(value), strict=False)
-    except ValueError:
-        raise refused(where, value, "address or network like 10.0.0.0/8") from None
+        return _type(key).validate_python(value, strict=True)
+    except ValidationError as error:
+        expected = " or ".join(map(wanted_instead, error.errors(include_url=False)))
+        raise InputError(
+            f"found {value!r}, expected {expected}.",
+            where=f"proxy.{key}",
+            todo=f"give proxy.{key} so, or leave it out",
+        ) from error
+
+
+@cache
+def _type(key: str) -> TypeAdapter[Any]:
+    from pydantic import TypeAdapter
+
+    from omnikit.config.schema import Proxy
+
+    return TypeAdapter(get_type_hints(Proxy, include_extras=True)[key])
+
+
+def network(text: str) -> str:
+    """An address or a network in the notation of nginx's allow."""
+    found = ipaddress.ip_network(text, strict=False)
     return str(found.network_address) if found.num_addresses == 1 else str(found)
 
 
@@ -75,43 +103,21 @@ def one_of(where: str, value: object, choices: Sequence[str]) -> str:
     raise refused(where, value, f"one of {', '.join(choices)}")
 
 
-def _matching(where: str, value: object, pattern: re.Pattern[str], expected: str) -> str:
-    text = str(value) if isinstance(value, int) and not isinstance(value, bool) else value
-    if isinstance(text, str) and pattern.fullmatch(text):
-        return text
-    raise refused(where, value, expected)
-
-
-def size(where: str, value: object) -> str:
-    """A size in nginx's notation."""
-    return _matching(where, value, _SIZE, "size such as 512k, 16m or 1g")
-
-
 def size_bytes(text: str) -> int:
-    """A checked size as a number."""
+    """A size in nginx's notation as a number."""
     digits, unit = re.sub(r"\D", "", text), re.sub(r"\d", "", text)
     return int(digits) * _UNITS[unit.lower()]
 
 
-def time(where: str, value: object) -> str:
-    """A time span in nginx's notation."""
-    return _matching(where, value, _TIME, "time such as 500ms, 10s or 1h")
-
-
-def milliseconds(where: str, value: object) -> int:
+def milliseconds(text: str) -> int:
     """A time span in nginx's notation as milliseconds, at least one."""
-    parts = re.findall(r"([0-9]+)(ms|[smhdw]?)", time(where, value))
+    parts = re.findall(r"([0-9]+)(ms|[smhdw]?)", text)
     return max(1, round(sum(int(count) * _SECONDS[unit] * 1000 for count, unit in parts)))
 
 
-def seconds(where: str, value: object) -> int:
+def seconds(text: str) -> int:
     """A time span in nginx's notation as whole seconds, at least one."""
-    return max(1, milliseconds(where, value) // 1000)
-
-
-def buffers(where: str, value: object) -> str:
-    """Count and size of buffers."""
-    return _matching(where, value, _BUFFERS, "count and size such as '4 512k'")
+    return max(1, milliseconds(text) // 1000)
 
 
 def path(where: str, value: object) -> str:

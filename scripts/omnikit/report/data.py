@@ -20,7 +20,7 @@ from omnikit.checks import environment as checks_environment
 from omnikit.checks import report as checks_record
 from omnikit.config import report
 from omnikit.config.config import Config
-from omnikit.config.layers import PROJECT, control_folder, shown_path
+from omnikit.config.layers import PROJECT, control_folder, resolve_path, shown_path
 from omnikit.deploy import status
 from omnikit.engine import pins as engine_pins
 from omnikit.fleet import causes
@@ -31,7 +31,7 @@ from omnikit.report import words
 from omnikit.report.words import Note, left_out
 from omnikit.runs import releases
 from omnikit.timeline import records, summary
-from omnikit.topology.topology import make_plan, resolve_path
+from omnikit.topology.topology import make_plan
 from omnikit.yaml import redact
 
 # What other commands left on the control host that a report shows. Reads only; never raises for a

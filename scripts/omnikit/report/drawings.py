@@ -9,9 +9,9 @@ from typing import Any, Iterator, Mapping, Sequence
 
 from omnikit.deploy.plan_report import ranges
 from omnikit.report.words import Words
-from omnikit.timeline.spans import Span
+from omnikit.timeline.progress import Span
+from omnikit.timeline.records import lanes
 from omnikit.timeline.summary import GOOD, went_well
-from omnikit.timeline.trace import lanes
 
 Data = Mapping[str, Any]
 ROLES = ("prefill", "decode", "colocated")

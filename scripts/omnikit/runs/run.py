@@ -1,25 +1,161 @@
-"""A command that changes hosts: it holds the locks of all of them, or of none."""
+"""A command that changes hosts: it holds the locks of all of them, or of none.
+
+What it began is written down on the control host, in a folder that is gone when it has ended. The
+lock of the control folder keeps two apart, so whoever holds it and finds such a folder knows that
+its command is dead. What was changed on the hosts and never proved is added up until a deployment
+is proved, what ran before is brought back, or all is stopped.
+"""
 
 from __future__ import annotations
 
+import json
+import shutil
+import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from typing import Any, Iterator, Mapping, Optional, Sequence
 
 from hostkit.base import lock as base_lock
 from hostkit.base import records as base_records
 from hostkit.base.errors import InputError, ToolkitError
 from hostkit.base.log import say
+from hostkit.base.writing import write_atomically
 from omnikit.config import config as config_config
+from omnikit.config import report
 from omnikit.config.config import Config
 from omnikit.config.layers import control_folder
 from omnikit.config.schema import Settings
 from omnikit.fleet import direct_ssh, identity
 from omnikit.plan.types import HostPlan
 from omnikit.prepare.deployment import Deployment
-from omnikit.runs import records, releases
-from omnikit.runs.records import Changes
+from omnikit.runs import releases
 from omnikit.topology.topology import make_plan
+
+_KEPT = 200  # ids of ended runs: a lock that comes late from a dying connection is known by them
+
+
+@dataclass(frozen=True)
+class Changes:
+    """touched: what was started, restarted, reloaded or removed, by node. ran: nodes that served
+    what was proved, and were replaced.
+    """
+
+    touched: Mapping[str, str] = field(default_factory=dict)
+    ran: Sequence[str] = ()
+
+    def then(self, later: Changes) -> Changes:
+        """Both: what had been touched before was not proved any more when it was touched again."""
+        new = [name for name in later.ran if name not in self.touched and name not in self.ran]
+        return Changes({**self.touched, **later.touched}, [*self.ran, *new])
+
+
+@dataclass(frozen=True)
+class Begun:
+    """A command. proved: real requests have passed, what is left is to write it down. told: that it
+    was cut off has been said, and a host of it could not be reached.
+    """
+
+    folder: Path
+    run: str
+    owner: str
+    what: str
+    time: str
+    proved: bool = False
+    told: bool = False
+    changes: Changes = Changes()
+
+    @property
+    def release(self) -> Path:
+        """The release that it becomes, as soon as it is proved."""
+        return self.folder / "release"
+
+    @property
+    def settings(self) -> Path:
+        """The settings that it works with."""
+        return self.folder / f"{self.folder.parents[1].name}.yaml"
+
+    def write(self, **more: Any) -> Begun:
+        """Write it down with these changes."""
+        made = replace(self, **more)
+        data = {name: value for name, value in asdict(made).items() if name != "folder"}
+        write_atomically(self.folder / "run.json", json.dumps(data, indent=1) + "\n", 0o600)
+        return made
+
+
+def _folder(environment: str) -> Path:
+    return control_folder(environment) / "begun"
+
+
+def begin(config: Config, run: str, owner: str, what: str) -> Begun:
+    """Write down that a command begins, before it locks a host."""
+    folder = _folder(config.environment) / run.rpartition("/")[2]
+    folder.mkdir(parents=True, mode=0o700)
+    stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    made = Begun(folder, run, owner, what, stamp)
+    write_atomically(made.settings, report.without_secrets(config), 0o600)
+    return made.write()
+
+
+def all_of(environment: str) -> list[Begun]:
+    """Commands that were cut off, the oldest first. The control folder's lock is held."""
+    found = []
+    for folder in _folder(environment).glob("*/"):
+        try:
+            data = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+            data["changes"] = Changes(**data["changes"])
+            found.append(Begun(folder=folder, **data))
+        except (OSError, ValueError, TypeError, KeyError):  # cut off before it did anything
+            shutil.rmtree(folder, ignore_errors=True)
+    return sorted(found, key=lambda one: one.time)
+
+
+def ended(begun: Begun) -> None:
+    """Forget a command of which nothing is left to do."""
+    path = begun.folder.parents[1] / "ended.json"
+    write_atomically(path, json.dumps([*_ids(path), begun.run][-_KEPT:]) + "\n", 0o600)
+    shutil.rmtree(begun.folder, ignore_errors=True)
+
+
+def dead(environment: str) -> dict[str, bool]:
+    """Runs that are dead, and whether each was proved: what they left on hosts is finished."""
+    known = dict.fromkeys(_ids(control_folder(environment) / "ended.json"), False)
+    return {**known, **{one.run: one.proved for one in all_of(environment)}}
+
+
+def _ids(path: Path) -> list[str]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return []
+    return [one for one in found if isinstance(one, str)] if isinstance(found, list) else []
+
+
+def unproved(environment: str) -> Changes:
+    """What was changed on the hosts since a deployment was proved."""
+    try:
+        data = json.loads((control_folder(environment) / "unproved.json").read_text("utf-8"))
+        return Changes(**data)
+    except (OSError, ValueError, TypeError):
+        return Changes()
+
+
+def add_unproved(environment: str, changes: Changes) -> None:
+    """Add to that; the same again adds nothing."""
+    if changes.touched:
+        _write(environment, unproved(environment).then(changes))
+
+
+def nothing_unproved(environment: str) -> None:
+    """What runs is proved, is again what ran before, or nothing runs."""
+    (control_folder(environment) / "unproved.json").unlink(missing_ok=True)
+
+
+def _write(environment: str, changes: Changes) -> None:
+    path = control_folder(environment) / "unproved.json"
+    write_atomically(path, json.dumps(asdict(changes)) + "\n", 0o600)
+
 
 # The next command finishes what one that was cut off began, before it does anything of its own.
 
@@ -30,7 +166,7 @@ def settle(config: Config) -> None:
     What was proved is kept: archives, audit, release. Else the hosts are given up, and what was
     touched there is remembered. A host that cannot be reached is finished when it can be again.
     """
-    for begun in records.all_of(config.environment):
+    for begun in all_of(config.environment):
         result = "ok" if begun.proved else "interrupted"
         if not begun.told:
             say(f"{begun.what} of {begun.time} was cut off; finishing it as: {result}")
@@ -105,9 +241,9 @@ class Run:
 
     def __init__(self, config: Config, what: str) -> None:
         self.config, self.settings = config, config.settings
-        self.dead = records.dead(config.environment)
+        self.dead = dead(config.environment)
         self.id, self.owner, self.what = base_lock.new_run(), identity.am_i(), what
-        self.begun = records.begin(config, self.id, self.owner, what)
+        self.begun = begin(config, self.id, self.owner, what)
         self.hosts: list[HostPlan] = []
         self.results: dict[str, Optional[str]] = {}
 
@@ -174,7 +310,7 @@ class Run:
 
     def all_changes(self) -> Changes:
         """What is not proved: its own changes, and those of commands before."""
-        return records.unproved(self.config.environment).then(self.begun.changes)
+        return unproved(self.config.environment).then(self.begun.changes)
 
     def prove(self, staged: releases.Staged) -> None:
         """Real requests have passed: from here on it is finished, by this command or the next."""
@@ -186,7 +322,7 @@ class Run:
     def undone(self) -> None:
         """What ran before runs again."""
         self.begun = self.begun.write(changes=Changes())
-        records.nothing_unproved(self.config.environment)
+        nothing_unproved(self.config.environment)
 
     def end(self, result: Optional[str] = None) -> None:
         """Give the hosts up. result: for their audit."""
@@ -197,7 +333,7 @@ class Run:
 
 def conclude(
     config: Config,
-    begun: records.Begun,
+    begun: Begun,
     hosts: Sequence[HostPlan],
     results: Mapping[str, Optional[str]],
 ) -> None:
@@ -205,12 +341,12 @@ def conclude(
     if begun.proved:
         all_told = finish(hosts, config.settings, begun.run, results, keep=True)
         releases.keep(config, begun.release)
-        records.nothing_unproved(config.environment)
+        nothing_unproved(config.environment)
     else:
-        records.add_unproved(config.environment, begun.changes)
+        add_unproved(config.environment, begun.changes)
         all_told = finish(hosts, config.settings, begun.run, results)
     if all_told:
-        records.ended(begun)
+        ended(begun)
     else:
         begun.write(told=True)
 

@@ -11,11 +11,11 @@ from hostkit.base.log import say, table
 from hostkit.source import build_run, build_state, clone, git, source_jobs
 from hostkit.source import packages as source_packages
 from omnikit.config.config import Config
+from omnikit.config.layers import resolve_path
 from omnikit.fleet import bundle, jobs
 from omnikit.images import pull
 from omnikit.plan import containers
 from omnikit.plan.types import Plan
-from omnikit.topology.topology import resolve_path
 
 HERE = pull.HERE
 # Each step: the job that does it, and the function that does it on this machine.
@@ -73,7 +73,7 @@ def parameters(
 def _local(plan: Optional[Plan]) -> set[str]:
     """The hosts of a plan that are this machine."""
     hosts = plan.hosts if plan is not None else ()
-    return {host.name for host in hosts if host.settings.connection == "local"}
+    return {host.name for host in hosts if host.local}
 
 
 def _one(config: Config, name: str) -> dict[str, Any]:

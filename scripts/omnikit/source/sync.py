@@ -6,10 +6,10 @@ import signal
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import Any, Callable, Optional, Sequence
+from typing import Any, Optional, Sequence
 
 from hostkit.base import run
 from hostkit.base.errors import ActionError, InputError, ToolkitError
@@ -19,13 +19,12 @@ from hostkit.copy.record import among, needs
 from hostkit.copy.tree import Excludes, shown
 from hostkit.source import patch_clone, patch_vllm
 from omnikit.config.config import Config
-from omnikit.config.layers import control_folder
-from omnikit.fleet import direct_ssh, identity, ssh_options
+from omnikit.config.layers import control_folder, resolve_path
+from omnikit.fleet import direct_ssh, identity
 from omnikit.fleet.jobs import Done
 from omnikit.plan.types import HostPlan, Plan
 from omnikit.source import transfer as source_transfer
 from omnikit.source.transfer import Source
-from omnikit.topology.topology import resolve_path
 
 SAME = "same folder"
 
@@ -109,8 +108,7 @@ def destination(config: Config, plan: Plan) -> str:
     todo = "set it to a folder for the source alone, for example /data/omniinfer"
     if text is None:
         raise config.error("no folder is set.", "paths", "code_dir", todo=todo)
-    local = all(host.settings.connection == "local" for host in plan.hosts)
-    folder = resolve_path(text, True) if local else text
+    folder = plan.path(text)
     why = copy.refusal(folder, kept(config, plan))
     if why is not None:
         raise config.error(
@@ -208,7 +206,7 @@ class _Work:
                 run.end_group(pid, signal.SIGTERM)
 
     def _one(self, host: HostPlan) -> dict[str, Any]:
-        if host.settings.connection == "local":
+        if host.local:
             if copy.real(self.dir) == self.source.folder:
                 return _result({}, SAME, self.source)
             if copy.nested(self.dir, self.source.folder):
@@ -216,21 +214,12 @@ class _Work:
                     f"one of {self.source.folder} and {self.dir} is in the other.",
                     todo="set paths.code_dir to another folder, or to the same one",
                 )
-            return self._steps(host, None, _here)
         with direct_ssh.link(host, self.settings) as link:
             link.open()
-            return self._steps(host, link, partial(self._far, link))
+            return self._steps(host, link)
 
-    def _far(self, link: direct_ssh.Link, job: str, given: dict[str, Any]) -> dict[str, Any]:
-        return link.job(job, given)
-
-    def _steps(
-        self,
-        host: HostPlan,
-        link: Optional[direct_ssh.Link],
-        do: Callable[[str, dict[str, Any]], dict[str, Any]],
-    ) -> dict[str, Any]:
-        differs = do("code-begin", {**self.begin, "work_dir": host.work_dir})
+    def _steps(self, host: HostPlan, link: direct_ssh.Link) -> dict[str, Any]:
+        differs = link.job("code-begin", {**self.begin, "work_dir": host.work_dir})
         if self.request.dry_run or not differs["changed"]:
             any_left = any(differs[kind] for kind in ("create", "update", "mode", "delete"))
             return _result(differs, "would change" if any_left else "unchanged", self.source)
@@ -249,10 +238,9 @@ class _Work:
                 )
             finally:
                 self._started(host.name, None)
-            do("code-finish", {**self.given, "work_dir": host.work_dir})
+            link.job("code-finish", {**self.given, "work_dir": host.work_dir})
         except ToolkitError as error:
-            if link is not None:
-                link.close()
+            link.close()
             if "disk is full" in error.what:
                 free = differs["free_bytes"] / 2**20
                 error = ActionError(
@@ -263,18 +251,15 @@ class _Work:
             raise error from None
         return {**_result(differs, "synced", self.source), "bytes": sent}
 
-    def _transfer(
-        self, host: HostPlan, link: Optional[direct_ssh.Link]
-    ) -> source_transfer.Transfer:
-        made = source_transfer.Transfer(
+    def _transfer(self, host: HostPlan, link: direct_ssh.Link) -> source_transfer.Transfer:
+        return source_transfer.Transfer(
             source=self.source.folder,
             target=self.dir,
-            address=ssh_options.target(host.settings),
-            words=(),
-            env={},
+            address=direct_ssh.target(host.settings),
+            words=link.words,
+            env=link.env,
             stall_s=self.settings.sync.stall_s,
         )
-        return replace(made, words=link.words, env=link.env) if link else made
 
     def _started(self, host: str, pid: Optional[int]) -> None:
         with self._lock:
@@ -283,10 +268,6 @@ class _Work:
                 self._running[host] = pid
                 if self._stopped:
                     run.end_group(pid, signal.SIGTERM)
-
-
-def _here(job: str, given: dict[str, Any]) -> dict[str, Any]:
-    return {"code-begin": copy.begin, "code-finish": copy.finish}[job](given)
 
 
 def _result(differs: dict[str, Any], action: str, made: Source) -> dict[str, Any]:

@@ -8,9 +8,8 @@ from typing import Any, Iterable, Sequence
 
 from hostkit.base.log import table
 from omnikit.config.layers import shown_path
-from omnikit.timeline import trace as timeline_trace
-from omnikit.timeline.records import CUT_OFF, OK, Record
-from omnikit.timeline.spans import Span
+from omnikit.timeline.progress import Span
+from omnikit.timeline.records import CUT_OFF, OK, Record, path_beside
 
 # Where the time of a recorded deployment went. Pure; all times in seconds.
 
@@ -176,7 +175,7 @@ def as_data(record: Record) -> dict[str, Any]:
     """Everything, times in seconds since the command began."""
     own = hosts(record)
     results = host_results(record)
-    trace = timeline_trace.path_beside(record.path)
+    trace = path_beside(record.path)
     return {
         "record": record.name,
         "file": str(record.path),
@@ -242,7 +241,7 @@ def as_text(record: Record, environment: str, top: int) -> str:
     parts += ["", _steps(record, top), "", _hosts(record, top), "", _path(record)]
     if record.engines:
         parts += ["", _engines(record, top)]
-    trace = timeline_trace.path_beside(record.path)
+    trace = path_beside(record.path)
     parts += ["", f"record: {shown_path(record.path)}"]
     if trace.is_file():
         parts.append(f"open it in Perfetto (ui.perfetto.dev): {shown_path(trace)}")

@@ -19,7 +19,7 @@ from typing import Any, Mapping, Optional
 
 from hostkit.base.errors import InputError
 from omnikit.config.config import Config
-from omnikit.config.layers import PROJECT
+from omnikit.config.layers import resolve_path
 from omnikit.config.schema import Host, Secret, Settings
 from omnikit.plan import checks
 from omnikit.plan.arguments import SERVER_FACTS, NodeCommands, check_references, fill, references
@@ -62,7 +62,7 @@ def runs(settings: Settings, host: Host, work_dir: str) -> Optional[str]:
     """
     if settings.paths.run_dir is not None:
         return settings.paths.run_dir
-    local = host.connection == "local"
+    local = host.local
     # SSH's own choice is who we are.
     root = os.geteuid() == 0 if local or host.user is None else host.user == "root"
     if settings.runtime == "docker":
@@ -106,19 +106,13 @@ def _is_ip(text: str) -> bool:
         return False
 
 
-def resolve_path(text: str, local: bool) -> str:
-    """A configured path as the host sees it: on this machine, relative means below the project."""
-    path = Path(text).expanduser() if local else Path(text)
-    return str(path if path.is_absolute() else PROJECT / path)
-
-
 def temp_dir(settings: Settings, host: Host, work_dir: str) -> str:
     """A folder for sockets and what else only runs need, one per work_dir."""
     above = runs(settings, host, work_dir)
     if above is None:
         return f"{work_dir}/run"
     name = hashlib.sha256(work_dir.encode()).hexdigest()[:10]
-    return f"{resolve_path(above, host.connection == 'local')}/{name}"
+    return f"{resolve_path(above, host.local)}/{name}"
 
 
 class _Planner:
@@ -130,7 +124,7 @@ class _Planner:
         if self.settings.topology.proxy:
             used.add(self.settings.topology.proxy)
         self.used = [name for name in self.settings.hosts if name in used]
-        self.local = all(self.settings.hosts[n].connection == "local" for n in self.used)
+        self.local = all(self.settings.hosts[n].local for n in self.used)
         self.commands: dict[tuple[str, int, str], NodeCommands] = {}
         self.overrides = Overrides(config)
         self.errors: list[InputError] = []  # told together with those of the whole plan

@@ -10,10 +10,9 @@ from hostkit.versions.judge import OLDER, Release, Verdict
 from omnikit.config.config import Config
 from omnikit.fleet import jobs
 from omnikit.plan import containers
-from omnikit.plan.types import Plan
+from omnikit.plan.types import HostPlan, Plan
 from omnikit.prepare import source_steps
 from omnikit.prepare.look import Look
-from omnikit.topology.topology import resolve_path
 
 # What is in images and containers held against the release of the configuration.
 
@@ -65,7 +64,7 @@ def check(config: Config, plan: Plan, found: Look) -> None:
     given = {
         name: {
             "packages": list(wanted["packages"]) if wanted else [],
-            "dir": _code(config, known[name].settings.connection == "local"),
+            "dir": _code(config, known[name]),
             "patches": config.settings.source.patches,
             "places": source_steps.places(config, plan, known[name]),
         }
@@ -99,10 +98,10 @@ def _against_looks(config: Config, one: Mapping[str, Any]) -> Iterator[str]:
             yield f"{said}, not from the source"
 
 
-def _code(config: Config, local: bool) -> Optional[str]:
+def _code(config: Config, host: HostPlan) -> Optional[str]:
     """The folder of the source on a host."""
     text = config.settings.paths.code_dir
-    return resolve_path(text, local) if text else None
+    return host.path(text) if text else None
 
 
 _SETTING = ("image", "older_than_release")

@@ -7,6 +7,7 @@ from typing import Any, Mapping, Sequence
 
 from hostkit.base.redact import REDACTED, Redactor, is_secret
 
+_PLACES = {("keys", "private_key")}  # has a secret's name and is the path of a file
 _REFERENCE = ("file", "variable")  # where a secret is, see schema_base.Secret
 
 
@@ -40,6 +41,8 @@ def variables(values: Mapping[str, str]) -> dict[str, str]:
 
 def setting(path: Sequence[str], value: Any) -> Any:
     """A setting's value as it may be shown; path: its name, step by step."""
+    if tuple(path) in _PLACES:
+        return value
     if path[-1] not in _REFERENCE and any(is_secret(step) for step in path):
         return REDACTED if _holds(value) else value
     return clean(value)

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import re
 import unicodedata
-from ipaddress import ip_address
-from typing import Annotated, Any, Literal
+from contextlib import suppress
+from ipaddress import ip_address, ip_network
+from typing import Annotated, Any, Callable, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, WithJsonSchema
+from pydantic_core import PydanticCustomError
 
 # Patterns, each with what it allows in words: the words stand in error messages.
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$"
 _NODE_NAME = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$"
 _ADDRESS = r"^[A-Za-z0-9:][A-Za-z0-9._:-]{0,253}$"
-_SIZE = r"^[0-9]+[kKmMgG]?$"
-_TIME = r"^[0-9]+(ms|s|m|h)$"
-_BUFFERS = r"^[0-9]+ [0-9]+[kKmM]?$"
+_SIZE = r"^[0-9]{1,12}[kKmMgG]?$"
+_TIME = r"^[0-9]{1,9}(ms|s|m|h)$"
+_BUFFERS = r"^[1-9][0-9]{0,5} [1-9][0-9]{0,8}[kKmM]?$"
 _VARIABLE = r"^[A-Za-z_][A-Za-z0-9_]*$"
 _FLAG = r"^[A-Za-z0-9][A-Za-z0-9_-]*$"
 _URL = r"^(https?|file)://[^\s]+$"
@@ -25,6 +28,8 @@ _URL_PATH = r"^/v1(/([A-Za-z0-9_~:@-][A-Za-z0-9._~:@-]*|\*))+$"
 _JUMP = r"^[A-Za-z0-9][A-Za-z0-9._@:-]*(,[A-Za-z0-9][A-Za-z0-9._@:-]*)*$"
 _DAY = r"^20[0-9]{2}-(0[1-9]|1[0-2])(-(0[1-9]|[12][0-9]|3[01]))?$"
 _RELATIVE = r"^(\.|[A-Za-z0-9_][A-Za-z0-9_.+-]*(/[A-Za-z0-9_][A-Za-z0-9_.+-]*)*)$"
+# What a proxy's configuration file has no quotes for. "$" cannot be escaped in nginx.conf.
+_PLAIN_PATH = r"^[^$\"'\\]*$"
 _SSH_OPTION = r"^[A-Za-z][A-Za-z0-9]{0,63}=.+$"
 _PROGRAM = r"^[A-Za-z0-9/][A-Za-z0-9_./+-]{0,254}$"
 _IMAGE = (
@@ -62,6 +67,7 @@ IN_WORDS = {
     _COMMIT: "a whole commit: 40 hexadecimal digits, lower case",
     _DAY: 'a month or a day, like "2025-09" or "2025-09-12"',
     _RELATIVE: "a path below a folder, like a/b, or . for that folder itself",
+    _PLAIN_PATH: "a path without quotes, backslashes and dollar signs",
     _SSH_OPTION: "an option of ssh as KEY=VALUE, for example IdentitiesOnly=yes",
     _PROGRAM: "a program's name or path: letters, digits and / . _ + -",
 }
@@ -102,6 +108,20 @@ def _address(value: str) -> str:
             ip_address(value)
         except ValueError:
             raise ValueError("an IP address like 10.0.0.1, or a host name") from None
+    return value
+
+
+def _network(value: str) -> str:
+    try:
+        ip_network(value, strict=False)
+    except ValueError:
+        raise ValueError(IN_WORDS[_NETWORK]) from None
+    return value
+
+
+def _absolute(value: str) -> str:
+    if not value.startswith("/"):
+        raise ValueError("an absolute path")
     return value
 
 
@@ -150,6 +170,61 @@ def arg_value(value: Any) -> Any:
     return value
 
 
+# Variables and flags of servers are free; these values have rules that the engine would tell late.
+
+_INTERFACE = re.compile(r"[^\s,^=!]+")
+
+
+def _seconds_of_hccl(value: Any) -> bool:
+    return str(value).isdigit() and 120 <= int(value) <= 7200
+
+
+def _one_interface(value: Any) -> bool:
+    return bool(_INTERFACE.fullmatch(str(value)))
+
+
+_ONE_INTERFACE = (_one_interface, "the name of one interface, as hosts.NAME.interface sets it")
+_KNOWN_VARIABLES: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "HCCL_CONNECT_TIMEOUT": (_seconds_of_hccl, "120 to 7200 seconds"),
+    "GLOO_SOCKET_IFNAME": _ONE_INTERFACE,
+    "TP_SOCKET_IFNAME": _ONE_INTERFACE,
+}
+
+
+def known_variables(given: dict[str, Any]) -> dict[str, Any]:
+    """Variables of a server. What refers to the plan, or to a secret, is not known yet."""
+    for name, (fits, expected) in _KNOWN_VARIABLES.items():
+        value = given.get(name)
+        if _is_scalar(value) and "${" not in str(value) and not fits(value):
+            raise _error(expected, (name,), value)
+    return given
+
+
+def known_flags(given: dict[str, Any]) -> dict[str, Any]:
+    """Flags of a server: tokens that are guessed ahead are counted, here and in the engine."""
+    for name, value in given.items():
+        if name.replace("_", "-") != "speculative-config":
+            continue
+        data: Any = value
+        steps: tuple[str, ...] = (name, _GUESSED)
+        if isinstance(value, str):
+            with suppress(ValueError):
+                data, steps = json.loads(value), (name,)
+        told = data.get(_GUESSED, 0) if isinstance(data, dict) else 0
+        if "${" not in str(told) and (type(told) is not int or told < 0):
+            raise _error(f"a whole number as {_GUESSED}", steps, told)
+    return given
+
+
+_GUESSED = "num_speculative_tokens"
+
+
+def _error(expected: str, steps: tuple[str, ...], value: Any) -> ValidationError:
+    """An error of a value within: a map's own would have the map's place."""
+    said = PydanticCustomError("value_error", "{expected}", {"expected": expected})
+    return ValidationError.from_exception_data("", [{"type": said, "loc": steps, "input": value}])
+
+
 SCALAR = {"type": ["string", "number", "boolean", "null"]}
 ARG = {"type": ["string", "number", "boolean", "null", "array", "object"]}
 
@@ -169,7 +244,7 @@ SshOption = Annotated[_Untouched, Field(pattern=_SSH_OPTION)]
 Program = Annotated[str, Field(pattern=_PROGRAM)]
 Url = Annotated[str, Field(pattern=_URL)]
 WebAddress = Annotated[str, Field(pattern=_WEB_ADDRESS)]
-Network = Annotated[str, Field(pattern=_NETWORK)]
+Network = Annotated[str, Field(pattern=_NETWORK), AfterValidator(_network)]
 UrlPath = Annotated[str, Field(pattern=_URL_PATH)]
 Port = Annotated[int, Field(ge=1, le=65535)]
 Offset = Annotated[int, Field(ge=0, le=60000)]
@@ -185,6 +260,8 @@ AbsolutePath = Annotated[PathText, Field(pattern=_ABSOLUTE)]
 UserName = Annotated[str, Field(pattern=_USER)]
 Commit = Annotated[str, Field(pattern=_COMMIT)]
 Mebibytes = Annotated[int, Field(ge=0)]
+PlainPath = Annotated[PathText, Field(pattern=_PLAIN_PATH)]
+ModulesPath = Annotated[PlainPath, AfterValidator(_absolute)]
 Size = Annotated[str, Field(pattern=_SIZE)]
 Buffers = Annotated[str, Field(pattern=_BUFFERS)]
 NginxTime = Annotated[str, Field(pattern=_TIME)]

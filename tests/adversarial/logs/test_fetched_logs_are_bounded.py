@@ -62,8 +62,8 @@ def test_everything_when_it_is_asked_for(environment: Path, capsys) -> None:
 
 
 def test_what_is_put_aside_is_read_as_the_log_that_it_was() -> None:
-    from omnikit.logs import errors
+    from omnikit.fleet import causes
 
-    assert errors.source_of("c0/proxy.log.3") == errors.source_of("c0/proxy.log")
-    assert errors.source_of("c0/access.log.1") == "proxy"
-    assert errors.source_of("p0/launcher.log.1") == "launcher"
+    assert causes.source_of("c0/proxy.log.3") == causes.source_of("c0/proxy.log")
+    assert causes.source_of("c0/access.log.1") == "proxy"
+    assert causes.source_of("p0/launcher.log.1") == "launcher"

@@ -12,7 +12,6 @@ from omnikit.deploy import record as deploy_record
 from omnikit.deploy.deploy import Options
 from omnikit.fleet import identity
 from omnikit.timeline import records
-from omnikit.timeline import trace as timeline_trace
 
 
 @pytest.fixture(autouse=True)
@@ -118,7 +117,7 @@ def test_a_full_disk_does_not_hide_why_the_command_failed(
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(timeline_trace, "write_beside", full)
+    monkeypatch.setattr(records, "write_beside", full)
     monkeypatch.setattr(identity.lock, "audit", full)
     run = deploy_record.recorded("site", "deploy", Options())
     with pytest.raises(ActionError, match="p0 died"), run as progress:

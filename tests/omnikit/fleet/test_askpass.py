@@ -5,12 +5,12 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 
-from omnikit.fleet import ssh_options
+from omnikit.fleet import direct_ssh
 
 
 def test_it_says_the_password_and_is_gone_afterwards() -> None:
     password = "a 'b' \"c\" $(d) \\e"
-    with ssh_options.answering({"192.0.2.1": password, "fd00::1": "other"}) as variables:
+    with direct_ssh.answering({"192.0.2.1": password, "fd00::1": "other"}) as variables:
         program = Path(variables["SSH_ASKPASS"])
 
         def said(question: str) -> str:
@@ -35,5 +35,5 @@ def test_it_says_the_password_and_is_gone_afterwards() -> None:
 
 
 def test_without_a_password_nobody_is_asked() -> None:
-    with ssh_options.answering({}) as variables:
+    with direct_ssh.answering({}) as variables:
         assert variables == {"SSH_ASKPASS_REQUIRE": "never"}

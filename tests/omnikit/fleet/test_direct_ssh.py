@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
+from typing import Any
 
 import pytest
 from settings_file import FLEET, load
 
 from hostkit.base.errors import InputError
+from omnikit.config import config
 from omnikit.fleet import direct_ssh
 from omnikit.topology.topology import make_plan
 
@@ -56,6 +59,22 @@ def test_a_password_is_on_no_command_line(tmp_path: Path) -> None:
         pass
 
 
+def test_what_is_followed_has_connections_of_its_own_and_all_passwords(tmp_path: Path) -> None:
+    (tmp_path / "password").write_text("open sesame\n")
+    text = FLEET.replace(
+        "p0: {address: 192.0.2.1}",
+        f"p0: {{address: 192.0.2.1, password: {{file: {tmp_path}/password}}}}",
+    )
+    config = load(tmp_path, text)
+    hosts = [one for one in make_plan(config).hosts if one.name in ("p0", "d0")]
+    with direct_ssh.streams(hosts, config.settings) as links:
+        assert [one.socket for one in links] == [None, None] and len(links) == 2
+        assert ["BatchMode=yes" in one.words for one in links] == [
+            one.host.name == "d0" for one in links
+        ]
+        assert links[0].env == links[1].env and links[0].env["SSH_ASKPASS_REQUIRE"] == "force"
+
+
 @pytest.mark.parametrize(
     ("said", "expected"),
     [
@@ -79,3 +98,38 @@ def test_the_archive_is_the_one_that_ansible_ships() -> None:
     from omnikit.fleet import bundle
 
     assert direct_ssh.host_code() == bundle.archive({}, bundle.host_code())
+
+
+def settings_with(host: str, *more: str) -> Any:
+    return config.load("2p1d", assignments=[f"hosts.p0={host}", *more], environ={}).settings
+
+
+def test_host_keys_are_always_checked() -> None:
+    settings = settings_with("{address: 192.0.2.11}", "keys.private_key=/no/such")
+    words = direct_ssh.words(settings.hosts["p0"], settings)
+    assert words[:2] == ["-o", "StrictHostKeyChecking=yes"] and "-i" not in words
+
+
+def test_everything_a_host_says_is_used(tmp_path: Path) -> None:
+    known = tmp_path / "known hosts"
+    settings = settings_with(
+        "{address: 192.0.2.11, user: ops, port: 2222, private_key: ~/k, jump: me@bastion}",
+        f"keys.known_hosts={known}",
+    )
+    host = settings.hosts["p0"]
+    words = direct_ssh.words(host, settings)
+    assert words[words.index("-p") + 1] == "2222"
+    assert words[words.index("-i") + 1] == str(Path("~/k").expanduser())
+    assert "ProxyJump=me@bastion" in words
+    assert f'UserKnownHostsFile="{known}"' in words
+    assert direct_ssh.target(host) == "ops@192.0.2.11"
+    variables = direct_ssh.ansible_variables(host, settings)
+    assert shlex.split(variables["ansible_ssh_common_args"])[1] == f'UserKnownHostsFile="{known}"'
+
+
+def test_the_general_key_is_used_where_it_is_there(tmp_path: Path) -> None:
+    key = tmp_path / "key"
+    settings = settings_with("{address: 192.0.2.11}", f"keys.private_key={key}")
+    assert direct_ssh.private_key(settings.hosts["p0"], settings) == ""
+    key.write_text("")
+    assert direct_ssh.private_key(settings.hosts["p0"], settings) == str(key)

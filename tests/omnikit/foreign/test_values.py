@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from hostkit.base.errors import InputError
-from omnikit.foreign import values
+from omnikit.foreign import settings
 from omnikit.foreign.trees import read_yaml as read
 from omnikit.yaml.located import Node, Origin
 
@@ -19,7 +19,7 @@ HERE = Origin("f.yml", 3)
     [("0,1,2,3", "0-3"), ("8,9,10", "8-10"), ("5", "5"), (0, "0"), ("0,1", "0-1")],
 )
 def test_devices_that_count_up_become_a_range(value: Any, ours: str) -> None:
-    assert values.devices(Node(value, HERE), "x").value == ours
+    assert settings.devices(Node(value, HERE), "x").value == ours
 
 
 @pytest.mark.parametrize(
@@ -41,7 +41,7 @@ def test_devices_that_count_up_become_a_range(value: Any, ours: str) -> None:
 )
 def test_other_devices_are_refused_with_what_was_meant(value: Any, advice: str) -> None:
     with pytest.raises(InputError) as caught:
-        values.devices(Node(value, HERE), "devices of p0")
+        settings.devices(Node(value, HERE), "devices of p0")
     assert str(caught.value).startswith("f.yml:3: devices of p0: found ")
     assert "without spaces" in str(caught.value)
     assert (advice or "name every id") in str(caught.value.todo)
@@ -50,26 +50,26 @@ def test_other_devices_are_refused_with_what_was_meant(value: Any, advice: str) 
 def test_devices_given_as_a_list_are_refused_with_the_text_for_them() -> None:
     node = read("d: [0, 1]", "f.yml", 0).at(("d",))
     with pytest.raises(InputError, match="found a list") as caught:
-        values.devices(node, "x")
+        settings.devices(node, "x")
     assert '"0,1"' in str(caught.value.todo)
 
 
 @pytest.mark.parametrize("value", ["8080", 8080, " 8080 "])
 def test_numbers_may_be_text(value: Any) -> None:
-    assert values.port(Node(value, HERE), "x").value == 8080
+    assert settings.port(Node(value, HERE), "x").value == 8080
 
 
 @pytest.mark.parametrize("value", ["80a", 0, 65536, "", None, True, 1.5, "-1", "9" * 30, [1]])
 def test_what_is_no_port_is_refused(value: Any) -> None:
     with pytest.raises(InputError, match="expected a whole number from 1 to 65535"):
-        values.port(Node(value, HERE), "x")
+        settings.port(Node(value, HERE), "x")
 
 
 def test_unknown_and_missing_keys_are_answered_with_the_nearest() -> None:
     node = read("host: a\nmaster_prt: 1", "f.yml", 0)
     with pytest.raises(InputError, match=r"f.yml:2.*'master_prt' in g, is it 'master_port'"):
-        values.check_keys(node, "g", ("host", "master_port"))
+        settings.check_keys(node, "g", ("host", "master_port"))
     with pytest.raises(InputError, match=r"f.yml:2: g: master_port is missing, is it 'master_prt'"):
-        values.required(node, "master_port", "g", "8000")
+        settings.required(node, "master_port", "g", "8000")
     with pytest.raises(InputError, match="found nothing, expected something like"):
-        values.required(read("a:", "f.yml", 0), "a", "g", "8000")
+        settings.required(read("a:", "f.yml", 0), "a", "g", "8000")

@@ -8,7 +8,9 @@ import pytest
 
 from hostkit.base.errors import ActionError, InputError
 from omnikit.config import config
+from omnikit.fleet import direct_ssh
 from omnikit.logs import logs
+from omnikit.plan.types import HostPlan
 from omnikit.topology.topology import make_plan
 
 
@@ -16,8 +18,10 @@ def plan_of(environment: str, *assignments: str):
     return make_plan(config.load(environment, assignments=assignments, environ={}))
 
 
-def settings_of(environment: str):
-    return config.load(environment, environ={}).settings
+def tail(environment: str, host: HostPlan, path: str, follow: bool) -> list[str]:
+    settings = config.load(environment, environ={}).settings
+    with direct_ssh.streams([host], settings) as [link]:
+        return logs.tail_command(link, path, 9, follow)
 
 
 def test_every_server_and_the_proxy_have_a_log() -> None:
@@ -27,8 +31,7 @@ def test_every_server_and_the_proxy_have_a_log() -> None:
 
 
 def test_here_tail_is_called_directly() -> None:
-    host = plan_of("colocated").hosts[0]
-    assert logs.tail_command("/l/a b", host, 9, True, settings_of("colocated")) == [
+    assert tail("colocated", plan_of("colocated").hosts[0], "/l/a b", True) == [
         "tail",
         "-n",
         "9",
@@ -40,7 +43,7 @@ def test_here_tail_is_called_directly() -> None:
 
 def test_over_ssh_the_remote_shell_gets_quoted_words_and_keys_are_checked() -> None:
     host = plan_of("2p1d", "hosts.p0={address: 192.0.2.11, user: ops, port: 2222}").hosts[0]
-    words = logs.tail_command("/l/a b; rm -rf x", host, 9, False, settings_of("2p1d"))
+    words = tail("2p1d", host, "/l/a b; rm -rf x", False)
     assert words[:1] == ["ssh"] and "StrictHostKeyChecking=yes" in words
     assert words[-2] == "ops@192.0.2.11" and "2222" in words
     assert shlex.split(words[-1])[-1] == "/l/a b; rm -rf x"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from omnikit.fleet import causes
-from omnikit.logs.errors import Seen
+from omnikit.fleet.causes import Seen
 from omnikit.logs.fetch import Errors, as_text, size
 
 FILE = {

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
+from settings_file import load_site
 
 from hostkit.base.errors import InputError
 from omnikit.config import config
@@ -60,6 +63,24 @@ def test_one_timeout_for_the_fleet() -> None:
     everywhere = "roles.disaggregated.server.env.HCCL_CONNECT_TIMEOUT=%d"
     assert "expected 120 to 7200" in refused(everywhere % 60)
     plan_with(everywhere % 600)
+
+
+@pytest.mark.parametrize(
+    ("section", "text", "expected"),
+    [
+        ("env", "HCCL_CONNECT_TIMEOUT: 60", "found 60, expected 120 to 7200 seconds"),
+        ("env", "GLOO_SOCKET_IFNAME: 'eth0,eth1'", "the name of one interface"),
+        ("args", "speculative_config: {num_speculative_tokens: x}", "a whole number"),
+        ("args", """speculative-config: '{"num_speculative_tokens": -1}'""", "a whole number"),
+    ],
+)
+def test_a_value_that_no_plan_can_mend_is_told_when_it_is_read(
+    tmp_path: Path, section: str, text: str, expected: str
+) -> None:
+    site = f"roles:\n  decode:\n    server:\n      {section}:\n        {text}\n"
+    with pytest.raises(InputError) as caught:
+        load_site(tmp_path, site)
+    assert caught.value.where == f"{tmp_path}/site.yaml:5" and expected in str(caught.value)
 
 
 def test_prefill_takes_what_decode_could_serve() -> None:

@@ -6,7 +6,7 @@ import re
 import subprocess
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -19,6 +19,7 @@ from omnikit.config import config
 from omnikit.prepare import deployment
 from omnikit.proxy import omni
 from omnikit.topology.topology import make_plan
+from omnikit.yaml.setting_types import Balance
 
 pytestmark = pytest.mark.slow
 
@@ -83,7 +84,13 @@ def without_modules(text: str) -> str:
 
     So nginx -t looks at all the rest; the modules' own lines are held by the golden file.
     """
-    own = ("load_module", "set_request_id", "stream_ops", "prefill /", *omni._OWN)
+    own = (
+        "load_module",
+        "set_request_id",
+        "stream_ops",
+        "prefill /",
+        *set(get_args(Balance)) - set(omni._BUILT_IN),
+    )
     kept = [line for line in text.splitlines() if not line.strip().startswith(own)]
     return "\n".join(kept) + "\n"
 
@@ -212,7 +219,7 @@ def test_other_kinds_refuse_the_modules_balancers(kind: str, balancer: str) -> N
 
 addresses = st.one_of(st.ip_addresses(v=4).map(str), st.ip_addresses(v=6).map(str))
 servers = st.lists(st.tuples(addresses, st.integers(1, 65535)), unique=True, max_size=64)
-balancers = st.sampled_from(["least_conn", "round_robin", *omni._OWN])
+balancers = st.sampled_from(get_args(Balance))
 
 
 # No deadline: a busy machine is no failure.

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import json
+
 import pytest
+from settings_file import load_site
 
 from hostkit.base.errors import InputError
 from omnikit.proxy import values
@@ -28,7 +31,7 @@ def test_what_is_no_host(text):
 
 def test_sizes_and_times_as_numbers():
     assert [values.size_bytes(t) for t in ("7", "2k", "3M", "1g")] == [7, 2048, 3 << 20, 1 << 30]
-    assert [values.seconds("x", t) for t in ("10", "1h30m", "1500ms", "1ms", "2d", 5)] == [
+    assert [values.seconds(t) for t in ("10", "1h30m", "1500ms", "1ms", "2d", "5")] == [
         10,
         5400,
         1,
@@ -53,3 +56,26 @@ def test_a_path_may_have_spaces_and_more_but_nothing_that_nginx_expands():
 
 def test_comments_stay_on_one_line():
     assert values.comment("a\nb\u2028c\td") == "a b c d"
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "expected"),
+    [
+        ("worker_connections", 7, "at least 8"),
+        ("worker_processes", 1025, "at most 1024"),
+        ("modules_dir", "modules", "an absolute path"),
+        ("log_file", "/l/$b", "a path without quotes, backslashes and dollar signs"),
+        ("large_client_header_buffers", "0 0", "number and size like 4 512k"),
+        ("metrics_from", ["300.1.1.1"], "an IP address, or a network like 10.0.0.0/8"),
+    ],
+)
+def test_what_a_setting_may_be_is_said_where_it_stands_and_to_launchers(
+    tmp_path, key, value, expected
+):
+    """Once, in the schema: a configuration's error has file and line, a launcher's the setting."""
+    with pytest.raises(InputError) as caught:
+        load_site(tmp_path, f"proxy:\n  {key}: {json.dumps(value)}\n")
+    assert caught.value.where.endswith("site.yaml:2") and expected in str(caught.value)
+    with pytest.raises(InputError) as caught:
+        values.setting({key: value}, key)
+    assert caught.value.where == f"proxy.{key}" and expected in str(caught.value)

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from omnikit.timeline.progress import Progress
-from omnikit.timeline.spans import Timeline
+from omnikit.timeline.progress import Progress, Timeline
 
 
 def waiting(**states: str) -> dict:

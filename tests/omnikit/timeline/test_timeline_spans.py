@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from omnikit.timeline.progress import HERE, Span, Timeline
 from omnikit.timeline.records import read
-from omnikit.timeline.spans import HERE, Span, Timeline
 
 
 def event(kind: str, task: str, at: float, **fields: object) -> dict:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from timeline_cases import SPANS, write
 
-from omnikit.timeline import summary, trace
+from omnikit.timeline import records, summary
 from omnikit.timeline.records import read
 
 
@@ -18,7 +18,7 @@ def test_the_text_names_steps_hosts_path_and_share_of_waiting(tmp_path: Path) ->
     assert "waiting for engines: 80.0 s of 92.0 s (87%)" in text
     assert "Wait for the servers  80.0     87%    2      d0 80.0       40.0" in text
     assert "invoke timeline --trace FILE" in text
-    trace.write_beside(record.path)
+    records.write_beside(record.path)
     assert ".trace.json" in summary.as_text(record, "site", 10)
 
 

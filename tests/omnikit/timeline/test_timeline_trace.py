@@ -10,13 +10,13 @@ import timeline_cases
 from timeline_cases import write
 
 from hostkit.base.errors import InputError
-from omnikit.timeline import trace
+from omnikit.timeline import records
+from omnikit.timeline.progress import Span
 from omnikit.timeline.records import read
-from omnikit.timeline.spans import Span
 
 
 def test_hosts_are_processes_and_steps_complete_events(tmp_path: Path) -> None:
-    made = trace.trace(read(write(tmp_path)))
+    made = records.trace(read(write(tmp_path)))
     events = made["traceEvents"]
     names = {e["pid"]: e["args"]["name"] for e in events if e["name"] == "process_name"}
     assert list(names.values()) == ["host here", "host p0", "host d0"]
@@ -29,7 +29,7 @@ def test_hosts_are_processes_and_steps_complete_events(tmp_path: Path) -> None:
 
 
 def test_every_event_has_what_the_format_asks_for(tmp_path: Path) -> None:
-    made = json.loads(json.dumps(trace.trace(read(write(tmp_path)))))
+    made = json.loads(json.dumps(records.trace(read(write(tmp_path)))))
     assert set(made) == {"traceEvents", "displayTimeUnit", "otherData"}
     for event in made["traceEvents"]:
         assert event["ph"] in ("X", "M") and event["name"]
@@ -39,13 +39,13 @@ def test_every_event_has_what_the_format_asks_for(tmp_path: Path) -> None:
 
 def test_steps_that_overlap_are_in_rows_of_their_own() -> None:
     spans = [Span("a", "h", 0, 10, "ok"), Span("b", "h", 5, 15, "ok"), Span("c", "h", 10, 12, "ok")]
-    assert [[s.step for s in row] for row in trace.lanes(spans)] == [["a", "c"], ["b"]]
+    assert [[s.step for s in row] for row in records.lanes(spans)] == [["a", "c"], ["b"]]
 
 
 def test_it_is_written_whole_beside_its_record(tmp_path: Path) -> None:
     record = write(tmp_path)
-    trace.write_beside(record)
-    assert json.loads(trace.path_beside(record).read_text())["traceEvents"]
+    records.write_beside(record)
+    assert json.loads(records.path_beside(record).read_text())["traceEvents"]
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         "20261124T000640Z.jsonl",
         "20261124T000640Z.trace.json",
@@ -55,10 +55,10 @@ def test_it_is_written_whole_beside_its_record(tmp_path: Path) -> None:
 def test_what_cannot_be_traced_is_no_traceback(tmp_path: Path) -> None:
     empty = tmp_path / "x.jsonl"
     empty.write_text("")
-    trace.write_beside(empty)
+    records.write_beside(empty)
     assert list(tmp_path.iterdir()) == [empty]
     with pytest.raises(InputError, match="cannot be written"):
-        trace.write_to(read(write(tmp_path)), tmp_path / "no" / "such" / "t.json")
+        records.write_to(read(write(tmp_path)), tmp_path / "no" / "such" / "t.json")
 
 
 def test_no_event_begins_before_the_command_and_what_did_is_told(
@@ -68,7 +68,7 @@ def test_no_event_begins_before_the_command_and_what_did_is_told(
     monkeypatch.setattr(timeline_cases, "ENGINES", engines)
     path = write(tmp_path)
     path.write_text(path.read_text().replace('"node": "p0"', '"node": "p0", "behind": 3600.0004'))
-    whole = [e for e in trace.trace(read(path))["traceEvents"] if e["ph"] == "X"]
+    whole = [e for e in records.trace(read(path))["traceEvents"] if e["ph"] == "X"]
     assert min(e["ts"] for e in whole) == 0
     first, second = (e for e in whole if e["cat"] == "server")
     assert (first["dur"], first["args"]["began_s"]) == (100_000_000, -3600.0)

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from timeline_cases import write
 
 from omnikit.timeline import summary
+from omnikit.timeline.progress import Span
 from omnikit.timeline.records import Record, read
-from omnikit.timeline.spans import Span
 
 
 @pytest.fixture

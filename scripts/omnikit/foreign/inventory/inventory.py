@@ -12,8 +12,19 @@ from omnikit.foreign import own
 from omnikit.foreign.inventory.jinja import HostVariables, Variables
 from omnikit.foreign.inventory.login import login
 from omnikit.foreign.layout import PROXY_HOST, Host, Layout, Member
-from omnikit.foreign.settings import KNOWN, VARIABLES, put, put_variables
-from omnikit.foreign.values import devices, entries, number, port, text, unknown, wrong
+from omnikit.foreign.settings import (
+    KNOWN,
+    VARIABLES,
+    devices,
+    entries,
+    number,
+    port,
+    put,
+    put_variables,
+    text,
+    unknown,
+    wrong,
+)
 from omnikit.yaml.located import Node, Origin
 
 # Groups, hosts and variables of a YAML inventory, merged as Ansible merges them.

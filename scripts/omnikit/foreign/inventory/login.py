@@ -10,7 +10,7 @@ from typing import Any, Callable, Iterator
 from hostkit.base.errors import InputError
 from hostkit.base.redact import Hidden
 from omnikit.foreign.inventory.jinja import Variables
-from omnikit.foreign.values import port, text, wrong
+from omnikit.foreign.settings import port, text, wrong
 from omnikit.yaml.located import Node
 
 # Words for ssh that Ansible is told (ansible_ssh_common_args, …) as settings of a host.

@@ -10,7 +10,7 @@ import pytest
 from settings_file import FLEET, load
 
 from hostkit.base.errors import InputError
-from omnikit.fleet import ssh_options
+from omnikit.fleet import direct_ssh
 from omnikit.foreign.inventory import login
 from omnikit.yaml.located import Node, Origin
 
@@ -81,7 +81,7 @@ def test_ssh_itself_takes_the_options_and_the_first_says_more(tmp_path: Path) ->
     """ssh -G prints what it would do: the options arrive, and checking of host keys stays."""
     more = "{address: 192.0.2.1, ssh_options: [Compression=yes, StrictHostKeyChecking=no]}"
     config = load(tmp_path, FLEET.replace("{address: 192.0.2.1}", more))
-    words = ssh_options.words(config.settings.hosts["p0"], config.settings)
+    words = direct_ssh.words(config.settings.hosts["p0"], config.settings)
     argv = ["ssh", "-F", "none", "-G", *words, "192.0.2.1"]
     said = subprocess.run(argv, capture_output=True, text=True, check=True).stdout.splitlines()
     assert "compression yes" in said and "stricthostkeychecking true" in said
