@@ -12,7 +12,7 @@ from typing import Any, Iterable, Iterator, Mapping
 from hostkit.base.errors import InputError, ManyErrors, ToolkitError
 from omnikit.config.config import Config
 from omnikit.plan import access, connectors
-from omnikit.plan.arguments import flag
+from omnikit.plan.arguments import flag, json_flag
 from omnikit.plan.types import NodePlan, Plan
 
 # Over which addresses and interfaces servers of several hosts talk. Pure.

@@ -15,8 +15,8 @@ from typing import Any, Callable, Iterator, Optional, Sequence
 
 from hostkit.base.errors import InputError
 from hostkit.base.log import say
-from hostkit.files import regular
 from hostkit.base.writing import written
+from hostkit.files import regular
 from omnikit.config.layers import control_folder
 from omnikit.timeline.progress import Span
 
