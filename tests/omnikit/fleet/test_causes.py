@@ -7,6 +7,8 @@ from datetime import datetime
 from pathlib import Path
 
 import pytest
+from invoke.collection import Collection
+from invoke.loader import FilesystemLoader
 
 from omnikit.fleet import causes
 
@@ -48,9 +50,8 @@ def test_a_healthy_log_has_no_cause(path: Path) -> None:
 
 
 def test_tasks_named_in_remedies_exist() -> None:
-    tasks = (Path(__file__).resolve().parents[3] / "tasks.py").read_text()
-    known = {name.replace("_", "-") for name in re.findall(r"^def ([a-z]\w*)\(", tasks, re.M)}
-    known |= {"fetch-logs", "doctor"}
+    root = Path(__file__).resolve().parents[3]
+    known = Collection.from_module(FilesystemLoader(start=str(root)).load("tasks")[0]).tasks
     for entry in causes.catalogue():
         for task in re.findall(r"\binvoke ([a-z-]+)", entry.remedy):
             assert task in known, f"{entry.name}: invoke {task}"
