@@ -10,9 +10,9 @@ import re
 from dataclasses import dataclass, field
 from typing import Callable, Mapping, Optional
 
-from hostkit.base import command, run
+from hostkit.base import command, faults, run
 from hostkit.base.command import SAY_S
-from hostkit.base.errors import ActionError
+from hostkit.base.faults import NETWORK, REFUSED, SPACE, Fault, Meaning
 from hostkit.base.log import say
 
 _LAYER = re.compile(r"([0-9a-f]{12}): (.*)")
@@ -100,106 +100,86 @@ def watch(
     return ended.code, progress
 
 
-NETWORK, SPACE, REFUSED = "network", "space", "refused"
-
-# Looked for in this order; the signs are in lower case.
-_SPACE = ("no space left on device", "disk quota exceeded")
-_REFUSALS = (
-    (
+# Looked for in this order.
+_MEANINGS = (
+    Meaning(
+        SPACE,
+        ("no space left on device", "disk quota exceeded"),
+        "no space is left on the disk",
+        "",
+    ),
+    Meaning(
+        REFUSED,
         ("gave http response to https client",),
         "the registry speaks plain HTTP, the engine wants HTTPS",
         "if that is meant: add the registry to insecure-registries in /etc/docker/daemon.json and"
         " restart Docker (Podman: insecure = true in /etc/containers/registries.conf)",
     ),
-    (
+    Meaning(
+        REFUSED,
         ("x509:", "certificate signed by unknown", "tls: failed to verify"),
         "the registry's certificate is not trusted here",
         "put its CA into /etc/docker/certs.d/HOST[:PORT]/ca.crt (Podman: /etc/containers/certs.d)",
     ),
-    (
+    Meaning(
+        REFUSED,
         ("no matching manifest for", "no image found in manifest list for"),
         "the registry has this image, but not for {platform}",
         "name an image that is built for it, in container.image",
+        final=True,
     ),
-    (
+    Meaning(
+        REFUSED,
         ("manifest unknown", "name unknown", "manifest for", "repository name not known"),
         "the registry has no such image",
         "check name and tag in container.image, or push the image to the registry",
+        final=True,
     ),
-    (
+    Meaning(
+        REFUSED,
         (
-            "unauthorized",
-            "denied",
-            "no basic auth credentials",
-            "authentication required",
+            *("unauthorized", "denied", "no basic auth credentials", "authentication required"),
             "401 un",
         ),
         "the registry does not let this host have it (wrong or missing log-in, or no such image)",
         "set image.credentials to a file with USER:PASSWORD, or log in by hand:"
         " {engine} login {registry}",
+        final=True,
     ),
-    (
+    Meaning(
+        REFUSED,
         ("no such host",),
         "the registry's name is not known to this host's resolver",
         "check the name in container.image, and /etc/resolv.conf",
     ),
-    (
+    Meaning(
+        REFUSED,
         ("invalid reference format", "invalid repository name", "must be lowercase"),
         "this is not an image's name",
         "write REPOSITORY:TAG or REPOSITORY@sha256:DIGEST in lower case",
     ),
+    Meaning(
+        NETWORK,
+        (
+            *("connection refused", "connection reset", "broken pipe", "connection timed out"),
+            *("timeout", "timed out", "deadline exceeded", "eof", "no route to host"),
+            *("network is unreachable", "host is down", "server misbehaving", "temporary failure"),
+            *("unexpected http status: 5", "internal server error", "bad gateway"),
+            *("toomanyrequests", "service unavailable", "error parsing http 5"),
+            "use of closed network connection",
+            *("received unexpected http status", "too many requests", "failed to verify checksum"),
+            *("filesystem layer verification failed", "http2: ", "stream error", "status code 5"),
+            # Go's net/http, when a kept connection dies under a request:
+            *("server closed idle connection", "client connection lost", "request canceled"),
+        ),
+        "the registry cannot be reached, or the connection was cut",
+        "look whether it answers from this host: curl -i https://{registry}/v2/",
+    ),
+    Meaning(REFUSED, (), "the engine could not pull it", "try it by hand: {engine} pull {source}"),
 )
-_FINAL = tuple(signs for signs, *_ in _REFUSALS[2:5])  # the registry itself said so
-_NETWORK = (
-    *("connection refused", "connection reset", "broken pipe", "connection timed out"),
-    *("timeout", "timed out", "deadline exceeded", "eof", "no route to host"),
-    *("network is unreachable", "host is down", "server misbehaving", "temporary failure"),
-    *("unexpected http status: 5", "internal server error", "bad gateway", "toomanyrequests"),
-    *("service unavailable", "error parsing http 5", "use of closed network connection"),
-    *("received unexpected http status", "too many requests", "failed to verify checksum"),
-    *("filesystem layer verification failed", "http2: ", "stream error", "status code 5"),
-    # Go's net/http, when a kept connection dies under a request:
-    *("server closed idle connection", "client connection lost", "request canceled"),
-)
-
-
-@dataclass(frozen=True)
-class Fault:
-    """kind: network (worth another attempt), space, refused. source: the image as it was asked.
-
-    final: the registry itself has answered, and will not answer otherwise.
-    """
-
-    kind: str
-    source: str
-    why: str
-    todo: str
-    said: str
-    final: bool = False
-
-    def error(self, image: str) -> ActionError:
-        """The error for a person."""
-        at = "" if self.source == image else f" (asked for as {self.source})"
-        return ActionError(f"{image}{at}: {self.why}.\n{self.said}", todo=self.todo)
 
 
 def read(said: str, source: str, *, engine: str, registry: str, platform: str = "") -> Fault:
     """What went wrong, by what the engine said last. platform: what the image was to be for."""
-    text = said.lower()
-    if any(sign in text for sign in _SPACE):
-        return Fault(SPACE, source, "no space is left on the disk", "", said)
-    for signs, why, todo in _REFUSALS:
-        if any(sign in text for sign in signs):
-            known = {"engine": engine, "registry": registry, "platform": platform}
-            final = signs in _FINAL
-            return Fault(REFUSED, source, why.format(**known), todo.format(**known), said, final)
-    if any(sign in text for sign in _NETWORK):
-        return Fault(
-            NETWORK,
-            source,
-            "the registry cannot be reached, or the connection was cut",
-            f"look whether it answers from this host: curl -i https://{registry}/v2/",
-            said,
-        )
-    todo = f"try it by hand: {engine} pull {source}"
-    return Fault(REFUSED, source, "the engine could not pull it", todo, said)
+    known = {"engine": engine, "registry": registry, "platform": platform, "source": source}
+    return faults.read(said, source, _MEANINGS, known, said)

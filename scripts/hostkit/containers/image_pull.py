@@ -16,11 +16,12 @@ from typing import Any, Iterator, Optional, Union
 
 from hostkit.base import health, run
 from hostkit.base.errors import ActionError, InputError
+from hostkit.base.faults import NETWORK, REFUSED, SPACE, Fault
 from hostkit.base.log import say
 from hostkit.containers import image_look
 from hostkit.containers.engines import Engine, differ
 from hostkit.containers.image_look import HUB, Found, parse
-from hostkit.containers.image_output import NETWORK, REFUSED, SPACE, Fault, Progress, read, watch
+from hostkit.containers.image_output import Progress, read, watch
 
 _CLEANED_S = 10.0  # for the engine to remove what it fetched of an image that did not fit
 

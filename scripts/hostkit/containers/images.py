@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any, Optional
 
 from hostkit.base.errors import ActionError, InputError
+from hostkit.base.faults import SPACE
 from hostkit.base.log import say
 from hostkit.containers import engines, image_archive, image_look, image_pull
 from hostkit.containers.engines import Engine
 from hostkit.containers.image_look import MIB, Found, is_called, parse
-from hostkit.containers.image_output import SPACE, read, watch
+from hostkit.containers.image_output import read, watch
 
 
 def pull(parameters: dict[str, Any]) -> dict[str, Any]:

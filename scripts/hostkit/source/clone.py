@@ -14,6 +14,7 @@ from typing import Any, Optional, Sequence, Union
 from hostkit.base import health, run
 from hostkit.base.command import watch
 from hostkit.base.errors import ActionError
+from hostkit.base.faults import NETWORK, REFUSED, SPACE, Fault
 from hostkit.base.log import say
 from hostkit.source import git
 from hostkit.source.clone_look import (
@@ -34,7 +35,6 @@ from hostkit.source.clone_look import (
     was_here,
     write_mark,
 )
-from hostkit.source.git import NETWORK, SPACE, Fault
 
 _CHECKOUT_S = 1800.0  # writing the files of a large source to a slow disk
 # What an ended git leaves behind. The locks would stop the next one.
@@ -144,7 +144,7 @@ def _try(wanted: Wanted, way: Way, url: str, before: Optional[str]) -> Union[dic
     if wanted.commit is not None and has.commit != wanted.commit:
         why = f"{wanted.ref} is {has.commit} there, {wanted.setting}_commit is {wanted.commit}"
         todo = f"see which is right, and set {wanted.setting}_ref and {wanted.setting}_commit"
-        return Fault(git.REFUSED, git.hide(url), why, todo)
+        return Fault(REFUSED, git.hide(url), why, todo)
     if before == has.commit and state != MOVING and not has.tag:
         write_mark(folder, {**mark, "state": DONE, "ref": wanted.ref, "commit": before})
         return _result(wanted, "unchanged", before)
@@ -185,7 +185,7 @@ def _ask(wanted: Wanted, way: Way, source: git.Source) -> Union[_Has, Fault]:
             return _Has(has[name], name)
     why = f"it has no tag or branch {wanted.ref}"
     todo = f"set {wanted.setting}_ref to one that it has, or to a whole commit of 40 digits"
-    return Fault(git.REFUSED, source.url, why, todo)
+    return Fault(REFUSED, source.url, why, todo)
 
 
 def _names(ref: str) -> list[str]:

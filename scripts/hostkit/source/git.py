@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Optional, Sequence
 from urllib.parse import unquote, urlsplit, urlunsplit
 
-from hostkit.base import run
+from hostkit.base import faults, run
 from hostkit.base.command import Ended
 from hostkit.base.errors import ActionError, InputError
+from hostkit.base.faults import NETWORK, REFUSED, SPACE, Fault, Meaning
 
-NETWORK, SPACE, REFUSED = "network", "space", "refused"
 COMMIT = re.compile(r"[0-9a-f]{40}")
 VLLM = Path("infer_engines/vllm")  # in omni-infer's source
 _REF = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/+-]*")
@@ -27,15 +27,24 @@ _URL = re.compile(r"(https?|ssh|git|file)://[^\s]+|[A-Za-z0-9][\w.@-]*:(?!//)[^:
 _PASSWORD = re.compile(r"(://)[^/\s@]*@")
 # Nothing of the folder's own may start programs, and nothing goes on behind our back.
 _SAFE = ("core.hooksPath=/dev/null", "core.fsmonitor=false", "gc.auto=0", "maintenance.auto=false")
-_SPACE = ("no space left on device", "disk quota exceeded", "out of diskspace")
-# Looked for in this order; the signs are in lower case.
-_REFUSALS = (
-    (
+_BY_HAND = "look whether it answers from here: git ls-remote {url}"
+_FULL = Meaning(
+    SPACE,
+    ("no space left on device", "disk quota exceeded", "out of diskspace"),
+    "no space is left on the disk",
+    "make room (df -h {folder}) and run this again: it goes on",
+)
+_SILENT = Meaning(NETWORK, (), "nothing came for a long time", _BY_HAND)
+_MEANINGS = (
+    _FULL,
+    Meaning(
+        REFUSED,
         ("detected dubious ownership", "unsafe repository"),
         "the folder belongs to another user, and git does not trust it",
         "run this as its owner, or trust that folder: git config --global --add safe.directory DIR",
     ),
-    (
+    Meaning(
+        REFUSED,
         (
             *("authentication failed", "could not read username", "could not read password"),
             *("permission denied (", "returned error: 401", "returned error: 403"),
@@ -45,47 +54,47 @@ _REFUSALS = (
         "try it by hand: git ls-remote {url}; a log-in goes into git's credential store"
         " (git help credentials)",
     ),
-    (
+    Meaning(
+        REFUSED,
         ("host key verification failed",),
         "the host key of the git server is not known here, or has changed",
         "log in to it once by hand and compare its key: ssh {url}",
     ),
-    (
+    Meaning(
+        REFUSED,
         ("certificate", "ssl: no alternative", "unable to get local issuer"),
         "the server's certificate is not trusted here",
         "add its CA to this host's trusted ones, or: git config --global http.sslCAInfo FILE",
     ),
-    (
+    Meaning(
+        REFUSED,
         ("not our ref", "unadvertised object"),
         "the server has no such commit, or gives commits only by a tag or branch",
         "set the reference to a tag or branch, and the commit to what it must be",
     ),
+    Meaning(
+        NETWORK,
+        (
+            *("could not resolve host", "connection refused", "connection timed out"),
+            *("connection reset", "early eof", "rpc failed", "hung up", "failed to connect"),
+            *("network is unreachable", "timed out", "returned error: 5", "returned error: 429"),
+            *("gnutls_handshake", "ssl_read", "couldn't connect", "unexpected disconnect"),
+            *("empty reply", "no route to host", "invalid index-pack output"),
+            *("temporary failure", "name or service not known", "ssl_error_syscall"),
+            *("unexpected eof", "broken pipe", "connection closed by", "curl 18"),
+            *("fetch-pack: unexpected", "unable to connect to"),
+        ),
+        "the server cannot be reached, or the connection was cut",
+        _BY_HAND,
+    ),
+    Meaning(
+        REFUSED,
+        ("not found", "does not appear to be a git", "does not exist", "returned error: 404"),
+        "there is no such repository",
+        _BY_HAND,
+    ),
+    Meaning(REFUSED, (), "git failed", _BY_HAND),
 )
-_NETWORK = (
-    *("could not resolve host", "connection refused", "connection timed out", "connection reset"),
-    *("early eof", "rpc failed", "hung up", "failed to connect", "network is unreachable"),
-    *("timed out", "returned error: 5", "returned error: 429", "gnutls_handshake", "ssl_read"),
-    *("couldn't connect", "unexpected disconnect", "empty reply", "no route to host"),
-    *("invalid index-pack output", "temporary failure", "name or service not known"),
-    *("ssl_error_syscall", "unexpected eof", "broken pipe", "connection closed by", "curl 18"),
-    *("fetch-pack: unexpected", "unable to connect to"),
-)
-_MISSING = ("not found", "does not appear to be a git", "does not exist", "returned error: 404")
-
-
-@dataclass(frozen=True)
-class Fault:
-    """kind: network (worth another attempt), space, refused. url: shown as it may be seen."""
-
-    kind: str
-    url: str
-    why: str
-    todo: str
-    said: str = ""
-
-    def line(self) -> str:
-        """In one line."""
-        return f"{self.url}: {self.why}"
 
 
 @dataclass(frozen=True)
@@ -188,26 +197,10 @@ def same(one: str, other: str) -> bool:
 
 def fault(ended: Ended, url: str, folder: Optional[Path] = None) -> Fault:
     """What a failed fetch means."""
-    text, seen = ended.said.lower(), hide(url)
-    if any(sign in text for sign in _SPACE):
-        todo = f"make room (df -h {folder}) and run this again: it goes on"
-        return Fault(SPACE, seen, "no space is left on the disk", todo, ended.tail)
-    if ended.stalled:
-        return Fault(NETWORK, seen, "nothing came for a long time", _by_hand(seen), ended.tail)
-    for signs, why, todo in _REFUSALS:
-        if any(sign in text for sign in signs):
-            return Fault(REFUSED, seen, why, todo.format(url=shlex.quote(seen)), ended.tail)
-    if any(sign in text for sign in _NETWORK):
-        why = "the server cannot be reached, or the connection was cut"
-        return Fault(NETWORK, seen, why, _by_hand(seen), ended.tail)
-    if any(sign in text for sign in _MISSING):
-        why = "there is no such repository"
-        return Fault(REFUSED, seen, why, _by_hand(seen), ended.tail)
-    return Fault(REFUSED, seen, "git failed", _by_hand(seen), ended.tail)
-
-
-def _by_hand(url: str) -> str:
-    return f"look whether it answers from here: git ls-remote {shlex.quote(url)}"
+    seen = hide(url)
+    table = (_FULL, _SILENT) if ended.stalled else _MEANINGS
+    known = {"url": shlex.quote(seen), "folder": folder}
+    return faults.read(ended.said, seen, table, known, ended.tail)
 
 
 def ask(folder: Path, *more: str, timeout_s: float) -> str:

@@ -17,12 +17,13 @@ from typing import Any, Callable, ContextManager, Mapping, Optional
 
 from hostkit.base import records, run
 from hostkit.base.errors import ActionError, InputError
+from hostkit.base.faults import SPACE
 from hostkit.containers import engines, image_look, images
 from hostkit.containers import (
     image_pull as containers_image_pull,
 )
 from hostkit.containers.engines import Engine
-from hostkit.containers.image_output import SPACE, read
+from hostkit.containers.image_output import read
 from hostkit.files import regular
 from hostkit.source import wheel_files
 from omnikit.config.config import Config

@@ -8,7 +8,8 @@ import pytest
 
 from hostkit.base import health
 from hostkit.base.errors import InputError
-from hostkit.containers.image_output import NETWORK, REFUSED, SPACE, Progress, read, watch
+from hostkit.base.faults import NETWORK, REFUSED, SPACE
+from hostkit.containers.image_output import Progress, read, watch
 
 DOCKER = """1: Pulling from a/big
 3d2f0b2ae876: Already exists
