@@ -5,6 +5,7 @@ Standard library only: this module runs on the hosts.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any, Mapping, NamedTuple, Sequence
 
@@ -14,13 +15,13 @@ NETWORK, SPACE, REFUSED = "network", "space", "refused"
 
 
 class Meaning(NamedTuple):
-    """signs: in lower case, one is enough. why, todo: with holes for what is known.
+    """signs: a pattern, in any case. why, todo: with holes for what is known.
 
     final: who was asked has answered, and will not answer otherwise.
     """
 
     kind: str
-    signs: Sequence[str]
+    signs: str
     why: str
     todo: str
     final: bool = False
@@ -56,11 +57,10 @@ def read(
     known: Mapping[str, Any],
     shown: str,
 ) -> Fault:
-    """The first meaning with a sign in what was said; the table's last one where there is none.
+    """The first meaning with a sign in what was said: the last of a table needs none.
 
     known: what fills the holes. shown: of what was said, what a person gets to see.
     """
-    text = said.lower()
-    one = next((row for row in table if any(sign in text for sign in row.signs)), table[-1])
+    one = next(row for row in table if re.search(row.signs, said, re.IGNORECASE))
     why, todo = one.why.format(**known), one.todo.format(**known)
     return Fault(one.kind, source, why, todo, shown, one.final)

@@ -104,43 +104,40 @@ def watch(
 _MEANINGS = (
     Meaning(
         SPACE,
-        ("no space left on device", "disk quota exceeded"),
+        "no space left on device|disk quota exceeded",
         "no space is left on the disk",
         "",
     ),
     Meaning(
         REFUSED,
-        ("gave http response to https client",),
+        "gave http response to https client",
         "the registry speaks plain HTTP, the engine wants HTTPS",
         "if that is meant: add the registry to insecure-registries in /etc/docker/daemon.json and"
         " restart Docker (Podman: insecure = true in /etc/containers/registries.conf)",
     ),
     Meaning(
         REFUSED,
-        ("x509:", "certificate signed by unknown", "tls: failed to verify"),
+        "x509:|certificate signed by unknown|tls: failed to verify",
         "the registry's certificate is not trusted here",
         "put its CA into /etc/docker/certs.d/HOST[:PORT]/ca.crt (Podman: /etc/containers/certs.d)",
     ),
     Meaning(
         REFUSED,
-        ("no matching manifest for", "no image found in manifest list for"),
+        "no matching manifest for|no image found in manifest list for",
         "the registry has this image, but not for {platform}",
         "name an image that is built for it, in container.image",
         final=True,
     ),
     Meaning(
         REFUSED,
-        ("manifest unknown", "name unknown", "manifest for", "repository name not known"),
+        "manifest unknown|name unknown|manifest for|repository name not known",
         "the registry has no such image",
         "check name and tag in container.image, or push the image to the registry",
         final=True,
     ),
     Meaning(
         REFUSED,
-        (
-            *("unauthorized", "denied", "no basic auth credentials", "authentication required"),
-            "401 un",
-        ),
+        "unauthorized|denied|no basic auth credentials|authentication required|401 un",
         "the registry does not let this host have it (wrong or missing log-in, or no such image)",
         "set image.credentials to a file with USER:PASSWORD, or log in by hand:"
         " {engine} login {registry}",
@@ -148,34 +145,29 @@ _MEANINGS = (
     ),
     Meaning(
         REFUSED,
-        ("no such host",),
+        "no such host",
         "the registry's name is not known to this host's resolver",
         "check the name in container.image, and /etc/resolv.conf",
     ),
     Meaning(
         REFUSED,
-        ("invalid reference format", "invalid repository name", "must be lowercase"),
+        "invalid reference format|invalid repository name|must be lowercase",
         "this is not an image's name",
         "write REPOSITORY:TAG or REPOSITORY@sha256:DIGEST in lower case",
     ),
     Meaning(
         NETWORK,
-        (
-            *("connection refused", "connection reset", "broken pipe", "connection timed out"),
-            *("timeout", "timed out", "deadline exceeded", "eof", "no route to host"),
-            *("network is unreachable", "host is down", "server misbehaving", "temporary failure"),
-            *("unexpected http status: 5", "internal server error", "bad gateway"),
-            *("toomanyrequests", "service unavailable", "error parsing http 5"),
-            "use of closed network connection",
-            *("received unexpected http status", "too many requests", "failed to verify checksum"),
-            *("filesystem layer verification failed", "http2: ", "stream error", "status code 5"),
-            # Go's net/http, when a kept connection dies under a request:
-            *("server closed idle connection", "client connection lost", "request canceled"),
-        ),
+        "connection refused|connection reset|broken pipe|connection timed out|timeout|timed out"
+        "|deadline exceeded|eof|no route to host|network is unreachable|host is down"
+        "|server misbehaving|temporary failure|unexpected http status: 5|internal server error"
+        "|bad gateway|toomanyrequests|service unavailable|error parsing http 5"
+        "|use of closed network connection|received unexpected http status|too many requests"
+        "|failed to verify checksum|filesystem layer verification failed|http2: |stream error"
+        "|status code 5|server closed idle connection|client connection lost|request canceled",
         "the registry cannot be reached, or the connection was cut",
         "look whether it answers from this host: curl -i https://{registry}/v2/",
     ),
-    Meaning(REFUSED, (), "the engine could not pull it", "try it by hand: {engine} pull {source}"),
+    Meaning(REFUSED, "", "the engine could not pull it", "try it by hand: {engine} pull {source}"),
 )
 
 

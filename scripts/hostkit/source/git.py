@@ -30,70 +30,63 @@ _SAFE = ("core.hooksPath=/dev/null", "core.fsmonitor=false", "gc.auto=0", "maint
 _BY_HAND = "look whether it answers from here: git ls-remote {url}"
 _FULL = Meaning(
     SPACE,
-    ("no space left on device", "disk quota exceeded", "out of diskspace"),
+    "no space left on device|disk quota exceeded|out of diskspace",
     "no space is left on the disk",
     "make room (df -h {folder}) and run this again: it goes on",
 )
-_SILENT = Meaning(NETWORK, (), "nothing came for a long time", _BY_HAND)
+_SILENT = Meaning(NETWORK, "", "nothing came for a long time", _BY_HAND)
 _MEANINGS = (
     _FULL,
     Meaning(
         REFUSED,
-        ("detected dubious ownership", "unsafe repository"),
+        "detected dubious ownership|unsafe repository",
         "the folder belongs to another user, and git does not trust it",
         "run this as its owner, or trust that folder: git config --global --add safe.directory DIR",
     ),
     Meaning(
         REFUSED,
-        (
-            *("authentication failed", "could not read username", "could not read password"),
-            *("permission denied (", "returned error: 401", "returned error: 403"),
-            "access denied",
-        ),
+        "authentication failed|could not read username|could not read password"
+        r"|permission denied \(|returned error: 401|returned error: 403|access denied",
         "the server does not let this host have it (no or wrong log-in, or no such repository)",
         "try it by hand: git ls-remote {url}; a log-in goes into git's credential store"
         " (git help credentials)",
     ),
     Meaning(
         REFUSED,
-        ("host key verification failed",),
+        "host key verification failed",
         "the host key of the git server is not known here, or has changed",
         "log in to it once by hand and compare its key: ssh {url}",
     ),
     Meaning(
         REFUSED,
-        ("certificate", "ssl: no alternative", "unable to get local issuer"),
+        "certificate|ssl: no alternative|unable to get local issuer",
         "the server's certificate is not trusted here",
         "add its CA to this host's trusted ones, or: git config --global http.sslCAInfo FILE",
     ),
     Meaning(
         REFUSED,
-        ("not our ref", "unadvertised object"),
+        "not our ref|unadvertised object",
         "the server has no such commit, or gives commits only by a tag or branch",
         "set the reference to a tag or branch, and the commit to what it must be",
     ),
     Meaning(
         NETWORK,
-        (
-            *("could not resolve host", "connection refused", "connection timed out"),
-            *("connection reset", "early eof", "rpc failed", "hung up", "failed to connect"),
-            *("network is unreachable", "timed out", "returned error: 5", "returned error: 429"),
-            *("gnutls_handshake", "ssl_read", "couldn't connect", "unexpected disconnect"),
-            *("empty reply", "no route to host", "invalid index-pack output"),
-            *("temporary failure", "name or service not known", "ssl_error_syscall"),
-            *("unexpected eof", "broken pipe", "connection closed by", "curl 18"),
-            *("fetch-pack: unexpected", "unable to connect to"),
-        ),
+        "could not resolve host|connection refused|connection timed out|connection reset"
+        "|early eof|rpc failed|hung up|failed to connect|network is unreachable|timed out"
+        "|returned error: 5|returned error: 429|gnutls_handshake|ssl_read|couldn't connect"
+        "|unexpected disconnect|empty reply|no route to host|invalid index-pack output"
+        "|temporary failure|name or service not known|ssl_error_syscall|unexpected eof"
+        "|broken pipe|connection closed by|curl 18|fetch-pack: unexpected|unable to connect to",
         "the server cannot be reached, or the connection was cut",
         _BY_HAND,
     ),
     Meaning(
         REFUSED,
-        ("not found", "does not appear to be a git", "does not exist", "returned error: 404"),
+        "not found|does not appear to be a git|does not exist|returned error: 404",
         "there is no such repository",
         _BY_HAND,
     ),
-    Meaning(REFUSED, (), "git failed", _BY_HAND),
+    Meaning(REFUSED, "", "git failed", _BY_HAND),
 )
 
 
