@@ -1,5 +1,6 @@
 """What runs on the hosts: shipped whole, standard library only, Python 3.9.
 
-It knows nothing of the control host: nothing here imports omnikit. A host runs it out of the
-archive that omnikit.fleet.bundle makes, with "python3 -I -S".
+That holds for every module, also where the control host or a container runs it. It knows nothing of
+the control host: nothing here imports omnikit. A host runs it out of the archive that
+omnikit.fleet.bundle makes, with "python3 -I -S".
 """

@@ -1,7 +1,4 @@
-"""One HTTP service to ask: where it is, the key that it wants, and whose certificates it may have.
-
-Standard library only: this module also runs on the hosts.
-"""
+"""One HTTP service to ask: where it is, the key that it wants, whose certificates it may have."""
 
 from __future__ import annotations
 

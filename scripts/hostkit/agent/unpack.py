@@ -1,7 +1,5 @@
 """A shipped archive: what it says of this host, and its files put in their places: only what
 differs, each file whole.
-
-Standard library only: this module runs on the hosts.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""What every script's command line shares: exit codes, error output, help with an example.
-
-Standard library only: this module also runs on the hosts.
-"""
+"""What every script's command line shares: exit codes, error output, help with an example."""
 
 from __future__ import annotations
 

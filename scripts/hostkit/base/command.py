@@ -1,7 +1,4 @@
-"""A long command on this host: its output in a file, a plain line of progress now and then.
-
-Standard library only: this module runs on the hosts.
-"""
+"""A long command on this host: its output in a file, a plain line of progress now and then."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""The two ways a command can fail, each with what a person needs to go on.
-
-Standard library only: this module also runs on the hosts.
-"""
+"""The two ways a command can fail, each with what a person needs to go on."""
 
 from __future__ import annotations
 

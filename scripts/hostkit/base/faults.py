@@ -1,7 +1,4 @@
-"""What a program's words mean when it failed: why, and what to do about it, by a table of signs.
-
-Standard library only: this module runs on the hosts.
-"""
+"""What a program's words mean when it failed: why, and what to do about it, by a table of signs."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""The only place that waits: for a condition, with a deadline. And the requests that observe.
-
-Standard library only: this module also runs on the hosts.
-"""
+"""The only place that waits: for a condition, with a deadline. And the requests that observe."""
 
 from __future__ import annotations
 

@@ -4,7 +4,6 @@ The lock keeps two commands apart, of one person or of two machines. It names it
 the run that took it, and goes by that run's hand, by the next one's when that run is dead, or
 deliberately (invoke unlock). What changes a host looks first whether its run still holds the lock,
 under the flock on host.lock: so what a killed command left running changes nothing any more.
-Standard library only: this module runs on the hosts.
 """
 
 from __future__ import annotations

@@ -2,7 +2,6 @@
 
 Names, logs and answers come from elsewhere: what in them would move a terminal's cursor, colour or
 turn text, or hide it, is written out instead.
-Standard library only: this module also runs on the hosts.
 """
 
 from __future__ import annotations

@@ -2,7 +2,6 @@
 
 A record made in a container holds the pids of that container's namespace. Here they are found
 again by the namespace and the number in it (NSpid and NSsid of /proc/PID/status, proc(5)).
-Standard library only: this module runs on the hosts.
 """
 
 from __future__ import annotations

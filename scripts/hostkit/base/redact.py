@@ -1,7 +1,4 @@
-"""Which names hold secrets, and log lines without them before they leave a host. Pure.
-
-Standard library only: this module runs on the hosts.
-"""
+"""Which names hold secrets, and log lines without them before they leave a host. Pure."""
 
 from __future__ import annotations
 

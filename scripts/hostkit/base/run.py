@@ -1,7 +1,4 @@
-"""The only place where processes are started. A command is a list of words, never shell text.
-
-Standard library only: this module also runs on the hosts.
-"""
+"""The only place where processes are started. A command is a list of words, never shell text."""
 
 from __future__ import annotations
 

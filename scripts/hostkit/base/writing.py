@@ -1,8 +1,6 @@
 """Files that are there whole or not at all: written beside their place, then renamed.
 
 Private ones can be read by nobody else from their first byte on, whatever the umask.
-
-Standard library only: this module also runs on the hosts.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""What the checks of a host share: how a finding looks, and looks that end in time.
-
-Standard library only: this module runs on the hosts.
-"""
+"""What the checks of a host share: how a finding looks, and looks that end in time."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Job "check": whether this host is fit to serve, and what MindStudio's msprechecker says of it.
 
-It looks, and changes nothing. Standard library only: this module runs on the hosts.
+It looks, and changes nothing.
 """
 
 from __future__ import annotations

@@ -1,7 +1,5 @@
 """Checks of a host's NPUs: driver, firmware, CANN, device files, every planned chip, its memory and
 users.
-
-Standard library only: this module runs on the hosts.
 """
 
 from __future__ import annotations

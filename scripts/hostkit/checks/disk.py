@@ -1,7 +1,7 @@
 """Checks of a host's disks: space where the model, logs and code are, and how fast it is written.
 
-Standard library only: this module runs on the hosts. The file that is written has no name or loses
-it at once (tempfile.TemporaryFile): nothing is left, however this ends.
+The file that is written has no name or loses it at once (tempfile.TemporaryFile): nothing is left,
+however this ends.
 """
 
 from __future__ import annotations

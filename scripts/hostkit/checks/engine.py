@@ -1,7 +1,4 @@
-"""Checks of a host's container engine: reachable, new enough, image, space, mounts, other users.
-
-Standard library only: this module runs on the hosts.
-"""
+"""Checks of a host's container engine: reachable, new enough, image, space, mounts, other users."""
 
 from __future__ import annotations
 

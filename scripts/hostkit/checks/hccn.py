@@ -1,7 +1,7 @@
 """The NPUs' own network ports, with hccn_tool: address, link, TLS switch; and job "reach", whether
 this host reaches the others: their SSH servers, and their accelerators from its own.
 
-Changes nothing. Standard library only: this module runs on the hosts.
+Changes nothing.
 """
 
 from __future__ import annotations

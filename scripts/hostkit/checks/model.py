@@ -6,7 +6,6 @@ An engine that finds no description loads INT8 weights as if they were not quant
 memory; one that cannot compute FP8 says so only after minutes. Both can be seen before the start.
 Sources: compressed-tensors' formats, vLLM's model config (_verify_quantization), and vllm-ascend's
 maintainers on FP8 (issue 1526: Ascend A2 and A3 have none).
-Standard library only: this module runs on the hosts.
 """
 
 from __future__ import annotations

@@ -2,7 +2,6 @@
 
 Gloo and HCCL take the address that the host's own name resolves to when nothing else is said. With
 127.0.1.1, as Debian writes it into /etc/hosts, the other hosts can never reach it.
-Standard library only: this module runs on the hosts.
 """
 
 from __future__ import annotations

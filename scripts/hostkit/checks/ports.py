@@ -1,7 +1,4 @@
-"""Checks of the planned ports of a host: free, and not among those that the kernel hands out.
-
-Standard library only: this module runs on the hosts.
-"""
+"""Checks of the planned ports of a host: free, and not among those that the kernel hands out."""
 
 from __future__ import annotations
 

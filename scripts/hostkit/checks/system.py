@@ -1,7 +1,4 @@
-"""Checks of a host's system: Linux, Python, memory, limits, kernel settings.
-
-Standard library only: this module runs on the hosts.
-"""
+"""Checks of a host's system: Linux, Python, memory, limits, kernel settings."""
 
 from __future__ import annotations
 

@@ -2,7 +2,6 @@
 
 spec is data (see SPEC_KEYS): what a container was made with stands in its label, so a difference
 can be named. A container without our label belongs to somebody else and is left alone.
-Standard library only: this module runs on the hosts.
 """
 
 from __future__ import annotations

@@ -1,7 +1,5 @@
 """The container engine of this host: which one it is, what it runs (OS/ARCH, in the words of
 engines and of uname), and its command line's answers.
-
-Standard library only: this module runs on the hosts.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""An archive of an image (docker save): its check sum, and what it holds.
-
-Standard library only: this module runs on the hosts.
-"""
+"""An archive of an image (docker save): its check sum, and what it holds."""
 
 from __future__ import annotations
 

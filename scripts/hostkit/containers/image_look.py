@@ -1,7 +1,4 @@
-"""Images: their names, which this host has, and space where they live.
-
-Standard library only: this module runs on the hosts.
-"""
+"""Images: their names, which this host has, and space where they live."""
 
 from __future__ import annotations
 

@@ -1,7 +1,5 @@
 """What an engine says of a pull or load: layers counted while it runs, a plain line of progress now
 and then, what its words mean when it failed, and what to do about it.
-
-Standard library only: this module runs on the hosts.
 """
 
 from __future__ import annotations

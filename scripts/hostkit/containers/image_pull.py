@@ -1,7 +1,6 @@
 """A pull with mirrors, log-in and further attempts after faults of the network.
 
 The log-in is kept in a private folder that is removed afterwards.
-Standard library only: this module runs on the hosts.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""An image on this host: pulled, loaded from an archive, or saved into one. Three jobs.
-
-Standard library only: this module runs on the hosts.
-"""
+"""An image on this host: pulled, loaded from an archive, or saved into one. Three jobs."""
 
 from __future__ import annotations
 

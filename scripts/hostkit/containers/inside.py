@@ -1,7 +1,4 @@
-"""A job in a container of this host: the same code, shipped into it and run by its Python.
-
-Standard library only: this module runs on the hosts and in containers.
-"""
+"""A job in a container of this host: the same code, shipped into it and run by its Python."""
 
 from __future__ import annotations
 

@@ -4,8 +4,6 @@ An image's own variables may lack what its engine needs: that of omni-infer has 
 ~/.bashrc alone, and no shell reads that file by itself when it runs a command. The file is written
 for people who log in, so nothing that it does may harm: it may print, fail, use unset variables,
 change the folder, end or replace the shell. What it leaves is checked before anything starts.
-
-Standard library only: this module also runs on the hosts.
 """
 
 from __future__ import annotations

@@ -1,8 +1,6 @@
 """The jobs of a source tree's copy on this host: whether a folder may be made one, what differs
 before its transfer, and afterwards whether it is what it should be. It is freed of what the source
 has not; the record beside the files is written last.
-
-Standard library only: this module runs on the hosts.
 """
 
 from __future__ import annotations

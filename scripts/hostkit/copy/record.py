@@ -1,8 +1,6 @@
 """What stands beside a source tree's copy: which source it is, whether it is whole, an index; and
 what servers use of it, as check sums. When one changes, what was started or installed from it is
 out of date.
-
-Standard library only: this module runs on the hosts.
 """
 
 from __future__ import annotations

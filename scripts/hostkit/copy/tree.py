@@ -1,8 +1,7 @@
 """A tree of source files as data: what is in it, what is left out, and how two of them differ.
 
 Used on both ends of a copy, so both mean the same by an excluded file. Paths are bytes on the disk
-and text here: what is not UTF-8 survives as surrogates. Standard library only: this module also
-runs on the hosts.
+and text here: what is not UTF-8 survives as surrogates.
 """
 
 from __future__ import annotations

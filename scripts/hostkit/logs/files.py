@@ -1,7 +1,6 @@
 """The log files of this host's nodes: which there are, and one copied without its secrets.
 
 Links are never followed out of a log folder: they are left out, whatever they point to.
-Standard library only: this module runs on the hosts.
 """
 
 from __future__ import annotations

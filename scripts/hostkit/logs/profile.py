@@ -1,7 +1,6 @@
 """The jobs of a profile on a host: room for traces, what was written, an archive of it, gone again.
 
-Standard library only: this module runs on the hosts. Only what was not there before is taken, and
-removed.
+Only what was not there before is taken, and removed.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """What this host shows of its servers' illnesses: states, loads, ends of logs, figures of the host.
 
-Standard library only: this module runs on the hosts. It changes nothing.
+It changes nothing.
 """
 
 from __future__ import annotations

@@ -3,7 +3,6 @@
 A process belongs to a server when it is in its session, bears its mark in its environment, is in
 its control group, was seen below it before, or descends from one that does. Names count for
 nothing. Of a container, processes are known by the numbers that they have here.
-Standard library only: this runs on the hosts.
 """
 
 from __future__ import annotations

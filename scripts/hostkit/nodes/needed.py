@@ -3,7 +3,6 @@
 host is the data of host.json (written by omnikit.prepare.deployment on the control host). What
 differs between files is told by name: values stay out of it, for some are secret.
 Servers take long to start and the proxy comes last: its program is asked for before all else.
-Standard library only: this module runs on the hosts.
 """
 
 from __future__ import annotations

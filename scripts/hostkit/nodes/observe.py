@@ -1,6 +1,6 @@
 """Observe the nodes of this host: their states, their servers' load, the ends of their logs.
 
-host is the data of host.json. Standard library only: this module runs on the hosts.
+host is the data of host.json.
 """
 
 from __future__ import annotations

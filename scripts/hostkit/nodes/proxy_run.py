@@ -5,7 +5,6 @@ takes files over without losing a connection.
 
 Its files are copies in its run directory of those in seed_dir; what is written there is what runs.
 An instance is taken out by leaving its servers out of the upstream prefill_servers.
-Standard library only: this module runs on the hosts.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""The jobs of a rolling restart on a host: prefill servers out of the proxy, and idle.
-
-Standard library only: this module runs on the hosts.
-"""
+"""The jobs of a rolling restart on a host: prefill servers out of the proxy, and idle."""
 
 from __future__ import annotations
 

@@ -2,7 +2,6 @@
 
 Each start adds to the logs: a line with a token of its own says where it begins, and what came
 before does not count for it. What a server writes by itself (nginx) is put aside when it is full.
-Standard library only: this runs on the hosts.
 """
 
 from __future__ import annotations

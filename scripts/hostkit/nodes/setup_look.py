@@ -2,7 +2,6 @@
 
 A container that runs as it is wanted is asked itself; for others one of the same image, with the
 same mounts and devices, lives for that one question.
-Standard library only: this module runs on the hosts.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
 """Start and stop the nodes of this host, and take away what deployments left, never anything else.
 
 host is the data of host.json (written by omnikit.prepare.deployment on the control host).
-Standard library only: this module runs on the hosts.
 """
 
 from __future__ import annotations

@@ -5,8 +5,6 @@ all; afterwards a death is recorded and nothing is restarted silently. With a se
 it started. SIGTERM and SIGINT end all; if this process is killed, the kernel ends its servers.
 A start that cannot be recorded is none; later, a full or broken disk harms no server: the record
 is written when that is possible again.
-
-Standard library only: this module runs on the hosts.
 """
 
 from __future__ import annotations

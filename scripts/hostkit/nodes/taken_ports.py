@@ -1,7 +1,4 @@
-"""Which ports are taken on this host, and by whom.
-
-Standard library only: this module runs on the hosts.
-"""
+"""Which ports are taken on this host, and by whom."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Is a rank table right: in itself, and for the instances that are planned? Pure.
 
-Standard library only: this module also runs on the hosts. Each check returns problems as
-sentences that name source, host and device; none is the answer of a right table.
+Each check returns problems as sentences that name source, host and device; none is the answer of a
+right table.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""What a host's tools say about its NPUs and its network, read from their text. Pure.
-
-Standard library only: this module also runs on the hosts.
-"""
+"""What a host's tools say about its NPUs and its network, read from their text. Pure."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Ask a host's tools for its address and its devices' addresses. Reads, changes nothing.
-
-Standard library only: this module also runs on the hosts.
-"""
+"""Ask a host's tools for its address and its devices' addresses. Reads, changes nothing."""
 
 from __future__ import annotations
 

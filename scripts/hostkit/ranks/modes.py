@@ -1,7 +1,6 @@
 """What scripts/gen_ranktable.py does in each of its modes: options in, checked tables out.
 
-Standard library only: this module also runs on the hosts. Asks the host's tools in mode gen and
-reads files in the others; writes nothing.
+Asks the host's tools in mode gen and reads files in the others; writes nothing.
 """
 
 from __future__ import annotations

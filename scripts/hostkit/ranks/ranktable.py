@@ -2,7 +2,6 @@
 
 The engine reads these files, so their names, keys, key order and which numbers are strings are not
 ours to choose. Those that are read come from people: nothing about their form is taken for granted.
-Standard library only: this module also runs on the hosts.
 """
 
 from __future__ import annotations

@@ -2,7 +2,6 @@
 
 That script may end with status 0 though one of its steps failed. So a build counts as done when
 new, whole wheels are there and nothing in its output says that a step was left out.
-Standard library only: this module runs on the hosts.
 """
 
 from __future__ import annotations

@@ -2,7 +2,6 @@
 
 The build patches vLLM's clone. So what differs in a clone after a build is written down: it is the
 build's, and may be put out of the way; anything else is a person's, and is left alone.
-Standard library only: this module runs on the hosts.
 """
 
 from __future__ import annotations

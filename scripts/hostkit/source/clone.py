@@ -1,7 +1,6 @@
 """One clone on this host: look what is there, compare with what is wanted, fetch, check out.
 
 A clone that an ended run left half-made is known by our mark in its .git folder, and continued.
-Standard library only: this module runs on the hosts.
 """
 
 from __future__ import annotations

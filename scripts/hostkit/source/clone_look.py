@@ -1,7 +1,4 @@
-"""What there is of a source on this host: its clone, our mark in it, files that differ.
-
-Standard library only: this module runs on the hosts.
-"""
+"""What there is of a source on this host: its clone, our mark in it, files that differ."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The job "pip-install": packages of the source's copy on this host, used where they are.
 
 A package is installed again only when it is not installed from here, or what it is built from has
-changed since. Standard library only: this module runs on the hosts and in containers.
+changed since.
 """
 
 from __future__ import annotations

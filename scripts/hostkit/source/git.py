@@ -1,7 +1,4 @@
-"""Git on this host: its commands, what it may be asked for, and what its failures mean.
-
-Standard library only: this module runs on the hosts.
-"""
+"""Git on this host: its commands, what it may be asked for, and what its failures mean."""
 
 from __future__ import annotations
 

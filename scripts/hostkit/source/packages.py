@@ -1,7 +1,4 @@
-"""The jobs "install" and "packages": wheels into a Python of this host, and what it has.
-
-Standard library only: this module runs on the hosts.
-"""
+"""The jobs "install" and "packages": wheels into a Python of this host, and what it has."""
 
 from __future__ import annotations
 

@@ -3,7 +3,6 @@
 Upstream's script says itself which patches it applies, in which order: it runs with a "git" that
 writes down what it is asked for and with a few programs that only read, in an empty stand-in of
 vLLM's folder. So comments, loops, arguments and conditions mean what they mean.
-Standard library only: this module runs on the hosts, in containers and on the control host.
 """
 
 from __future__ import annotations

@@ -2,7 +2,6 @@
 
 The patches themselves say so: they are taken back in memory, the last one first, as they lie on one
 another. That needs neither .git nor git, which a host's copy of the source does not have.
-Standard library only: this module runs on the hosts.
 """
 
 from __future__ import annotations

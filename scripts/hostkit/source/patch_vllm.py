@@ -2,7 +2,6 @@
 
 That is: the clone clean, then upstream's script, which checks out vLLM's version and applies its
 patches. A mark in the clone says that this is under way, so what a killed run left is known.
-Standard library only: this module runs on the hosts, in containers and on the control host.
 """
 
 from __future__ import annotations

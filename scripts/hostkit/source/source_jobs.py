@@ -1,7 +1,4 @@
-"""The jobs "source" and "build": omni-infer and vLLM from source on this host, up to the wheels.
-
-Standard library only: this module runs on the hosts.
-"""
+"""The jobs "source" and "build": omni-infer and vLLM from source on this host, up to the wheels."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Wheels in a folder of this host: which package each is of, and whether it is whole.
-
-Standard library only: this module runs on the hosts.
-"""
+"""Wheels in a folder of this host: which package each is of, and whether it is whole."""
 
 from __future__ import annotations
 

@@ -1,7 +1,5 @@
 """What images and containers of this host have of omni-infer: the jobs "release-image" (before
 anything is changed) and "release" (before servers start).
-
-Standard library only: this module runs on the hosts and in containers.
 """
 
 from __future__ import annotations

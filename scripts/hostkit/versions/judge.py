@@ -2,7 +2,6 @@
 
 What says nothing leaves it unknown; nothing is guessed. An image's labels come from the image below
 it too, so of the usual ones only a version that is written as omni-infer's releases are counts.
-Standard library only: this module runs on the hosts.
 """
 
 from __future__ import annotations
