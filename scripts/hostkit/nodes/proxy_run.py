@@ -5,6 +5,8 @@ takes files over without losing a connection.
 
 Its files are copies in its run directory of those in seed_dir; what is written there is what runs.
 An instance is taken out by leaving its servers out of the upstream prefill_servers.
+A proxy that was launched by itself (launch_proxy.py) has a record in its run directory, which says
+what runs and is ended by it.
 """
 
 from __future__ import annotations
