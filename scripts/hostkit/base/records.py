@@ -13,12 +13,12 @@ import os
 import time
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, Iterator, Optional
+from typing import Any, Iterator, NamedTuple, Optional
 
 from hostkit.base.errors import ActionError, ToolkitError
 from hostkit.base.health import wait_until
 from hostkit.base.log import say
-from hostkit.base.writing import write_atomically
+from hostkit.base.writing import read_back, write_atomically
 
 Record = dict[str, Any]
 
@@ -182,11 +182,7 @@ def _lockable(path: Path) -> Iterator[int]:
 
 def lock_holder(path: Path) -> Record:
     """What the holder of a lock wrote about itself; empty when nobody holds it."""
-    try:
-        holder: Record = json.loads(path.read_text() or "{}")
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return holder if isinstance(holder, dict) else {}
+    return read_back(path)
 
 
 def user_name() -> str:
@@ -207,13 +203,34 @@ def namespace(pid: str = "self") -> str:
         return ""
 
 
-def start_ticks(pid: int) -> Optional[int]:
-    """When a process started, in clock ticks since boot; None when it is gone or a zombie."""
+class Process(NamedTuple):
+    """start_ticks: when it started, in clock ticks since boot."""
+
+    parent: int
+    session: int
+    start_ticks: int
+
+
+def process(pid: int) -> Optional[Process]:
+    """A live process; None when it is gone or a zombie."""
     try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except (OSError, ValueError):
+        text = Path(f"/proc/{pid}/stat").read_text(errors="replace")
+        state, parent, _, session, *rest = text.rpartition(")")[2].split()
+        return None if state in "ZX" else Process(int(parent), int(session), int(rest[15]))
+    except (OSError, ValueError, IndexError):
         return None
-    return None if fields[0] in "ZX" else int(fields[19])
+
+
+def processes() -> dict[int, Process]:
+    """All live processes, by their pids here."""
+    found = ((int(pid), process(int(pid))) for pid in _all())
+    return {pid: one for pid, one in found if one is not None}
+
+
+def start_ticks(pid: int) -> Optional[int]:
+    """When a process started; None when it is gone or a zombie."""
+    there = process(pid)
+    return there.start_ticks if there else None
 
 
 def pid_here(who: Record) -> Optional[int]:
@@ -242,15 +259,7 @@ def session_here(who: Record) -> list[int]:
 
 def session_members(session: int) -> list[int]:
     """Pids of all live processes of a session that we made."""
-    members = []
-    for pid in _all():
-        try:
-            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        except OSError:
-            continue
-        if int(fields[3]) == session and fields[0] not in "ZX":
-            members.append(int(pid))
-    return members
+    return [pid for pid, one in processes().items() if one.session == session]
 
 
 def _same_namespace(who: Record) -> bool:

@@ -5,12 +5,13 @@ Private ones can be read by nobody else from their first byte on, whatever the u
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
 import stat
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Iterator
+from typing import Any, Iterator
 
 from hostkit.base.errors import ActionError
 
@@ -29,6 +30,15 @@ def write_atomically(path: Path, text: str, mode: int = 0o644) -> None:
     finally:
         with suppress(OSError):
             beside.unlink(missing_ok=True)
+
+
+def read_back(path: Path) -> dict[str, Any]:
+    """The JSON object of a file of ours; empty when there is none, or none that can be read."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def sync_folder(folder: Path) -> None:

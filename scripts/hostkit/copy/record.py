@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Iterable, Mapping, Optional, Sequence
 
 from hostkit.base.log import some
-from hostkit.base.writing import write_atomically
+from hostkit.base.writing import read_back, write_atomically
 from hostkit.copy import tree
 from hostkit.copy.tree import Index, Manifest
 
@@ -86,15 +86,8 @@ def read(folder: str) -> Optional[Record]:
     Keys: complete, source, revision, digest, at, files. A copy that is not complete was cut off:
     nothing should be installed from it.
     """
-    try:
-        record = json.loads((Path(folder) / RECORD).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return (
-        record
-        if isinstance(record, dict) and {"complete", "digest", "files"} <= set(record)
-        else None
-    )
+    record = read_back(Path(folder) / RECORD)
+    return record if {"complete", "digest", "files"} <= set(record) else None
 
 
 def recorded(record: Record) -> Manifest:
@@ -109,11 +102,7 @@ def changed(before: Record, after: Record) -> tuple[str, ...]:
 
 def index(folder: str) -> Index:
     """What the files looked like when they were read last; empty when that is not known."""
-    try:
-        found = json.loads((Path(folder) / INDEX).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
+    return read_back(Path(folder) / INDEX)
 
 
 def write_index(folder: str, made: Index) -> None:

@@ -13,7 +13,7 @@ import re
 import secrets
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Callable, Iterable, Mapping, NamedTuple, Optional, Sequence
+from typing import Any, Callable, Iterable, Mapping, Optional, Sequence
 
 from hostkit.base import records
 from hostkit.base.health import wait_until
@@ -35,26 +35,7 @@ def token(work_dir: str, node: str) -> str:
     return f"{label(work_dir, node)}-{secrets.token_hex(8)}"
 
 
-class _Process(NamedTuple):
-    parent: int
-    session: int
-    start_ticks: int
-
-
-_Processes = Mapping[int, _Process]
-
-
-def _processes() -> _Processes:
-    """All live processes, by their pids here."""
-    found = {}
-    for path in Path("/proc").iterdir():
-        if not path.name.isdigit():
-            continue
-        with suppress(OSError, ValueError, IndexError):
-            fields = (path / "stat").read_text(errors="replace").rpartition(")")[2].split()
-            if fields[0] not in "ZX":
-                found[int(path.name)] = _Process(int(fields[1]), int(fields[3]), int(fields[19]))
-    return found
+_Processes = Mapping[int, records.Process]
 
 
 def _below(roots: Iterable[int], processes: _Processes) -> set[int]:
@@ -85,7 +66,7 @@ def _session(leader: Record, processes: _Processes) -> Iterable[int]:
 
 def children() -> list[int]:
     """Live processes right below this one."""
-    return [pid for pid, process in _processes().items() if process.parent == os.getpid()]
+    return [pid for pid, process in records.processes().items() if process.parent == os.getpid()]
 
 
 def members(servers: Sequence[Record], also: Iterable[int] = ()) -> dict[int, int]:
@@ -93,7 +74,7 @@ def members(servers: Sequence[Record], also: Iterable[int] = ()) -> dict[int, in
 
     also: these are theirs too. This process and those that it descends from never are.
     """
-    processes = _processes()
+    processes = records.processes()
     found = set(also)
     for server in servers:
         found.update(_session(server["process"], processes) if server.get("process") else ())
@@ -149,7 +130,7 @@ def end_all(
 
 def helpers(servers: Sequence[Record]) -> list[list[Record]]:
     """What is below each of some servers but not in its session, so that it is known later on."""
-    processes = _processes()
+    processes = records.processes()
     found = []
     for server in servers:
         own = set(_session(server["process"], processes))

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Callable, Optional
 
 from hostkit.base.log import say
-from hostkit.base.writing import write_atomically
+from hostkit.base.writing import read_back, write_atomically
 from hostkit.files import regular
 from hostkit.source import clone_look, git, patch_clone, wheel_files
 from hostkit.source.clone_look import CLEAN
@@ -58,11 +58,7 @@ def state(code: Path, name: str) -> State:
 
 def read(code: Path) -> dict[str, Any]:
     """The record of the last build; empty when there is none, or none that can be read."""
-    try:
-        record: dict[str, Any] = json.loads((code / RECORD).read_text())
-    except (OSError, ValueError):
-        return {}
-    return record
+    return read_back(code / RECORD)
 
 
 def write(code: Path, record: dict[str, Any]) -> None:

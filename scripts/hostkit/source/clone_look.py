@@ -11,7 +11,7 @@ from typing import Any, Callable, Optional, Sequence
 
 from hostkit.base import run
 from hostkit.base.errors import InputError
-from hostkit.base.writing import write_atomically
+from hostkit.base.writing import read_back, write_atomically
 from hostkit.source import git as source_git
 
 CLEAN = "clean"
@@ -175,11 +175,7 @@ def check_space(folder: Path, free_mib: float, what: str) -> None:
 
 def read_mark(folder: Path) -> dict[str, Any]:
     """Our mark in a clone; empty when there is none, or none that can be read."""
-    try:
-        mark: dict[str, Any] = json.loads((folder / ".git" / _MARK).read_text())
-    except (OSError, ValueError):
-        return {}
-    return mark
+    return read_back(folder / ".git" / _MARK)
 
 
 def write_mark(folder: Path, mark: dict[str, Any]) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from urllib.parse import unquote, urlparse
 from hostkit.base.command import watch
 from hostkit.base.errors import ActionError, InputError
 from hostkit.base.log import say
-from hostkit.base.writing import write_atomically
+from hostkit.base.writing import read_back, write_atomically
 from hostkit.containers import inside
 from hostkit.copy import record
 from hostkit.source import packages, patch_vllm
@@ -52,7 +52,7 @@ def install(parameters: dict[str, Any]) -> dict[str, Any]:
         )
     built = dict(source.built) if source else {}
     kept = Path(parameters["work_dir"]) / _RECORD
-    known = _read(kept)
+    known = read_back(kept)  # empty: all is installed again, which does no harm
     keys = ("dir", "editable", "args", "http_proxy", "patches", "set_aside")
     given = {key: parameters[key] for key in keys}
     found, patched = {}, {}
@@ -68,14 +68,6 @@ def install(parameters: dict[str, Any]) -> dict[str, Any]:
     changed = any(row["action"] != "unchanged" for rows in found.values() for row in rows)
     changed = changed or any(one["action"] in patch_vllm.CHANGED for one in patched.values())
     return {"changed": changed, "places": found, "patched": patched}
-
-
-def _read(kept: Path) -> dict[str, dict[str, str]]:
-    try:
-        found: dict[str, dict[str, str]] = json.loads(kept.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}  # then all is installed again, which does no harm
-    return found
 
 
 def install_here(parameters: dict[str, Any]) -> dict[str, Any]:
