@@ -19,9 +19,7 @@ from hostkit.base import records, run
 from hostkit.base.errors import ActionError, InputError
 from hostkit.base.faults import SPACE
 from hostkit.containers import engines, image_look, images
-from hostkit.containers import (
-    image_pull as containers_image_pull,
-)
+from hostkit.containers import image_pull as containers_image_pull
 from hostkit.containers.engines import Engine
 from hostkit.containers.image_output import read
 from hostkit.files import regular
@@ -29,10 +27,7 @@ from hostkit.source import wheel_files
 from omnikit.config.config import Config
 from omnikit.config.layers import PROJECT, shown_path
 from omnikit.engine.progress import Progress, Say
-from omnikit.images import (
-    pull,
-    recipes,
-)
+from omnikit.images import pull, recipes
 from omnikit.images.recipes import PYTHON, Asked, Recipe, needed
 from omnikit.topology.topology import make_plan
 

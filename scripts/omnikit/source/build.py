@@ -8,16 +8,8 @@ from typing import Any, Callable, Mapping, Optional, Sequence
 from hostkit.base import run
 from hostkit.base.errors import ActionError, InputError, ToolkitError
 from hostkit.base.log import say, table
-from hostkit.source import (
-    build_run,
-    build_state,
-    clone,
-    git,
-    source_jobs,
-)
-from hostkit.source import (
-    packages as source_packages,
-)
+from hostkit.source import build_run, build_state, clone, git, source_jobs
+from hostkit.source import packages as source_packages
 from omnikit.config.config import Config
 from omnikit.fleet import bundle, jobs
 from omnikit.images import pull
