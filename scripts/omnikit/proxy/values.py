@@ -47,6 +47,14 @@ def host(where: str, value: object) -> str:
     raise refused(where, value, "host name or IP address")
 
 
+def is_every_address(value: str) -> bool:
+    """Whether it means all addresses of a machine rather than one that others could ask."""
+    try:
+        return ipaddress.ip_address(value).is_unspecified
+    except ValueError:
+        return False
+
+
 def network(where: str, value: object) -> str:
     """An address, or a network like 10.0.0.0/8, in the notation of nginx's allow."""
     try:
