@@ -7,7 +7,7 @@ wanted, and gives a request up as "recomputed" where a test says so.
 from __future__ import annotations
 
 import json
-from typing import Any, Optional
+from typing import Any, Optional, Sequence
 
 from proxy_backend import Handler, Seen
 
@@ -24,12 +24,21 @@ WHOLE = "".join(word for _, word in WORDS)
 class Decode:
     """Behaves as decode: gives WORDS from where the prompt ends, and gives up after so many tokens.
 
-    gives_up: how many tokens each of the first requests gets. first: members of the first delta.
+    gives_up: how many tokens each of the first requests gets. words: what it says (None: nothing
+    yet). status: of what
+    goes on. first: members of the first delta.
     """
 
-    def __init__(self, *gives_up: int, status: int = 200, **first: Any) -> None:
+    def __init__(
+        self,
+        *gives_up: int,
+        status: int = 200,
+        words: Sequence[tuple[int, Optional[str]]] = tuple(WORDS),
+        **first: Any,
+    ) -> None:
         self.gives_up = list(gives_up)
         self.status = status
+        self.words = list(words)
         self.first = first
 
     def __call__(self, handler: Handler, seen: Seen) -> None:
@@ -41,8 +50,8 @@ class Decode:
         if done and self.status != 200:
             handler.answer(self.status, '{"error":{"message":"no"}}')
             return
-        self.prompt = PROMPT + [token for token, _ in WORDS[:done]]
-        left = WORDS[done:]
+        self.prompt = PROMPT + [token for token, _ in self.words[:done]]
+        left = self.words[done:]
         if data.get("max_tokens") is not None:
             left = left[: data["max_tokens"]]
         some = self.gives_up.pop(0) if self.gives_up else None
@@ -68,9 +77,9 @@ class Decode:
         name = f"chat.{kind}" if self.is_chat else "text_completion"
         return {"id": f"x-{self.id}", "object": name, "created": len(self.prompt), "model": "m"}
 
-    def whole(self, left: list[tuple[int, str]], some: Optional[int]) -> dict[str, Any]:
+    def whole(self, left: list[tuple[int, Optional[str]]], some: Optional[int]) -> dict[str, Any]:
         given = left[:some]
-        text = "".join(word for _, word in given)
+        text = "".join(word or "" for _, word in given)
         end = ENDS if some is not None else {"finish_reason": "length", "stop_reason": None}
         said = {"message": {"role": "assistant", **self.first, "content": text}}
         choice = {
@@ -86,7 +95,11 @@ class Decode:
         return made
 
     def stream(
-        self, handler: Handler, data: Any, left: list[tuple[int, str]], some: Optional[int]
+        self,
+        handler: Handler,
+        data: Any,
+        left: list[tuple[int, Optional[str]]],
+        some: Optional[int],
     ) -> None:
         handler.send_response(200)
         handler.send_header("Content-Type", "text/event-stream; charset=utf-8")
@@ -112,7 +125,8 @@ class Decode:
         for k, (token, word) in enumerate(given):
             end = last if some is None and k == len(given) - 1 else none
             usage = {"usage": self.usage(k + 1)} if options.get("continuous_usage_stats") else {}
-            text = {"content": word} if self.is_chat else word
+            silent: dict[str, str] = {}  # its parser waits for more
+            text = (silent if word is None else {"content": word}) if self.is_chat else word
             add(text, [token], end, **start, **usage)
             start = {}
         if some is not None:

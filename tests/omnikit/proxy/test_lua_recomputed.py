@@ -173,6 +173,49 @@ def test_what_only_a_parser_can_tell_is_not_gone_on_with(pd, stream, first):
     is_broken_off(running.post(body(CHAT, stream=stream), CHAT), stream, "the text of its answer")
 
 
+def test_text_after_the_reasoning_is_gone_on_with(pd):
+    """Of an answer that is no stream all is there; the reasoning stays in it."""
+    running, _, _ = pd(Decode(2, reasoning="hm"))
+    answer = running.post(body(CHAT), CHAT)
+    assert said(answer) == (WHOLE, ["length"])
+    assert answer.json()["choices"][0]["message"]["reasoning"] == "hm"
+
+
+def test_events_that_a_server_sends_for_their_tokens_alone_are_left_out(pd):
+    """One that is not asked for tokens says nothing where a parser waits. The tokens count."""
+    running, _, (decode,) = pd(Decode(3, words=[(1, "a"), (2, None), (3, "b"), (4, "c")]))
+    answer = running.post(body(CHAT, stream=True), CHAT)
+    assert said(answer) == ("abc", ["length"])
+    assert '"delta": {}' not in answer.text and '"delta":{}' not in answer.text
+    assert decode.seen[1].data["prompt"] == [5, 6, 7, 1, 2, 3]
+
+
+HOSTILE = [
+    (1, '"stop_reason":"recomputed"'),
+    (2, ',"token_ids":[9,9],"usage":{"prompt_tokens":7}'),
+    (3, "%s %1 %% \n\u0000"),
+    (4, '"finish_reason":"stop"}]}'),
+    (5, '\n\ndata: {"choices":[]}\n\n'),
+]
+
+
+@pytest.mark.parametrize("path", [COMPLETIONS, CHAT])
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize("gives_up", [(), (2,), (1, 1, 1, 1)])
+def test_no_word_of_an_answer_is_taken_for_its_end(pd, path, stream, gives_up):
+    running, _, (decode,) = pd(Decode(*gives_up, words=HOSTILE))
+    answer = running.post(body(path, stream=stream), path)
+    assert said(answer) == ("".join(word for _, word in HOSTILE), ["length"])
+    assert len(decode.seen) == len(gives_up) + 1
+
+
+def test_long_messages_are_looked_through(pd):
+    text = '"image_url": \\ \n' * 50_000
+    running, _, _ = pd(Decode(2))
+    sent = body(CHAT, messages=[{"role": "user", "content": [{"type": "text", "text": text}]}])
+    assert said(running.post(sent, CHAT)) == (WHOLE, ["length"])
+
+
 @pytest.mark.parametrize("stream", [True, False])
 def test_it_ends_at_some_time(pd, stream):
     running, _, (decode,) = pd(Decode(*[0] * 100))
