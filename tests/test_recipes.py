@@ -14,6 +14,7 @@ import pytest
 import yaml
 from recorded_servers import RECORDED, Difference, differences, harness, recorded
 
+from hostkit.base.errors import InputError
 from omnikit.config import config, layers
 from omnikit.foreign import recipe, trees
 from omnikit.plan.types import Plan
@@ -28,6 +29,12 @@ EXPLAINED = yaml.safe_load((RECORDED / "vllm-ascend-differences.yaml").read_text
 
 def planned(name: str, *sets: str) -> tuple[Plan, list[str]]:
     """The plan of a recipe on hosts 10.0.0.1 and up, and what was noted of it."""
+    loaded, notes = loaded_recipe(name, *sets)
+    return make_plan(loaded), notes
+
+
+def loaded_recipe(name: str, *sets: str) -> tuple[config.Config, list[str]]:
+    """The settings that a recipe makes on these hosts, and its notes."""
     text = (RECIPES / f"{name}.yaml").read_text("utf-8")
     tree = trees.read_yaml(text, f"{name}.yaml", layers.ENVIRONMENT)
     words = ",".join(f"10.0.0.{n + 1}" for n in range(tree.at(("num_nodes",)).value))
@@ -35,8 +42,7 @@ def planned(name: str, *sets: str) -> tuple[Plan, list[str]]:
     for _, settings in hosts:
         settings.value["interface"] = Node("eth0", settings.origin)
     reader = recipe.Reader(tree, f"{name}.yaml", layers.ENVIRONMENT, hosts)
-    loaded = config.load("recipe", (), sets, environ={}, tree=reader.read())
-    return make_plan(loaded), reader.notes
+    return config.load("recipe", (), sets, environ={}, tree=reader.read()), reader.notes
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -55,6 +61,33 @@ def test_a_recipe_is_planned_as_it_is(name: str) -> None:
         for server in node.servers
     }
     assert made == wanted
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_proxy_hands_over_as_the_connector_does(name: str) -> None:
+    """Upstream's tests give the layerwise recipe the pull proxy, which prefill does not bear."""
+    loaded = loaded_recipe(name)[0]
+    way = "layerwise" if "layerwise" in name else "mooncake"
+    assert loaded.settings.proxy.kv_params == way
+    origin = loaded.origin("proxy", "kv_params")
+    assert ("layerwise_PD.yaml" in str(origin)) == (way == "layerwise")
+
+
+def test_a_proxy_that_hands_over_in_another_way_is_refused_with_both_places() -> None:
+    name = "DeepSeek_V3.1T_layerwise_PD"
+    for recipe_name, way, right in (
+        (name, "mooncake", "layerwise"),
+        (name, "none", "layerwise"),
+        ("DeepSeek_V3.1T_MTP1_PD", "layerwise", "mooncake or nixl"),
+        ("DeepSeek_V3.1T_MTP1_PD", "none", "mooncake or nixl"),
+    ):
+        with pytest.raises(InputError) as caught:
+            planned(recipe_name, f"proxy.kv_params={way}")
+        text = str(caught.value)
+        assert f"proxy.kv_params is {way} (--set" in text
+        assert f"{recipe_name}.yaml:" in text
+        assert f"set proxy.kv_params to {right}" in text
+    planned("DeepSeek_V3.1T_MTP1_PD", "proxy.kv_params=nixl")
 
 
 @pytest.mark.slow

@@ -481,6 +481,9 @@ class Connector(Strict):
     handover: Annotated[
         Literal["pull", "push", "none"], Field(description="who moves the KV of a prompt")
     ]
+    asked: bool = Field(
+        default=True, description="what is pulled is asked for in the request to prefill"
+    )
     sizes: bool = Field(
         default=False, description="both sides are told the sizes of both roles, which must be so"
     )
@@ -521,7 +524,7 @@ class Proxy(Strict):
     tls: Tls
     metrics_from: Optional[List[Network]]
     paths: Dict[UrlPath, bool]
-    kv_params: Literal["nixl", "mooncake", "none"]
+    kv_params: Literal["nixl", "mooncake", "layerwise", "none"]
     prefill_balance: Balance
     decode_balance: Balance
     pd_score_limit: Literal["decode_req_limit", "max_num_seqs"]

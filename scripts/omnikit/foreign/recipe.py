@@ -63,6 +63,7 @@ _SHORT = {
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}|\$([A-Za-z_][A-Za-z0-9_]*)")
 _KV = "kv-transfer-config"
 _SEVERAL = "MultiConnector"
+_PUSHED = "MooncakeLayerwiseConnector"  # prefill pushes: the proxy asks decode first
 
 Leaves = dict[tuple[str, ...], Node]
 
@@ -128,6 +129,7 @@ class Reader:
         self._tree, self._origin, self._hosts = tree, Origin(source, 0, layer), hosts
         self.notes: list[str] = []
         self.layout: dict[str, int] = {}
+        self._pushed: Optional[Node] = None
 
     def read(self) -> Node:
         """The settings of an environment. Raises InputError: source:line."""
@@ -143,6 +145,8 @@ class Reader:
         machines = {name: settings for name, settings in self._hosts[: len(members)]}
         _put(made, ("hosts",), Node(machines, self._origin, whole=True))
         self._topology(made, members, instances)
+        if self._pushed is not None:
+            _put(made, ("proxy", "kv_params"), Node("layerwise", self._pushed.origin))
         self.layout = {role: len(found) for role, found in instances.items()}
         for key in self._tree.value:
             if key in ("special_dependencies", "benchmarks", "deployment"):
@@ -518,6 +522,9 @@ class Reader:
         facts: list[tuple[tuple[str, ...], Any, str]] = [
             (("kv_role",), roles.get(host.role), "kv_role"),
         ]
+        name = node.child("kv_connector")
+        if name is not None and name.value == _PUSHED:
+            self._pushed = name
         found = node.child("kv_port")
         if found is not None:
             host.kv_port = number(found, "kv_port", 1, 65535)

@@ -16,6 +16,7 @@ from omnikit.plan.arguments import flag, json_flag
 from omnikit.plan.types import NodePlan, Plan
 
 FLAG = "kv-transfer-config"
+_FITS = {"pull": ("mooncake", "nixl"), "push": ("layerwise",)}  # handover -> proxy.kv_params
 _SEVERAL = "MultiConnector"  # vLLM's list of connectors: kv_connector_extra_config.connectors
 
 
@@ -59,6 +60,7 @@ def check(config: Config, plan: Plan) -> Iterator[ToolkitError]:
                     todo=f"known are: {', '.join(config.settings.connectors)} (setting connectors)",
                 )
             continue
+        yield from _proxy(config, firsts["prefill"], name, rules)
         yield from _sizes(config, nodes, name, rules)
         yield from _tensor_parallel(config, firsts["prefill"], firsts["decode"], name, rules)
         yield from _equal(config, nodes, name, rules)
@@ -86,6 +88,27 @@ def _at(config: Config, node: NodePlan, *path: str) -> str:
     """Where a setting of a node's servers stands, or would."""
     _, tree = config.server_for(node.role, node.instance, node.host)
     return str(tree.at(path).origin)
+
+
+def _proxy(
+    config: Config, prefill: NodePlan, name: str, rules: Connector
+) -> Iterator[ToolkitError]:
+    """Servers and proxy must have the same way of handing over; otherwise decode waits for ever."""
+    way, kind = config.settings.proxy.kv_params, config.settings.proxy.kind
+    if config.settings.topology.proxy is None or rules.handover == "none":
+        return
+    fits = _FITS[rules.handover]
+    pushed = _FITS["push"][0]
+    # The proxy of omni-infer asks in its own way; without asking any way does but the pushed one.
+    asked = rules.handover == "push" or (rules.asked and kind != "omni-nginx")
+    if way in fits or (not asked and way != pushed):
+        return
+    yield InputError(
+        f"{name} has {'prefill push' if rules.handover == 'push' else 'decode pull'} the KV of a"
+        f" prompt, proxy.kv_params is {way} ({config.origin('proxy', 'kv_params')}).",
+        where=_at(config, prefill, "args", FLAG, "kv_connector"),
+        todo=f"set proxy.kv_params to {' or '.join(fits) if asked else 'none'}",
+    )
 
 
 def _sizes(

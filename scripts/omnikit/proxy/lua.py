@@ -5,8 +5,9 @@ Nothing of it needs root, and no file outside run_dir and log_dir is written. St
 workers run as nginx's compiled-in user.
 Files: nginx.conf and three scripts that it runs: pd_json.lua (the members of a request),
 pd_servers.lua (who is asked next), pd_proxy.lua (what becomes of a request; GET /ready, and with
-proxy.metrics GET /metrics for Prometheus). Logs: access.log (one JSON object per request; never a
-prompt), error.log.
+proxy.metrics GET /metrics for Prometheus); for vllm-ascend's connectors also pd_recomputed.lua (an
+answer that a decode server gave up is gone on with). Logs: access.log (one JSON object per request;
+never a prompt), error.log.
 """
 
 from __future__ import annotations
@@ -34,10 +35,11 @@ LOOPBACK = ("127.0.0.1", "::1")  # may always read /metrics
 # at the same moment.
 IDLE = "4s"
 SCRIPTS = ("pd_json", "pd_servers", "pd_proxy")
+RECOMPUTED = "pd_recomputed"
 KEYS = "pd_keys"  # written where the keys are known, see omnikit.access.targets
 
-# What NixlConnector and vllm-ascend's Mooncake connectors that pull want in a prefill request; other
-# connectors need no asking.
+# What NixlConnector and vllm-ascend's Mooncake connectors that pull want in a prefill request.
+# Where prefill pushes, decode's engine says it, see _metaserver; others need no asking.
 _PULL = {
     "do_remote_decode": True,
     "do_remote_prefill": False,
@@ -46,7 +48,11 @@ _PULL = {
     "remote_host": None,
     "remote_port": None,
 }
-KV_PARAMS = {"nixl": _PULL, "mooncake": _PULL, "none": None}
+KV_PARAMS = {"nixl": _PULL, "mooncake": _PULL, "layerwise": None, "none": None}
+# Of vllm-ascend, whose decode servers end a request as "recomputed" when they run out of room.
+GOES_ON = ("mooncake", "layerwise")
+PUSHED = "layerwise"
+METASERVER = "/v1/metaserver"
 
 
 def _pool(spec: ProxySpec, role: str, servers: tuple[Address, ...]) -> dict[str, Any]:
@@ -66,6 +72,35 @@ def _largest(spec: ProxySpec) -> str:
     return largest
 
 
+def _metaserver(spec: ProxySpec) -> str:
+    """What decode is told where prefill pushes: whom its engine asks for that."""
+    if values.is_every_address(spec.address or spec.listen_host):
+        raise InputError(
+            f"decode servers have to reach this proxy; {spec.listen_host} is no address for that.",
+            where="proxy.listen_host",
+            todo="give an address of the proxy's host",
+        )
+    if (spec.settings.get("tls") or {}).get("certificate"):
+        raise InputError(
+            f"{PUSHED} needs a proxy without TLS: decode's engine asks it over plain HTTP.",
+            where="proxy.tls.certificate",
+            todo="leave proxy.tls out, or use a connector that pulls with proxy.kv_params mooncake",
+        )
+    here = values.address("proxy.listen_host", (spec.address or spec.listen_host, spec.listen_port))
+    told = {
+        "do_remote_decode": False,
+        "do_remote_prefill": True,
+        "metaserver": f"http://{here}{METASERVER}",
+    }
+    return f"[[{json.dumps(told)}]]"
+
+
+def _scripts(spec: ProxySpec) -> tuple[str, ...]:
+    """The scripts in the order of loading."""
+    goes_on = bool(spec.prefill) and spec.settings.get("kv_params") in GOES_ON
+    return (*SCRIPTS[:-1], RECOMPUTED, SCRIPTS[-1]) if goes_on else SCRIPTS
+
+
 def _holes(spec: ProxySpec, source: str) -> dict[str, Any]:
     """Everything that the templates show, finished."""
     get, held = spec.settings.get, partial(values.setting, spec.settings)
@@ -73,7 +108,9 @@ def _holes(spec: ProxySpec, source: str) -> dict[str, Any]:
         raise InputError("the proxy has no decode server to send requests to.", where="topology")
     connections = held("worker_connections")
     workers = "auto" if get("worker_processes") == "auto" else held("worker_processes")
-    kv_params = KV_PARAMS[held("kv_params")]
+    way = held("kv_params")
+    kv_params = KV_PARAMS[way]
+    scripts = _scripts(spec)
     health = {
         "status": "ok",
         "role": "proxy",
@@ -87,7 +124,8 @@ def _holes(spec: ProxySpec, source: str) -> dict[str, Any]:
     limits = ("client_connections", "client_requests", "client_half_sent")
     pools = [("prefill", spec.prefill), ("decode", spec.decode)]
     secured = {key: bool(get(key)) for key in ("api_keys", "internal_key")}
-    scripts = [KEYS, *SCRIPTS] if any(secured.values()) else SCRIPTS
+    if any(secured.values()):
+        scripts = (KEYS, *scripts)
     return {
         "source": values.comment(source),
         "disaggregated": bool(spec.prefill),
@@ -118,7 +156,9 @@ def _holes(spec: ProxySpec, source: str) -> dict[str, Any]:
         "answer_bytes": values.size_bytes(held("subrequest_output_buffer_size")),
         "large_client_header_buffers": held("large_client_header_buffers"),
         "health": json.dumps(health),
-        "min_tokens": get("kv_params") == "mooncake",
+        "min_tokens": way in GOES_ON,
+        "goes_on": RECOMPUTED in scripts,
+        "metaserver": _metaserver(spec) if way == PUSHED and spec.prefill else None,
         "kv_params": f"[[{json.dumps(kv_params)}]]" if kv_params else "nil",
         "client_max_body_size": _largest(spec),
     }
@@ -130,7 +170,8 @@ def files(spec: ProxySpec, source: str) -> dict[str, str]:
 
     holes = _holes(spec, source)
     made = {"nginx.conf": template("lua_nginx.conf.j2", **holes)}
-    return {**made, **{f"{name}.lua": template(f"{name}.lua.j2", **holes) for name in SCRIPTS}}
+    scripts = {f"{name}.lua": template(f"{name}.lua.j2", **holes) for name in _scripts(spec)}
+    return {**made, **scripts}
 
 
 KIND = nginx_kind(files, NGINX_PLACES[0])

@@ -83,6 +83,12 @@ def _holes(spec: ProxySpec, source: str) -> dict[str, Any]:
     get, held = spec.settings.get, partial(values.setting, spec.settings)
     if not spec.decode:
         raise InputError("the proxy has no decode server to send requests to.", where="topology")
+    if get("kv_params") == "layerwise":
+        raise InputError(
+            "omni-nginx asks prefill first, layerwise wants decode to be asked first.",
+            where="proxy.kv_params",
+            todo="set proxy.kind to nginx-lua, or use a connector that pulls",
+        )
     pools, modules = [], list(_BASE) if spec.prefill else []
     for name, servers in (("prefill", spec.prefill), ("decode", spec.decode)):
         if servers:

@@ -39,6 +39,7 @@ class ProxySpec:
 
     run_dir and log_dir are absolute folders on the proxy's host. settings: the section "proxy"
     of the configuration, and max_num_seqs (see ProxyPlan). metrics: servers that answer /metrics.
+    address: where servers reach the proxy, if listen_host does not say.
     """
 
     kind: str
@@ -50,6 +51,7 @@ class ProxySpec:
     log_dir: str
     settings: Mapping[str, Any]
     metrics: tuple[Address, ...] = ()
+    address: str = ""
 
 
 @dataclass(frozen=True)

@@ -49,6 +49,14 @@ def host(where: str, value: object) -> str:
     raise refused(where, value, "host name or IP address")
 
 
+def is_every_address(value: str) -> bool:
+    """Whether it means all addresses of a machine rather than one that others could ask."""
+    try:
+        return ipaddress.ip_address(value).is_unspecified
+    except ValueError:
+        return False
+
+
 def setting(settings: Mapping[str, Any], key: str) -> Any:
     """A setting of the section "proxy", as the schema allows it: options of a launcher replace
     some. Raises InputError.

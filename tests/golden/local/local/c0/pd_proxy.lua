@@ -9,6 +9,7 @@ local servers = require "pd_servers"
 local state = ngx.shared.pd_state
 
 local KV_PARAMS = [[{"do_remote_decode": true, "do_remote_prefill": false, "remote_engine_id": null, "remote_block_ids": null, "remote_host": null, "remote_port": null}]]  -- kv_transfer_params of the prefill request, as JSON text
+local MIN_TOKENS = false  -- a prompt that ends at once is handed over too
 local DISAGGREGATED = true
 local RETRIES = 1  -- servers that may get a request after one that refused it
 local CONNECT_MS, READ_MS = 5000, 3600000
@@ -20,6 +21,7 @@ local FETCH_S = 10  -- within which a decode server that has a request fetches i
 local IDLE_MS = 4000
 local READY_S, PROBES = 1, 16  -- how long a look at the servers counts; how many are asked at once
 local KEPT_MEMORY = 32 * 1024 * 1024  -- of a worker; what is larger goes back to the system at once
+
 
 -- Of a client's headers, what is of its connection to the proxy or what the proxy says itself.
 local OWN_HEADERS = {}
@@ -83,8 +85,19 @@ local FAULTS = {
         .. " reason, so no other server gets it." },
 }
 
+-- A failure: status, kind and message; or status, and body and headers as a server gave them.
 local function fault(role, what)
-    return refuse(FAULTS[what][1], role .. "_" .. what, FAULTS[what][2]:format(role))
+    return { FAULTS[what][1], role .. "_" .. what, FAULTS[what][2]:format(role) }
+end
+
+local function tell(failure)
+    if not failure.body then
+        return refuse(unpack(failure))
+    end
+    for _, name in ipairs { "Retry-After", "WWW-Authenticate" } do
+        ngx.header[name] = failure.headers[name:lower()]
+    end
+    return say(failure[1], failure.body)
 end
 
 -- The whole body, or nothing after an answer was given. A client may have so many on their way.
@@ -184,17 +197,17 @@ local function handed_over_at_all(body, list)
         or (not nothing(value "echo") and not nothing(value "logprobs")))
 end
 
-local function prefill_pieces(body, list)
+local function prefill_pieces(body, list, kv_params)
     local add = { '"max_tokens":1', '"stream":false' }
     local drop = { max_tokens = true, stream = true, stream_options = true, kv_transfer_params = true }
     if json.last(list, "max_completion_tokens") then
         add[#add + 1], drop.max_completion_tokens = '"max_completion_tokens":1', true
     end
-    if (tonumber(json.value(body, list, "min_tokens") or 0) or 0) > 1 then
+    if MIN_TOKENS or (tonumber(json.value(body, list, "min_tokens") or 0) or 0) > 1 then
         add[#add + 1], drop.min_tokens = '"min_tokens":1', true
     end
-    if KV_PARAMS then
-        add[#add + 1] = '"kv_transfer_params":' .. KV_PARAMS
+    if kv_params then
+        add[#add + 1] = '"kv_transfer_params":' .. kv_params
     end
     return json.edited(body, list, drop, add)
 end
@@ -207,16 +220,18 @@ local function size_of(pieces)
     return size
 end
 
--- The head of the request that a server gets: the client's, but for the connection's own.
-local function head_for(role, size)
+-- The head of the request that a server gets: the client's, but for the connection's own. leg: where
+-- this is a part of the answer, its {uri, id}; it is read here, so nobody may compress it.
+local function head_for(role, size, leg)
     local lines = {
-        "POST " .. ngx.var.request_uri .. " HTTP/1.1\r\nHost: " .. (ngx.var.http_host or ngx.var.host)
-            .. "\r\nX-Request-Id: " .. ngx.var.pd_request_id
+        "POST " .. (leg and leg.uri or ngx.var.request_uri) .. " HTTP/1.1\r\nHost: "
+            .. (ngx.var.http_host or ngx.var.host)
+            .. "\r\nX-Request-Id: " .. (leg and leg.id or ngx.var.pd_request_id)
             .. "\r\nContent-Type: application/json\r\nContent-Length: " .. size,
     }
     for name, values in pairs(ngx.req.get_headers(0, true)) do
         local lower = name:lower()
-        if not OWN_HEADERS[lower] or (lower == "accept-encoding" and role == "decode") then
+        if not OWN_HEADERS[lower] or (lower == "accept-encoding" and role == "decode" and not leg) then
             for _, value in ipairs(type(values) == "table" and values or { values }) do
                 lines[#lines + 1] = name .. ": " .. tostring(value)
             end
@@ -358,8 +373,8 @@ end
 -- A request to a server of a role; gives what ask_one does. Another one is asked when one cannot be
 -- reached, and, so often as the settings say, when one refuses. What was done is written down in
 -- variables: pd_ROLE (servers), pd_ROLE_status, pd_holds_ROLE (who has the request now).
-local function ask(role, pieces)
-    local request = { head_for(role, size_of(pieces)), pieces }
+local function ask(role, pieces, leg)
+    local request = { head_for(role, size_of(pieces), leg), pieces }
     local tried, refusals, timeouts = {}, 0, 0
     local refusal
     while true do
@@ -404,8 +419,8 @@ local function release(role)
 end
 
 -- The answer of a prefill server, with its whole body; otherwise nil and why.
-local function ask_prefill(pieces)
-    local answer, why = ask("prefill", pieces)
+local function ask_prefill(pieces, leg)
+    local answer, why = ask("prefill", pieces, leg)
     if answer then
         local parts, size = {}, 0
         local whole
@@ -429,14 +444,12 @@ local function ask_prefill(pieces)
     return answer, why
 end
 
--- The answer of a decode server goes to the client as it comes. Whoever leaves ends it, but not
--- before decode has begun to answer: the KV of the prompt waits on the prefill server until decode
--- has fetched it.
-local function ask_decode(pieces, handed_over)
-    local begun = not handed_over
+-- Whoever leaves ends the request, but not before decode has begun to answer (told.begun): the KV of
+-- the prompt waits on the prefill server until decode has fetched it.
+local function watch_client(told)
     local good, why = ngx.on_abort(function()
         local until_then = ngx.now() + FETCH_S
-        while not begun and ngx.now() < until_then do
+        while not told.begun and ngx.now() < until_then do
             ngx.sleep(0.05)
         end
         ngx.exit(499)
@@ -444,11 +457,9 @@ local function ask_decode(pieces, handed_over)
     if not good then
         ngx.log(ngx.ERR, why)
     end
-    local answer
-    answer, why = ask("decode", pieces)
-    if not answer then
-        return fault("decode", why)
-    end
+end
+
+local function pass_headers(answer)
     ngx.status = answer.status
     for _, header in ipairs(answer.headers) do
         local name, value = header[1], header[2]
@@ -460,39 +471,96 @@ local function ask_decode(pieces, handed_over)
             ngx.header[name] = value
         end
     end
-    if (answer.headers["content-type"] or ""):find("text/event-stream", 1, true) then
-        ngx.flush()  -- the client sees at once that it is served
-    end
-    local whole
-    whole, why = read_body_of(answer, function(piece)
-        begun = true
-        return ngx.print(piece) and ngx.flush(true)
-    end)
+end
+
+local function is_stream(answer)
+    return (answer.headers["content-type"] or ""):find("text/event-stream", 1, true) ~= nil
+end
+
+-- After the body of decode's answer: whether it was whole. Otherwise the request has ended.
+local function decode_ended(answer, whole, why)
     ngx.update_time()
     ngx.var.pd_decode_first = ("%.3f"):format(answer.head - answer.from)
     ngx.var.pd_decode_time = ("%.3f"):format(ngx.now() - answer.from)
     if whole then
         keep(answer)
-        return ngx.eof()
+        return true
     end
     answer.socket:close()
     if why ~= "stopped" then
         ngx.log(ngx.ERR, "decode server ", ngx.var.pd_decode, ": upstream prematurely closed connection (", why, ")")
     end
-    return ngx.exit(ngx.ERROR)  -- the client sees that the answer is not whole
+    ngx.exit(ngx.ERROR)  -- the client sees that the answer is not whole
+    return false
+end
+
+-- The answer of a decode server goes to the client as it comes.
+local function pass_on(answer, told)
+    pass_headers(answer)
+    if is_stream(answer) then
+        ngx.flush()  -- the client sees at once that it is served
+    end
+    return decode_ended(answer, read_body_of(answer, function(piece)
+        told.begun = true
+        return ngx.print(piece) and ngx.flush(true)
+    end)) and ngx.eof()
 end
 
 -- The prefill server did not take the request: its words where they are JSON, ours otherwise.
 local function refused_by_prefill(answer, is_json)
     local status = answer.status
     if is_json and status >= 400 then
-        for _, name in ipairs { "Retry-After", "WWW-Authenticate" } do
-            ngx.header[name] = answer.headers[name:lower()]
-        end
-        return say(status, answer.body)
+        return { status, body = answer.body, headers = answer.headers }
     end
-    return refuse(status >= 400 and status or 502, "prefill_error",
-        "The prefill server answered with status " .. status .. " and no JSON.")
+    return { status >= 400 and status or 502, "prefill_error",
+        "The prefill server answered with status " .. status .. " and no JSON." }
+end
+
+-- Has prefill compute the prompt. Gives what it hands over, or nil; if it fails, nil and the failure.
+local function prefilled(body, list, kv_params, leg)
+    local answer, why = ask_prefill(prefill_pieces(body, list, kv_params), leg)
+    if why == "stopped" then
+        return nil, { 502, "prefill_answer_too_large",
+            "The answer of the prefill server is larger than proxy.subrequest_output_buffer_size." }
+    elseif not answer then
+        return nil, fault("prefill", why)
+    end
+    local answered = json.members(answer.body)
+    if answer.status < 200 or answer.status >= 300 or not answered then
+        return nil, refused_by_prefill(answer, answered)
+    end
+    local handover = json.value(answer.body, answered, "kv_transfer_params")
+    return handover ~= "null" and handover or nil
+end
+
+-- What a client sends as kv_transfer_params never reaches a server.
+local function pulled(body, list, leg)
+    if not handed_over_at_all(body, list) then
+        ngx.var.pd_handover = "not asked for"
+        return nil
+    end
+    local handover, failure = prefilled(body, list, KV_PARAMS, leg)
+    if failure then
+        return nil, failure
+    end
+    ngx.var.pd_handover = handover and "yes" or "no"
+    if not handover then
+        ngx.log(ngx.WARN, "prefill gave no kv_transfer_params: decode computes the prompt again")
+    end
+    return handover
+end
+
+local function answer_with(body, list)
+    local told = { begun = true }
+    local handover, failure = pulled(body, list)
+    if failure then
+        return tell(failure)
+    end
+    told.begun = not handover
+    watch_client(told)
+    local add = { handover and '"kv_transfer_params":' .. handover }
+    local answer, why = ask("decode", json.edited(body, list, { kv_transfer_params = true }, add))
+    return answer and pass_on(answer, told) or not answer and tell(fault("decode", why))
 end
 
 function proxy.generate()
@@ -513,34 +581,7 @@ function proxy.generate()
         why = body == "" and "it is empty" or why
         return refuse(400, "bad_request", "The request body is not a JSON object: " .. why .. ".")
     end
-
-    -- What a client sends as kv_transfer_params never reaches a server.
-    local handover
-    if handed_over_at_all(body, list) then
-        local answer, failed = ask_prefill(prefill_pieces(body, list))
-        if failed == "stopped" then
-            return refuse(502, "prefill_answer_too_large",
-                "The answer of the prefill server is larger than proxy.subrequest_output_buffer_size.")
-        elseif not answer then
-            return fault("prefill", failed)
-        end
-        local answered = json.members(answer.body)
-        if answer.status < 200 or answer.status >= 300 or not answered then
-            return refused_by_prefill(answer, answered)
-        end
-        handover = json.value(answer.body, answered, "kv_transfer_params")
-        if handover == "null" then
-            handover = nil
-        end
-        ngx.var.pd_handover = handover and "yes" or "no"
-        if not handover then
-            ngx.log(ngx.WARN, "prefill gave no kv_transfer_params: decode computes the prompt again")
-        end
-    else
-        ngx.var.pd_handover = "not asked for"
-    end
-    local add = { handover and '"kv_transfer_params":' .. handover }
-    return ask_decode(json.edited(body, list, { kv_transfer_params = true }, add), handover)
+    return answer_with(body, list)
 end
 
 -- What nginx wrote down about a try: "1, 2, 3" -> the nth.
@@ -625,7 +666,7 @@ function proxy.failed(role)
         what = last_failure()
         what = what == "connect timeout" and "timeout" or what == "refused" and "died" or what
     end
-    return fault(role, what)
+    return tell(fault(role, what))
 end
 
 -- After every request: nothing is held any more, and failures are counted.
