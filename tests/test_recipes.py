@@ -12,31 +12,11 @@ from typing import Any
 
 import pytest
 import yaml
+from recipes import NAMES, RECIPES, planned
 from recorded_servers import RECORDED, Difference, differences, harness, recorded
 
-from omnikit.config import config, layers
-from omnikit.foreign import recipe, trees
-from omnikit.plan.types import Plan
-from omnikit.topology.topology import make_plan
-from omnikit.yaml.located import Node
-
-RECIPES = Path(__file__).parent / "facts" / "recipes" / "vllm-ascend"
-NAMES = sorted(path.stem for path in RECIPES.glob("*.yaml"))
 SEEN = sorted(path.stem[len("vllm-ascend-") :] for path in RECORDED.glob("vllm-ascend-*.json"))
 EXPLAINED = yaml.safe_load((RECORDED / "vllm-ascend-differences.yaml").read_text("utf-8"))
-
-
-def planned(name: str, *sets: str) -> tuple[Plan, list[str]]:
-    """The plan of a recipe on hosts 10.0.0.1 and up, and what was noted of it."""
-    text = (RECIPES / f"{name}.yaml").read_text("utf-8")
-    tree = trees.read_yaml(text, f"{name}.yaml", layers.ENVIRONMENT)
-    words = ",".join(f"10.0.0.{n + 1}" for n in range(tree.at(("num_nodes",)).value))
-    hosts = recipe.addresses(words, "--hosts", layers.ENVIRONMENT)
-    for _, settings in hosts:
-        settings.value["interface"] = Node("eth0", settings.origin)
-    reader = recipe.Reader(tree, f"{name}.yaml", layers.ENVIRONMENT, hosts)
-    loaded = config.load("recipe", (), sets, environ={}, tree=reader.read())
-    return make_plan(loaded), reader.notes
 
 
 @pytest.mark.parametrize("name", NAMES)
