@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 from omnikit.config import config, layers
@@ -137,3 +138,75 @@ def place(text: str, words: str, nth: int = 1) -> str:
     """FILE:LINE of the nth line with these words, as errors show it."""
     lines = [n for n, line in enumerate(text.splitlines(), 1) if words in line]
     return f"small.yaml:{lines[nth - 1]}"
+
+
+DP32 = """\
+  - node_index: 1
+    port_start: 7200
+    dp_rpc_port: 12321
+    dp_size: 32
+    dp_size_local: 16
+    dp_rank_start: 0
+    tp_size: 1
+    dp_address: "${NODE_1_IP}"
+  - node_index: 2
+    port_start: 7200
+    dp_rpc_port: 12321
+    dp_size: 32
+    dp_size_local: 16
+    dp_rank_start: 16
+    tp_size: 1
+    dp_address: "${NODE_1_IP}"
+"""
+SIZES = '{"dp_size": 2, "tp_size": 8}', '{"dp_size": 1, "tp_size": 16}'
+DECODE_SIZES = '{"dp_size": 4, "tp_size": 4}', '{"dp_size": 32, "tp_size": 1}'
+
+
+def one_to_thirty_two() -> str:
+    """One host with 16 devices for one prefill server, two hosts with 32 ranks for decode."""
+    begin = SMALL.index("  - node_index: 1\n    port_start")
+    text = SMALL[:begin] + DP32 + SMALL[SMALL.index("env_common:") :]
+    text += SMALL[SMALL.rindex("  - node_index: 1") :].replace("node_index: 1", "node_index: 2")
+    return edited(
+        ("num_nodes: 2", "num_nodes: 3"),
+        ("decoder: [1]", "decoder: [1, 2]"),
+        ("dp_size: 2\n    dp_size_local: 2", "dp_size: 1\n    dp_size_local: 1"),
+        ("tp_size: 8", "tp_size: 16"),
+        *[SIZES] * 3,
+        *[DECODE_SIZES] * 3,
+        text=text,
+    )
+
+
+def mixed() -> str:
+    """Two hosts that serve without PD."""
+    kv_words = [
+        f"      - --kv-transfer-config\n      - '{told}'\n" for told in (PREFILL_KV, DECODE_KV)
+    ]
+    return edited(
+        ("disaggregated_prefill", "generic_dp"),
+        ("    prefiller: [0]\n    decoder: [1]\n", "    worker: [0, 1]\n"),
+        *[(words, "") for words in kv_words],
+    )
+
+
+def several(told: str, *, extra: str = "") -> str:
+    """A MultiConnector with a pool beside the connector of a recipe."""
+    role = json.loads(told)["kv_role"]
+    store = {"kv_connector": "AscendStoreConnector", "kv_role": role}
+    store.update(json.loads(extra or "{}"))
+    inner = {"connectors": [json.loads(told), store]}
+    whole = {"kv_connector": "MultiConnector", "kv_role": role}
+    whole.update(kv_load_failure_policy="recompute", kv_connector_extra_config=inner)
+    return json.dumps(whole)
+
+
+# Made up, in the layouts that upstream's recipes have.
+VARIANTS = {
+    "one prefill, one decode": SMALL,
+    "one server on a host, 32 ranks on two": one_to_thirty_two(),
+    "workers without PD": mixed(),
+    "a pool beside the hand-over": edited(
+        (PREFILL_KV, several(PREFILL_KV)), (DECODE_KV, several(DECODE_KV))
+    ),
+}

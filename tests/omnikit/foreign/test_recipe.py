@@ -9,7 +9,7 @@ from typing import Any
 import import_config
 import pytest
 import recipes
-from recipes import DECODE_KV, PREFILL_KV, SMALL, edited, place
+from recipes import DECODE_KV, PREFILL_KV, SMALL, edited, mixed, one_to_thirty_two, place, several
 
 from hostkit.base.errors import InputError
 from omnikit.config import config
@@ -68,44 +68,6 @@ def test_a_prefill_and_a_decode_instance() -> None:
     assert notes == ""
 
 
-DP32 = """\
-  - node_index: 1
-    port_start: 7200
-    dp_rpc_port: 12321
-    dp_size: 32
-    dp_size_local: 16
-    dp_rank_start: 0
-    tp_size: 1
-    dp_address: "${NODE_1_IP}"
-  - node_index: 2
-    port_start: 7200
-    dp_rpc_port: 12321
-    dp_size: 32
-    dp_size_local: 16
-    dp_rank_start: 16
-    tp_size: 1
-    dp_address: "${NODE_1_IP}"
-"""
-SIZES = '{"dp_size": 2, "tp_size": 8}', '{"dp_size": 1, "tp_size": 16}'
-DECODE_SIZES = '{"dp_size": 4, "tp_size": 4}', '{"dp_size": 32, "tp_size": 1}'
-
-
-def one_to_thirty_two() -> str:
-    """One host with 16 devices for one prefill server, two hosts with 32 ranks for decode."""
-    begin = SMALL.index("  - node_index: 1\n    port_start")
-    text = SMALL[:begin] + DP32 + SMALL[SMALL.index("env_common:") :]
-    text += SMALL[SMALL.rindex("  - node_index: 1") :].replace("node_index: 1", "node_index: 2")
-    return edited(
-        ("num_nodes: 2", "num_nodes: 3"),
-        ("decoder: [1]", "decoder: [1, 2]"),
-        ("dp_size: 2\n    dp_size_local: 2", "dp_size: 1\n    dp_size_local: 1"),
-        ("tp_size: 8", "tp_size: 16"),
-        *[SIZES] * 3,
-        *[DECODE_SIZES] * 3,
-        text=text,
-    )
-
-
 def test_a_prefill_server_on_a_whole_host_and_decode_ranks_on_two() -> None:
     plan, _ = plan_of(text=one_to_thirty_two())
     prefill, first, second = plan.nodes
@@ -129,18 +91,6 @@ def test_a_host_of_a_group_with_other_ports_and_fewer_ranks() -> None:
     assert [s.dp_rank for s in plan.nodes[2].servers] == [16, 17, 18, 19]
 
 
-def mixed() -> str:
-    """Two hosts that serve without PD."""
-    kv_words = [
-        f"      - --kv-transfer-config\n      - '{told}'\n" for told in (PREFILL_KV, DECODE_KV)
-    ]
-    return edited(
-        ("disaggregated_prefill", "generic_dp"),
-        ("    prefiller: [0]\n    decoder: [1]\n", "    worker: [0, 1]\n"),
-        *[(words, "") for words in kv_words],
-    )
-
-
 def test_workers_without_pd_keep_their_data_parallel_group() -> None:
     plan, _ = plan_of(text=mixed())
     assert [node.role for node in plan.nodes] == ["colocated", "colocated"]
@@ -149,17 +99,6 @@ def test_workers_without_pd_keep_their_data_parallel_group() -> None:
         assert words[words.index(f"--data-parallel-{name}") + 1] == value
     assert words[words.index("--data-parallel-rpc-port") + 1] == "12321"
     assert "--kv-transfer-config" not in words
-
-
-def several(told: str, *, extra: str = "") -> str:
-    """A MultiConnector with a pool beside the connector of a recipe."""
-    role = json.loads(told)["kv_role"]
-    store = {"kv_connector": "AscendStoreConnector", "kv_role": role}
-    store.update(json.loads(extra or "{}"))
-    inner = {"connectors": [json.loads(told), store]}
-    whole = {"kv_connector": "MultiConnector", "kv_role": role}
-    whole.update(kv_load_failure_policy="recompute", kv_connector_extra_config=inner)
-    return json.dumps(whole)
 
 
 def test_several_connectors_are_told_what_each_had() -> None:
