@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
+
+import yaml
 
 from omnikit.config import config, layers
 from omnikit.foreign import recipe, trees
@@ -210,3 +213,76 @@ VARIANTS = {
         (PREFILL_KV, several(PREFILL_KV)), (DECODE_KV, several(DECODE_KV))
     ),
 }
+
+
+# An instance: its hosts, its data-parallel and its tensor parallel size.
+Layout = tuple[list[tuple[int, int, int]], list[tuple[int, int, int]]]
+# All layouts of upstream's 47 recipes.
+LAYOUTS: dict[str, Layout] = {
+    "2 x DP2 TP8, DP32 TP1": ([(1, 2, 8), (1, 2, 8)], [(2, 32, 1)]),
+    "2 x DP4 TP4, DP8 TP4": ([(1, 4, 4), (1, 4, 4)], [(2, 8, 4)]),
+    "DP4 TP8, DP8 TP4": ([(2, 4, 8)], [(2, 8, 4)]),
+    "DP4 TP8, DP32 TP1": ([(2, 4, 8)], [(2, 32, 1)]),
+    "DP4 TP8, DP4 TP8": ([(2, 4, 8)], [(2, 4, 8)]),
+    "DP4 TP8, DP16 TP2": ([(2, 4, 8)], [(2, 16, 2)]),
+    "DP2 TP16, DP2 TP16": ([(2, 2, 16)], [(2, 2, 16)]),
+    "DP2 TP16, DP8 TP4": ([(2, 2, 16)], [(2, 8, 4)]),
+    "DP1 TP16, DP32 TP1": ([(1, 1, 16)], [(2, 32, 1)]),
+    "DP1 TP16, DP1 TP16": ([(1, 1, 16)], [(1, 1, 16)]),
+    "DP2 TP8, DP32 TP1": ([(1, 2, 8)], [(2, 32, 1)]),
+    "DP2 TP8, DP16 TP2": ([(1, 2, 8)], [(2, 16, 2)]),
+    "DP2 TP8, DP8 TP4": ([(1, 2, 8)], [(2, 8, 4)]),
+    "DP2 TP8, DP4 TP4": ([(1, 2, 8)], [(1, 4, 4)]),
+    "DP2 TP8, DP2 TP8": ([(1, 2, 8)], [(1, 2, 8)]),
+    "DP4 TP4, 2 x DP4 TP4": ([(1, 4, 4)], [(1, 4, 4), (1, 4, 4)]),
+    "DP4 TP4, DP16 TP1": ([(1, 4, 4)], [(1, 16, 1)]),
+    "DP8 TP4, DP8 TP2": ([(2, 8, 4)], [(1, 8, 2)]),
+    "DP8 TP2, DP8 TP2": ([(1, 8, 2)], [(1, 8, 2)]),
+}
+
+
+def laid_out(prefill: list[tuple[int, int, int]], decode: list[tuple[int, int, int]]) -> str:
+    """A recipe with these instances."""
+    sizes = {
+        role: {"dp_size": listed[0][1], "tp_size": listed[0][2]}
+        for role, listed in (("prefill", prefill), ("decode", decode))
+    }
+    groups: dict[str, list[int]] = {"prefiller": [], "decoder": []}
+    entries: list[dict[str, Any]] = []
+    templates: list[dict[str, Any]] = []
+    instances = [("prefiller", one) for one in prefill] + [("decoder", one) for one in decode]
+    for number, (group, (hosts, dp, tp)) in enumerate(instances):
+        first = len(entries)
+        told = {
+            "kv_connector": "MooncakeConnectorV1",
+            "kv_role": "kv_producer" if group == "prefiller" else "kv_consumer",
+            "kv_port": str(30000 + 100 * number),
+            "kv_connector_extra_config": sizes,
+        }
+        words = ["--port", "${PORT}", "--tensor-parallel-size", "${TP_SIZE}"]
+        words += ["--kv-transfer-config", json.dumps(told)]
+        for index in range(first, first + hosts):
+            groups[group].append(index)
+            entries.append(
+                {
+                    "node_index": index,
+                    "port_start": 7100,
+                    "dp_rpc_port": 12321,
+                    "dp_size": dp,
+                    "dp_size_local": dp // hosts,
+                    "dp_rank_start": (index - first) * dp // hosts,
+                    "tp_size": tp,
+                    "dp_address": f"${{NODE_{first}_IP}}",
+                }
+            )
+            envs = {"ASCEND_RT_VISIBLE_DEVICES": "${VISIBLE_DEVICES}"}
+            templates.append({"node_index": index, "envs": envs, "server_cmd_template": words})
+    made = {
+        "model": "Eco-Tech/GLM-5.1-w8a8",
+        "num_nodes": len(entries),
+        "npu_per_node": 16,
+        "routing": {"type": "disaggregated_prefill", "groups": groups},
+        "config": entries,
+        "templates": templates,
+    }
+    return str(yaml.safe_dump(made, sort_keys=False))

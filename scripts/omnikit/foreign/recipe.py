@@ -303,8 +303,8 @@ class Reader:
         for host in members:
             alone = host.number("dp_size") == host.number("dp_size_local")
             own = host.index if alone else None
-            key = host.role, host.dp_address, host.number("dp_rpc_port"), own
-            grouped.setdefault(key, []).append(host)
+            group = host.role, host.dp_address, host.number("dp_rpc_port"), own
+            grouped.setdefault(group, []).append(host)
         for hosts in grouped.values():
             hosts.sort(key=lambda one: one.number("dp_rank_start"))
             rank = 0

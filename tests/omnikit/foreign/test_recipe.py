@@ -91,6 +91,31 @@ def test_a_host_of_a_group_with_other_ports_and_fewer_ranks() -> None:
     assert [s.dp_rank for s in plan.nodes[2].servers] == [16, 17, 18, 19]
 
 
+@pytest.mark.parametrize("name", recipes.LAYOUTS)
+def test_all_layouts_of_upstreams_recipes(name: str) -> None:
+    prefill, decode = recipes.LAYOUTS[name]
+    plan, notes = plan_of(text=recipes.laid_out(prefill, decode))
+    assert notes == ""
+    found = [(n.role, n.instance, n.dp_size, n.tensor_parallel) for n in plan.nodes]
+    wanted = [
+        (role, number, dp, tp)
+        for role, listed in (("prefill", prefill), ("decode", decode))
+        for number, (hosts, dp, tp) in enumerate(listed)
+        for _ in range(hosts)
+    ]
+    assert found == wanted
+    for node in plan.nodes:
+        devices = [device for server in node.servers for device in server.devices]
+        assert devices == list(range(len(devices))) and len(devices) == 16
+        first = min(n for n, other in enumerate(plan.nodes) if other.master_ip == node.master_ip)
+        before = [s for other in plan.nodes[first:] for s in other.servers]
+        assert plan.nodes[first].address == node.master_ip
+        assert [s.dp_rank for s in before[: node.dp_size]] == list(range(node.dp_size))
+        for server in node.servers:
+            words = node.argv(server)
+            assert ("--data-parallel-rank" in words) == (node.dp_size > 1)
+
+
 def test_workers_without_pd_keep_their_data_parallel_group() -> None:
     plan, _ = plan_of(text=mixed())
     assert [node.role for node in plan.nodes] == ["colocated", "colocated"]
@@ -502,3 +527,22 @@ def test_hosts_as_the_recipe_has_them_itself(
     said = json.loads(capsys.readouterr().out)
     assert (said["kind"], said["prefill_instances"]) == (recipe.KIND, 1)
     assert "10.1.0.2" in (tmp_path / "made.yaml").read_text()
+
+
+@pytest.mark.parametrize(
+    "hosts, says",
+    [
+        ("", "the recipe has 2 hosts, 0 were given."),
+        ("10.0.0.1", "the recipe has 2 hosts, 1 were given."),
+        ("10.0.0.1,10.0.0.1", "device 0 of host node1 is given to p0 and to d0."),
+        ("127.0.0.1,10.0.0.2", "127.0.0.1 is a loopback address"),
+    ],
+)
+def test_hosts_that_do_not_fit(
+    tmp_path: Path, hosts: str, says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = tmp_path / "small.yaml"
+    source.write_text(SMALL)
+    assert import_config.main([str(source), "--hosts", hosts, "--dry-run"]) == 2
+    said = capsys.readouterr().err
+    assert says in said and "What to do: " in said
