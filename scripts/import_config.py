@@ -114,7 +114,7 @@ def _machines(given: Optional[str], tree: Any) -> list[tuple[str, Any]]:
         words = ",".join(map(str, listed)) if isinstance(listed, list) else ""
         return recipe.addresses(words, str((own or tree).origin), layers.ENVIRONMENT)
     file = Path(given).expanduser()
-    if file.suffix in (".yaml", ".yml", ".json") or file.exists():
+    if file.suffix in (".yaml", ".yml", ".json") or file.is_file():
         return format.machines(layers.read_file(file, layers.ENVIRONMENT))
     return recipe.addresses(given, "--hosts", layers.ENVIRONMENT)
 

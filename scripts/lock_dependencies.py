@@ -53,6 +53,7 @@ LOCKS = (
     ),
     Lock("tests/ray-requirements.txt", ("-", *UNIVERSAL), "ray==2.49.2"),
     Lock("tests/vllm-0.9.0-requirements.txt"),
+    Lock("tests/vllm-0.23.0-requirements.txt"),
 )
 
 

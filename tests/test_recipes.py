@@ -12,37 +12,13 @@ from typing import Any
 
 import pytest
 import yaml
+from recipes import NAMES, RECIPES, loaded, planned
 from recorded_servers import RECORDED, Difference, differences, harness, recorded
 
 from hostkit.base.errors import InputError
-from omnikit.config import config, layers
-from omnikit.foreign import recipe, trees
-from omnikit.plan.types import Plan
-from omnikit.topology.topology import make_plan
-from omnikit.yaml.located import Node
 
-RECIPES = Path(__file__).parent / "facts" / "recipes" / "vllm-ascend"
-NAMES = sorted(path.stem for path in RECIPES.glob("*.yaml"))
 SEEN = sorted(path.stem[len("vllm-ascend-") :] for path in RECORDED.glob("vllm-ascend-*.json"))
 EXPLAINED = yaml.safe_load((RECORDED / "vllm-ascend-differences.yaml").read_text("utf-8"))
-
-
-def planned(name: str, *sets: str) -> tuple[Plan, list[str]]:
-    """The plan of a recipe on hosts 10.0.0.1 and up, and what was noted of it."""
-    loaded, notes = loaded_recipe(name, *sets)
-    return make_plan(loaded), notes
-
-
-def loaded_recipe(name: str, *sets: str) -> tuple[config.Config, list[str]]:
-    """The settings that a recipe makes on these hosts, and its notes."""
-    text = (RECIPES / f"{name}.yaml").read_text("utf-8")
-    tree = trees.read_yaml(text, f"{name}.yaml", layers.ENVIRONMENT)
-    words = ",".join(f"10.0.0.{n + 1}" for n in range(tree.at(("num_nodes",)).value))
-    hosts = recipe.addresses(words, "--hosts", layers.ENVIRONMENT)
-    for _, settings in hosts:
-        settings.value["interface"] = Node("eth0", settings.origin)
-    reader = recipe.Reader(tree, f"{name}.yaml", layers.ENVIRONMENT, hosts)
-    return config.load("recipe", (), sets, environ={}, tree=reader.read()), reader.notes
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -66,10 +42,10 @@ def test_a_recipe_is_planned_as_it_is(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_the_proxy_hands_over_as_the_connector_does(name: str) -> None:
     """Upstream's tests give the layerwise recipe the pull proxy, which prefill does not bear."""
-    loaded = loaded_recipe(name)[0]
+    settings = loaded(name)
     way = "layerwise" if "layerwise" in name else "mooncake"
-    assert loaded.settings.proxy.kv_params == way
-    origin = loaded.origin("proxy", "kv_params")
+    assert settings.settings.proxy.kv_params == way
+    origin = settings.origin("proxy", "kv_params")
     assert ("layerwise_PD.yaml" in str(origin)) == (way == "layerwise")
 
 

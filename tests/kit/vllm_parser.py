@@ -1,4 +1,6 @@
-"""vLLM's own argument parsers, asked by tests: that of omni-infer's release, the CPU engine's."""
+"""vLLM's own argument parsers, asked by tests: those of omni-infer's release, of the CPU engine,
+and of vllm-ascend's release with that plugin's checks.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +8,10 @@ import fcntl
 import hashlib
 import json
 import re
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Sequence
+from typing import Any, Mapping, Optional, Sequence
 
 from hostkit.base import run
 from hostkit.base.log import say
@@ -22,6 +25,11 @@ TESTS = Path(__file__).resolve().parents[1]
 PROGRAM = TESTS / "parser" / "read_arguments.py"
 PINS = TESTS / "vllm-0.9.0-requirements.txt"
 VENV = TESTS.parent / "build" / "parser-0.9.0"
+NPU_PROGRAM = TESTS / "parser" / "check_npu_lines.py"
+NPU_PINS = TESTS / "vllm-0.23.0-requirements.txt"
+NPU_VENV = TESTS.parent / "build" / "parser-0.23.0"
+# Kernels are two thirds of the packages, and nothing here computes.
+KERNELS = ("vllm/*.so", "vllm_ascend/_cann_ops_custom", "vllm_ascend/*.so")
 QUIET = {"HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1", "VLLM_LOGGING_LEVEL": "ERROR"}
 NUMBER = re.compile(r"-?\d+(\.\d+)?")
 
@@ -52,23 +60,82 @@ def ask(python: Path, lines: Sequence[Sequence[str]]) -> Answers:
     return Answers(got["version"], answers)
 
 
+@dataclass(frozen=True)
+class Question:
+    """A line for vllm-ascend. environ: the server's variables, where its checks are asked too."""
+
+    words: Sequence[str]
+    environ: Optional[Mapping[str, str]] = None
+
+
+@dataclass(frozen=True)
+class NpuAnswers:
+    """What vllm-ascend's environment said: versions, the parser's short flags, and of each line the
+    answer and, if it was checked, what the engine would be configured as."""
+
+    version: str
+    plugin: str
+    short_flags: dict[str, str]
+    lines: list[Answer]
+    engines: list[dict[str, Any]]
+
+
+def ask_npu(python: Path, questions: Sequence[Question]) -> NpuAnswers:
+    """Have vLLM and vllm-ascend read command lines, without an NPU. Takes many seconds."""
+    asked = [{"words": list(q.words), "environ": q.environ and dict(q.environ)} for q in questions]
+    # The plugin writes logs and settings into its user's home.
+    env = {**QUIET, "HOME": str(NPU_VENV / "home"), "VLLM_CACHE_ROOT": str(NPU_VENV / "cache")}
+    done = run.run([python, NPU_PROGRAM], env=env, cwd=PROGRAM.parent, stdin=json.dumps(asked))
+    got = json.loads(done.out)
+    answers = [Answer(a["accepted"], a["said"], a.get("values", {})) for a in got["answers"]]
+    engines = [a.get("engine", {}) for a in got["answers"]]
+    return NpuAnswers(got["version"], got["plugin"], got["short_flags"], answers, engines)
+
+
 def install() -> Path:
     """The interpreter of the environment with vLLM 0.9.0's parser; made when it is not there."""
-    packages = pins.read_lock(PINS)
-    stamp = VENV / "pins.sha256"
-    wanted = hashlib.sha256(PINS.read_bytes()).hexdigest()
-    VENV.mkdir(parents=True, exist_ok=True)
-    with (VENV / pins.LOCK).open("a") as lock:
+    return _made(VENV, PINS, None)
+
+
+def install_npu(engine: Path) -> Path:
+    """That of the environment with vLLM 0.23.0's parser and vllm-ascend's checks.
+
+    engine: the CPU engine's, from which all packages come that are not in the lock file.
+    """
+    return _made(NPU_VENV, NPU_PINS, engine)
+
+
+def _made(venv: Path, lock_file: Path, engine: Optional[Path]) -> Path:
+    """An environment's interpreter; made when it is not there, or from another lock file."""
+    packages = pins.read_lock(lock_file)
+    stamp = venv / "pins.sha256"
+    wanted = hashlib.sha256(lock_file.read_bytes()).hexdigest()
+    site = None
+    if engine is not None:
+        site = pins.site_packages(engine.parents[1], pins.PYTHON)
+        wanted += f" {site}"
+    venv.mkdir(parents=True, exist_ok=True)
+    with (venv / pins.LOCK).open("a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # another test run may be at it
         if not stamp.exists() or stamp.read_text() != wanted:
             python = engine_python.find(None)
             progress = Progress(say, 5.0)
-            steps.make_venv(python, VENV, progress)  # from scratch: it takes a minute
+            steps.make_venv(python, venv, progress)  # from scratch: it takes a minute
             index = config.load("local").settings.engine.torch_index
-            for step in steps.pip_steps(VENV, packages, index):
-                steps.run_pip(step, VENV, python.version, len(packages), progress)
+            for step in steps.pip_steps(venv, packages, index):
+                steps.run_pip(step, venv, python.version, len(packages), progress)
+            if site is not None:
+                _borrow(pins.site_packages(venv, python.version), site)
             stamp.write_text(wanted)
-    return pins.python_of(VENV)
+    return pins.python_of(venv)
+
+
+def _borrow(own: Path, site: Path) -> None:
+    """Take what is not in an environment from another, and drop what nobody loads."""
+    for pattern in KERNELS:
+        for path in own.glob(pattern):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    (own / "engine.pth").write_text(f"{site}\n")  # behind the environment's own packages
 
 
 def misread(words: Sequence[str], values: dict[str, Any]) -> list[str]:

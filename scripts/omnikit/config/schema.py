@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Dict, List, Literal, Optional
+from typing import Annotated, Any, Dict, List, Literal, Optional, Union
 
 from pydantic import (
     AfterValidator,
@@ -491,6 +491,9 @@ class Connector(Strict):
         default="any", description="what prefill's must be to decode's"
     )
     equal: List[FlagName] = Field(default=[], description="flags that must agree on both sides")
+    absent: Dict[FlagName, Union[int, str]] = Field(
+        default={}, description="what such a flag is where it is not given"
+    )
 
 
 class ModelSettings(Strict):

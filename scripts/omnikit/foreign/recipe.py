@@ -14,13 +14,15 @@ from dataclasses import dataclass, field
 from typing import Any, Callable, Optional, Sequence
 
 from hostkit.base.errors import InputError
-from omnikit.foreign.settings import number, required, shown, text
+from omnikit.foreign.settings import entries, number, required, shown, text, wrong
 from omnikit.yaml.located import Node, Origin
 
 KIND = "recipe of vllm-ascend"
 PROFILE = {"engine": "vllm-ascend", "omni_version": "vllm-ascend-v0.23.0", "model": "any"}
 MODELS = "/data/models"  # folder of the models on the hosts, unless it is set otherwise
 _TOP = ("config", "routing", "templates")
+_READ = (*_TOP, "test_name", "model", "num_nodes", "npu_per_node", "cluster_hosts")
+_EPHEMERAL = 32768  # from here on Linux hands ports out, unless it is told otherwise
 _GROUPS = {"prefiller": "prefill", "decoder": "decode", "worker": "colocated"}
 _LETTER = {"prefill": "p", "decode": "d", "colocated": "s"}
 
@@ -41,24 +43,40 @@ _FACTS = {
 _PLANNED_FLAGS = {
     "port": "api_port",
     "data-parallel-size": "dp_size",
-    "data-parallel-rank": "dp_rank",
+    "data-parallel-rank": "external_rank",
     "data-parallel-address": "master_ip",
     "data-parallel-rpc-port": "master_port",
     "tensor-parallel-size": "tp_size",
 }
+_RANK_FLAGS = tuple(flag for flag in _PLANNED_FLAGS if flag.startswith("data-parallel-"))
 _PLANNED_VARIABLES = {
     "ASCEND_RT_VISIBLE_DEVICES": "server_devices",
     "HCCL_IF_IP": "host_ip",
 }
-_SHORT = {
-    "-tp": "tensor-parallel-size",
+# vLLM's short flags; tests ask its parser for them.
+SHORT = {
+    "-ac": "attention-config",
+    "-asc": "api-server-count",
+    "-cc": "compilation-config",
+    "-dcp": "decode-context-parallel-size",
     "-dp": "data-parallel-size",
-    "-dpn": "data-parallel-rank",
     "-dpa": "data-parallel-address",
+    "-dpb": "data-parallel-backend",
+    "-dpe": "data-parallel-external-lb",
+    "-dph": "data-parallel-hybrid-lb",
+    "-dpl": "data-parallel-size-local",
+    "-dpm": "data-parallel-multi-port-external-lb",
+    "-dpn": "data-parallel-rank",
     "-dpp": "data-parallel-rpc-port",
+    "-dpr": "data-parallel-start-rank",
+    "-ep": "enable-expert-parallel",
+    "-n": "nnodes",
+    "-pcp": "prefill-context-parallel-size",
     "-pp": "pipeline-parallel-size",
-    "-O": "compilation-config",
     "-q": "quantization",
+    "-r": "node-rank",
+    "-sc": "speculative-config",
+    "-tp": "tensor-parallel-size",
 }
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}|\$([A-Za-z_][A-Za-z0-9_]*)")
 _KV = "kv-transfer-config"
@@ -127,13 +145,15 @@ class Reader:
     ) -> None:
         """hosts: name and settings of each machine, in the order of the recipe's hosts."""
         self._tree, self._origin, self._hosts = tree, Origin(source, 0, layer), hosts
+        self._members: list[_Host] = []
+        self._served: list[Node] = []
         self.notes: list[str] = []
         self.layout: dict[str, int] = {}
         self._pushed: Optional[Node] = None
 
     def read(self) -> Node:
         """The settings of an environment. Raises InputError: source:line."""
-        members = self._members()
+        self._members = members = self._read_members()
         templates = self._by_index("templates", len(members))
         for host, template in zip(members, templates):
             self._server(host, template)
@@ -142,24 +162,36 @@ class Reader:
         for key, value in PROFILE.items():
             _put(made, ("profile", key), Node(value, self._origin))
         self._model(made)
-        machines = {name: settings for name, settings in self._hosts[: len(members)]}
+        machines = dict(self._hosts[: len(members)])
         _put(made, ("hosts",), Node(machines, self._origin, whole=True))
         self._topology(made, members, instances)
         if self._pushed is not None:
             _put(made, ("proxy", "kv_params"), Node("layerwise", self._pushed.origin))
+        self._ports(made, members)
         self.layout = {role: len(found) for role, found in instances.items()}
-        for key in self._tree.value:
-            if key in ("special_dependencies", "benchmarks", "deployment"):
-                why = (
-                    "is not installed: it belongs into the image"
-                    if key[0] == "s"
-                    else "is not used"
-                )
-                self.notes.append(f"{self._tree.key_origins[key]}: {key} {why}")
+        self._not_read(len(members))
         made.notes = tuple(self.notes)
         return made
 
-    def _members(self) -> list[_Host]:
+    def _not_read(self, count: int) -> None:
+        """Note what of the recipe, and of the hosts beside it, is not used."""
+        for key in self._tree.value:
+            if key not in _READ and not key.startswith("env"):  # those are only anchors
+                installed = key == "special_dependencies"
+                why = "is not installed: it belongs into the image" if installed else "is not used"
+                self.notes.append(f"{self._tree.key_origins[key]}: {key} {why}")
+        said = self._tree.child("num_nodes")
+        if said is not None and number(said, "num_nodes", 1, 65535).value != count:
+            self.notes.append(
+                f"{said.origin}: num_nodes is {said.value}, the recipe has {count} hosts"
+            )
+        if unused := self._hosts[count:]:
+            names = ", ".join(name for name, _ in unused)
+            self.notes.append(
+                f"{unused[0][1].origin}: not used: {names}; the recipe has {count} hosts"
+            )
+
+    def _read_members(self) -> list[_Host]:
         roles = self._roles()
         entries = self._by_index("config", len(roles))
         if len(self._hosts) < len(entries):
@@ -187,6 +219,7 @@ class Reader:
                         f"config[{index}].{key} is {numbers[key].value}: only tensor and data"
                         " parallel instances can be planned.",
                         where=str(numbers[key].origin),
+                        todo="write 1, or take another recipe",
                     )
             name, settings = self._hosts[index]
             address = str(settings.at(("address",)).value)
@@ -208,33 +241,45 @@ class Reader:
                 f"config[{host.index}] takes {devices} devices, a host has {limit}"
                 f" ({most.origin if most else ''}).",
                 where=str(host.where),
+                todo="dp_size_local times tp_size is what a host needs: make one of them smaller",
             )
         if last > host.number("dp_size"):
             raise InputError(
                 f"config[{host.index}] has ranks up to {last - 1}, its group"
                 f" {host.number('dp_size')} of them.",
                 where=str(host.where),
+                todo="dp_rank_start plus dp_size_local is at most dp_size",
             )
 
     def _roles(self) -> list[str]:
-        groups = required(self._tree.at(("routing",)), "groups", "routing", "prefiller: [0]")
+        routing = required(self._tree, "routing", "the recipe", "groups: {prefiller: [0]}")
+        entries(routing, "routing")
+        groups = required(routing, "groups", "routing", "{prefiller: [0], decoder: [1]}")
         found: dict[int, str] = {}
-        for key, listed in groups.value.items():
+        for key, listed in entries(groups, "routing.groups").items():
             if key not in _GROUPS:
                 raise InputError(
                     f"unknown group {key!r} in routing.",
                     where=str(groups.key_origins[key]),
                     todo=f"known here: {', '.join(_GROUPS)}",
                 )
-            for item in listed.value if isinstance(listed.value, list) else ():
+            if not isinstance(listed.value, list):
+                label = f"routing.groups.{key}"
+                raise wrong(listed, label, "a list of hosts", "write it like [0, 1]")
+            for item in listed.value:
                 index = number(item, f"routing.groups.{key}", 0, 65535).value
                 if index in found:
-                    raise InputError(f"host {index} stands in two groups.", where=str(item.origin))
+                    raise InputError(
+                        f"host {index} stands in two groups.",
+                        where=str(item.origin),
+                        todo="name each host in one group, once",
+                    )
                 found[index] = _GROUPS[key]
         if sorted(found) != list(range(len(found))) or not found:
             raise InputError(
                 f"routing.groups names the hosts {sorted(found)}, expected each from 0 on once.",
                 where=str(groups.origin),
+                todo="name every entry of config in one of the groups",
             )
         return [found[index] for index in range(len(found))]
 
@@ -243,13 +288,15 @@ class Reader:
         listed = self._tree.at((key,))
         found: dict[int, Node] = {}
         for position, entry in enumerate(listed.value if isinstance(listed.value, list) else ()):
+            entries(entry, f"{key}[{position}]")
             given = entry.child("node_index") or Node(position, entry.origin)
             found[number(given, f"{key}[{position}].node_index", 0, 65535).value] = entry
         if sorted(found) != list(range(count)):
             raise InputError(
                 f"{key} has entries for the hosts {sorted(found)}, routing.groups has 0 to"
                 f" {count - 1}.",
-                where=str(self._tree.key_origins[key]),
+                where=str(self._tree.key_origins.get(key, self._tree.origin)),
+                todo=f"give {key} one entry for each host, with its node_index",
             )
         return [found[index] for index in range(count)]
 
@@ -260,8 +307,8 @@ class Reader:
         for host in members:
             alone = host.number("dp_size") == host.number("dp_size_local")
             own = host.index if alone else None
-            key = host.role, host.dp_address, host.number("dp_rpc_port"), own
-            grouped.setdefault(key, []).append(host)
+            group = host.role, host.dp_address, host.number("dp_rpc_port"), own
+            grouped.setdefault(group, []).append(host)
         for hosts in grouped.values():
             hosts.sort(key=lambda one: one.number("dp_rank_start"))
             rank = 0
@@ -270,15 +317,18 @@ class Reader:
                     raise InputError(
                         f"config[{host.index}] begins with rank {host.number('dp_rank_start')},"
                         f" expected {rank}: the ranks of a group follow each other.",
-                        where=str(host.where),
+                        where=str(host.numbers["dp_rank_start"].origin),
+                        todo=f"write dp_rank_start: {rank}",
                     )
                 rank += host.number("dp_size_local")
                 for key in ("dp_size", "tp_size"):
                     if host.number(key) != hosts[0].number(key):
                         raise InputError(
                             f"{key} of config[{host.index}] is {host.number(key)}, of"
-                            f" config[{hosts[0].index}] in the same group {hosts[0].number(key)}.",
+                            f" config[{hosts[0].index}] in the same group {hosts[0].number(key)}"
+                            f" ({hosts[0].numbers[key].origin}).",
                             where=str(host.numbers[key].origin),
+                            todo="give both the same, or each its own dp_address",
                         )
             first = hosts[0]
             if rank != first.number("dp_size"):
@@ -286,6 +336,7 @@ class Reader:
                     f"the group of config[{first.index}] has {rank} ranks, dp_size says"
                     f" {first.number('dp_size')}.",
                     where=str(first.numbers["dp_size"].origin),
+                    todo="the dp_size_local of a group's hosts together are its dp_size",
                 )
             if first.number("dp_size") > 1 and first.dp_address != first.address:
                 raise InputError(
@@ -298,12 +349,41 @@ class Reader:
 
     def _model(self, made: Node) -> None:
         given = text(required(self._tree, "model", "the recipe", "Eco-Tech/GLM-5.1-w8a8"), "model")
-        name = str(given.value)
-        _put(made, ("model", "path"), Node(f"{MODELS}/{name.rpartition('/')[2]}", given.origin))
-        _put(made, ("model", "served_name"), given)
-        if "/" in name.strip("/"):
+        name = str(given.value).rstrip("/")
+        local = name.startswith("/")
+        path = name if local else f"{MODELS}/{name.rpartition('/')[2]}"
+        _put(made, ("model", "path"), Node(path, given.origin))
+        names = {str(node.value): node for node in self._served}
+        if len(names) > 1:
+            one, other = list(names.values())[:2]
+            raise InputError(
+                f"--served-model-name is {other.value} here and {one.value} elsewhere"
+                f" ({one.origin}): the proxy asks all servers for one model.",
+                where=str(other.origin),
+                todo="give all servers the same",
+            )
+        _put(made, ("model", "served_name"), next(iter(names.values()), given))
+        if "/" in name and not local:
             _put(made, ("weights", "download", "source"), Node("modelscope", given.origin))
             _put(made, ("weights", "download", "repository"), given)
+
+    def _ports(self, made: Node, members: list[_Host]) -> None:
+        """Ports of the kernel's own range are as the recipe has them; hosts are checked for it."""
+        last: list[tuple[int, Node]] = []
+        for host in members:
+            begin, rpc = host.numbers["port_start"], host.numbers["dp_rpc_port"]
+            last.append((begin.value + host.number("dp_size_local") - 1, begin))
+            last.append((rpc.value, rpc))
+            if host.kv_port is not None:
+                ranks = host.number("dp_size") * host.number("tp_size")
+                last.append((host.kv_port.value + ranks - 1, host.kv_port))
+        high, node = max(last, key=lambda one: one[0])
+        if _EPHEMERAL <= high <= 65535:
+            _put(made, ("ports", "ephemeral_low"), Node(high + 1, node.origin))
+            self.notes.append(
+                f"{node.origin}: ports up to {high} are planned, Linux hands out those from"
+                f" {_EPHEMERAL} on: reserve them on the hosts (net.ipv4.ip_local_reserved_ports)"
+            )
 
     def _topology(
         self, made: Node, members: list[_Host], instances: dict[str, list[list[_Host]]]
@@ -348,7 +428,8 @@ class Reader:
                 where=str(other.origin),
                 todo="give all hosts of a group the same",
             )
-        entries.update({"kv_port": node for node in kv_ports.values()})
+        if kv_ports:
+            entries["kv_port"] = next(iter(kv_ports.values()))
         size = Node(first.number("tp_size"), first.numbers["tp_size"].origin)
         for key, node in entries.items():
             _put(made, (key,), node)
@@ -369,14 +450,15 @@ class Reader:
     def _server(self, host: _Host, template: Node) -> None:
         """Words and variables of one host's servers, as leaves below server."""
         given = template.child("envs")
-        envs = given.value if given is not None and isinstance(given.value, dict) else {}
+        empty = given is None or given.value in (None, {})
+        label = f"templates[{host.index}].envs"
+        envs = {} if given is None or empty else entries(given, label)
         told: dict[str, str] = {}
         for name, node in envs.items():
             value = "" if node.value is None else str(node.value)
-            own = re.fullmatch(rf"(.*?):?\$(?:{name}|\{{{name}\}})", value)
-            if own and own[1]:
-                front = Node(self._filled(Node(own[1], node.origin), host, told, None), node.origin)
-                host.leaves["prepend", name] = front
+            own = re.fullmatch(rf"(.*?):?\$(?:{name}\b|\{{{name}\}}):?(.*)", value)
+            if own:
+                self._prepend(host, name, Node(own[1], node.origin), Node(own[2], node.origin))
                 continue
             told[name] = self._filled(Node(value, node.origin), host, told, self._of_launcher(name))
             planned = self._is_planned(host, told[name], _PLANNED_VARIABLES.get(name))
@@ -387,9 +469,20 @@ class Reader:
             raise InputError(
                 f"server_cmd_template: found {shown(words)}, expected a list of words.",
                 where=str(words.origin),
+                todo="write each word below, after a dash",
             )
         for flag, node in self._flags(host, words.value, told):
             self._flag(host, flag, node)
+
+    def _prepend(self, host: _Host, name: str, before: Node, after: Node) -> None:
+        """What a recipe puts around a variable that the image has."""
+        parts = [self._filled(part, host, {}, None) for part in (before, after) if part.value]
+        if parts:  # else the image's own value stays
+            host.leaves["prepend", name] = Node(":".join(parts), before.origin)
+        if after.value:
+            self.notes.append(
+                f"{after.origin}: {name}: {after.value} is put in front of what the image has"
+            )
 
     def _of_launcher(self, name: str) -> Callable[[str, Node], str]:
         def found(variable: str, node: Node) -> str:
@@ -453,42 +546,86 @@ class Reader:
     def _flags(
         self, host: _Host, words: list[Node], told: dict[str, str]
     ) -> list[tuple[str, Node]]:
-        """Flags with their values; of one that is repeated the last counts, as in upstream's parser."""
+        """Flags with their values; of one that is repeated the last counts, as in vLLM's parser."""
         found: dict[str, tuple[Origin, list[str]]] = {}
+        nested: dict[str, dict[str, Any]] = {}  # of --flag.key.key
         last = None
         for node in words:
-            word = self._filled(
-                Node("" if node.value is None else node.value, node.origin), host, told, None
-            )
-            name, equals, rest = word.partition("=")
-            if name in _SHORT or re.fullmatch(r"--[A-Za-z][\w.-]*", name):
-                last = _SHORT.get(name) or name[2:].replace("_", "-")
-                if last in found:
-                    self.notes.append(
-                        f"{found[last][0]}: --{last} stands twice, the later one counts"
-                        f" ({node.origin})"
-                    )
-                found[last] = node.origin, [rest] if equals else []
-            elif last is None:
-                raise InputError(f"found {word[:40]!r}, expected a flag.", where=str(node.origin))
-            else:
+            given = Node("" if node.value is None else node.value, node.origin)
+            word = self._filled(given, host, told, None)
+            flag = _as_flag(word)
+            if flag is None and (last is None or re.match(r"-[A-Za-z]", word)):
+                raise InputError(
+                    f"found {word[:40]!r}, expected a flag.",
+                    where=str(node.origin),
+                    todo="write flags as --NAME, each followed by its values",
+                )
+            if flag is None:
+                assert last is not None
                 found[last][1].append(word)
-        return [(name, _value(values, origin)) for name, (origin, values) in found.items()]
+                continue
+            last, values = flag
+            for other in (last, last[3:] if last.startswith("no-") else f"no-{last}"):
+                if other in found:
+                    self.notes.append(
+                        f"{found.pop(other)[0]}: --{other} stands twice, the later one counts"
+                        f" ({node.origin})"
+                        if other == last
+                        else f"{found.pop(other)[0]}: --{other} does not count: --{last} comes"
+                        f" later ({node.origin})"
+                    )
+            found[last] = node.origin, values
+        made = []
+        for name, (origin, values) in found.items():
+            outer, dot, path = name.partition(".")
+            if not dot:
+                made.append((name, _value(name, values, origin)))
+                continue
+            if len(values) != 1:
+                raise InputError(
+                    f"--{name} has {len(values)} values, expected one.",
+                    where=str(origin),
+                    todo=f"write the whole JSON: --{outer} '{{…}}'",
+                )
+            first = outer not in nested
+            _nest(nested.setdefault(outer, {}), path, values[0])
+            if first:
+                made.append((outer, Node(None, origin)))
+        return [
+            (name, _located(nested[name], node.origin) if name in nested else node)
+            for name, node in made
+        ]
 
     def _is_planned(self, host: _Host, value: Any, fact: Optional[str]) -> bool:
         """Whether a value is what the plan says anyway."""
-        return fact is not None and str(value) in (f"${{plan.{fact}}}", host.planned(fact))
+        told = "dp_rank" if fact == "external_rank" else fact
+        return fact is not None and str(value) in (f"${{plan.{told}}}", host.planned(told or ""))
 
     def _flag(self, host: _Host, flag: str, node: Node) -> None:
         if flag == "host" and node.value == "0.0.0.0":
             return  # servers listen where the others reach them, and nowhere else
         if flag == "served-model-name":
-            self.notes.append(f"{node.origin}: --{flag} is not used: see model.served_name")
+            names = node.value if isinstance(node.value, list) else [node]
+            if names[0].value != "${plan.model_path}":
+                self._served.append(names[0])
+            if len(names) > 1:
+                self.notes.append(f"{node.origin}: of --{flag} only {names[0].value} is used")
             return
-        if flag == _KV and isinstance(node.value, dict):
+        if flag == _KV:
+            entries(node, f"--{flag}")
             self._connector(host, node)
             return
+        draft = node.child("model") if flag == "speculative-config" else None
+        if draft is not None and not str(draft.value).startswith("/"):
+            self.notes.append(
+                f"{draft.origin}: {draft.value}: every server downloads this model; to have it"
+                " verified, write the path of a folder on the hosts"
+            )
         if self._is_planned(host, node.value, _PLANNED_FLAGS.get(flag)):
+            # The engine's own settings have the flags of ranks for prefill and decode alone.
+            if host.role == "colocated" and flag in _RANK_FLAGS and host.number("dp_size") > 1:
+                fact = f"${{plan.{_PLANNED_FLAGS[flag]}}}"
+                host.leaves["args", flag] = Node(fact, node.origin)
             return
         if flag.startswith("data-parallel-") and host.number("dp_size") == 1:
             self.notes.append(
@@ -506,6 +643,7 @@ class Reader:
             extra = node.at(("kv_connector_extra_config",))
             for one in (extra.child("connectors") or Node([], node.origin)).value:
                 self._hand_over(host, one)
+                self._sizes(one)
         for path, leaf in node.leaves(("args", _KV)):
             host.leaves[path] = leaf
         told = {path[2:] for path in host.leaves if path[:2] == ("args", _KV)}
@@ -517,6 +655,19 @@ class Reader:
                 if not any(one[: len(path)] == path for one in told):
                     host.leaves[("args", _KV, *path)] = Node(None, node.origin)
 
+    def _sizes(self, node: Node) -> None:
+        """The plan's facts for the sizes that one of several connectors is told."""
+        for role in ("prefill", "decode"):
+            block = node.find(("kv_connector_extra_config", role))
+            for key in ("dp_size", "tp_size"):
+                leaf = block.child(key) if block is not None else None
+                if block is not None and leaf is not None and leaf.value == self._size(role, key):
+                    block.value[key] = Node(f"${{plan.{role}_{key}}}", leaf.origin)
+
+    def _size(self, role: str, key: str) -> Optional[int]:
+        """What instances of a role have, by the first of them."""
+        return next((one.number(key) for one in self._members if one.role == role), None)
+
     def _hand_over(self, host: _Host, node: Node) -> None:
         roles = {"prefill": "kv_producer", "decode": "kv_consumer"}
         facts: list[tuple[tuple[str, ...], Any, str]] = [
@@ -527,7 +678,14 @@ class Reader:
             self._pushed = name
         found = node.child("kv_port")
         if found is not None:
-            host.kv_port = number(found, "kv_port", 1, 65535)
+            port = number(found, "kv_port", 1, 65535)
+            if host.kv_port is not None and host.kv_port.value != port.value:
+                raise InputError(
+                    f"one connector has kv_port {host.kv_port.value}, another {port.value}.",
+                    where=str(port.origin),
+                    todo="give all connectors of a server the same, or kv_port to one alone",
+                )
+            host.kv_port = port
             facts.append((("kv_port",), found.value, "kv_base"))
         for path, value, fact in facts:
             leaf = node.find(path)
@@ -535,7 +693,35 @@ class Reader:
                 node.value[path[0]] = Node(f"${{plan.{fact}}}", leaf.origin)
 
 
-def _value(values: list[str], origin: Origin) -> Node:
+def _as_flag(word: str) -> Optional[tuple[str, list[str]]]:
+    """A flag's long name and the value in the same word, if any; None for a word that is none."""
+    name, equals, rest = word.partition("=")
+    values = [rest] if equals else []
+    if re.fullmatch(r"-O\w*", name):
+        return "optimization-level", [name[2:]] if name[2:] else values
+    outer, dot, path = name.partition(".")
+    if outer in SHORT:
+        return f"{SHORT[outer]}{dot}{path}", values
+    if re.fullmatch(r"--[A-Za-z][\w-]*", outer):
+        return f"{outer[2:].replace('_', '-')}{dot}{path}", values
+    return None
+
+
+def _nest(tree: dict[str, Any], path: str, word: str) -> None:
+    """Put a value of --flag.key.key where it belongs in the flag's JSON, as vLLM does."""
+    *steps, last = path.split(".")
+    for step in steps:
+        tree = tree.setdefault(step, {})
+    if last.endswith("+"):
+        tree[last[:-1]] = word.split(",")
+        return
+    try:
+        tree[last] = json.loads(word)
+    except ValueError:
+        tree[last] = word
+
+
+def _value(flag: str, values: list[str], origin: Origin) -> Node:
     if not values:
         return Node(True, origin)
     if len(values) > 1:
@@ -543,8 +729,13 @@ def _value(values: list[str], origin: Origin) -> Node:
     if values[0].lstrip()[:1] == "{":
         try:
             return _located(json.loads(values[0]), origin)
-        except ValueError:
-            pass  # vLLM's parser will say what is wrong with it
+        except ValueError as error:
+            if flag.endswith("-config"):  # a chat template begins with { too
+                raise InputError(
+                    f"--{flag} is not valid JSON: {error}.",
+                    where=str(origin),
+                    todo="check quotes, commas and brackets",
+                ) from error
     return Node(values[0], origin)
 
 

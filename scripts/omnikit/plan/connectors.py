@@ -147,7 +147,7 @@ def _sizes(
                         f"{node.name} is told {role}.{wrong[0]} {found.get(wrong[0])} for {name},"
                         f" {role} instances have {wanted[wrong[0]]} ({_size_at(config, first)}).",
                         where=_at(config, node, *path),
-                        todo="write ${plan.%s_%s}" % (role, wrong[0]),
+                        todo=f"write ${{plan.{role}_{wrong[0]}}}",
                     )
                     return
 
@@ -180,23 +180,29 @@ def _equal(
     config: Config, nodes: list[NodePlan], name: str, rules: Connector
 ) -> Iterator[ToolkitError]:
     for wanted in rules.equal:
+        default = rules.absent.get(wanted)
         values: dict[Optional[str], NodePlan] = {}
         for node in nodes:
-            values.setdefault(flag(node, wanted), node)
+            value = flag(node, wanted)
+            if value is None and default is not None:
+                value = str(default)
+            values.setdefault(value, node)
         if len(values) < 2:
             continue
         (one, first), (other, node) = list(values.items())[:2]
         yield InputError(
-            f"{node.name} has {_shown(wanted, other)}, {first.name} has {_shown(wanted, one)}"
-            f" ({_flag_at(config, first, wanted)}): {name} reads KV of another layout as if it were"
-            " right.",
+            f"{node.name} has {_shown(node, wanted, other)}, {first.name} has"
+            f" {_shown(first, wanted, one)} ({_flag_at(config, first, wanted)}): {name} reads KV of"
+            " another layout as if it were right.",
             where=_flag_at(config, node, wanted),
             todo=f"give both the same: roles.disaggregated.server.args.{wanted}",
         )
 
 
-def _shown(name: str, value: Optional[str]) -> str:
-    return f"no --{name}" if value is None else f"--{name} {value}"
+def _shown(node: NodePlan, name: str, value: Optional[str]) -> str:
+    if flag(node, name) is not None:
+        return f"--{name} {value}"
+    return f"no --{name}" + (f", which is {value} then" if value is not None else "")
 
 
 def _flag_at(config: Config, node: NodePlan, name: str) -> str:

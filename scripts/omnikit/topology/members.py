@@ -156,7 +156,8 @@ def _members(
 
 # Facts that come from the topology alone. Of others (paths, the interface, the model's name) a user
 # may know better.
-_RANKS = {"dp_rank", "offset_rank", "local_rank", "node_rank", "kv_rank", "server_offset"}
+_RANKS = {"dp_rank", "external_rank", "offset_rank", "local_rank", "node_rank", "kv_rank"}
+_RANKS |= {"server_offset"}
 _SIZES = {"dp_size", "tp_size", "kv_parallel_size", "prefill_count", "decode_count"}
 _BOTH = {"prefill_dp_size", "prefill_tp_size", "decode_dp_size", "decode_tp_size"}
 _DEVICES = {"devices", "server_devices"}
@@ -231,7 +232,10 @@ class Overrides:
                 if told is not None and told.plain() == node.plain():
                     continue
                 if told is None or told.value is None:
-                    if not facts.isdisjoint(_MAY_BE_NONE):
+                    flag = m.settings.find((section, path[0]))
+                    moved = references(flag.plain()) if flag is not None else set()
+                    # A MultiConnector has them at one of its connectors.
+                    if facts <= moved or not facts.isdisjoint(_MAY_BE_NONE):
                         continue
                     told = None
                 place = str(m.settings.at((section, *path)).origin)

@@ -355,9 +355,11 @@ def server(m: Member, k: int, ports: NodePorts) -> dict[str, Any]:
     }
 
 
-def server_facts(plan: dict[str, Any], offset: int) -> dict[str, Any]:
+def server_facts(plan: dict[str, Any], offset: int, dp_size: int) -> dict[str, Any]:
     """What a server's words may refer to beyond its node's facts."""
     made = {name: plan[name] for name in ("local_rank", "dp_rank", "api_port", "kv_port")}
+    # vLLM refuses a rank of one alone: it is no flag then.
+    made["external_rank"] = plan["dp_rank"] if dp_size > 1 else None
     made["offset_rank"] = plan["local_rank"] + offset
     devices = ",".join(map(str, plan["devices"]))
     return {**made, "server_name": plan["name"], "server_devices": devices}
