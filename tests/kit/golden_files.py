@@ -37,6 +37,8 @@ SHOWN: Mapping[str, Optional[tuple[str, ...]]] = {
     "local": None,
     "colocated": None,
     "qwen2.5": None,
+    "vllm-ascend-single": None,
+    "vllm-ascend-pd": ("p1",),
     "1p1d": (),
     "2p1d": None,
     "4p1d": (),

@@ -150,7 +150,7 @@ BY_PLAN = (
         "two decode instances",
         "topology: {prefill: [{hosts: [p0]}, {hosts: [p1]}],\n"
         "  decode: [{hosts: [d0]}, {hosts: [d1]}], proxy: p0}  # here\n",
-        "only one is supported",
+        "has one",
     ),
     Wrong("no proxy", "topology: {proxy: null}  # here\n", "need a proxy"),
     # --- addresses ---

@@ -467,6 +467,7 @@ class Engine(Strict):
     decode_devices: Literal["told", "from_zero"]
     decode_instances: Literal["one", "several"]
     rank_tables: bool
+    longer_decode: Literal["refuse", "accept"]
     secret_flags: List[SecretFlag]
     venv: Optional[PathText]
     requirements: Optional[PathText]

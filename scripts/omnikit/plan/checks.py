@@ -7,7 +7,7 @@ at the first full batch.
 from __future__ import annotations
 
 import re
-from typing import Any, Iterable, Iterator, Mapping
+from typing import Any, Iterable, Iterator, Mapping, Optional
 
 from hostkit.base.errors import InputError, ManyErrors, ToolkitError
 from omnikit.config.config import Config
@@ -64,6 +64,8 @@ def check(config: Config, plan: Plan, found: Iterable[ToolkitError] = ()) -> Non
         *connectors.check(config, plan),
         *_profile(config),
     ]
+    longer, _ = _lengths(config, plan)
+    errors += [longer] if longer is not None else []
     checked: set[tuple[str, int]] = set()
     for node in plan.nodes:
         if node.servers and (node.role, node.instance) not in checked:
@@ -126,7 +128,8 @@ def _ranks(config: Config, plan: Plan) -> Iterator[ToolkitError]:
 
 def notes(config: Config, plan: Plan) -> Iterator[str]:
     """What a person should know, though nothing is wrong."""
-    yield from _lengths(config, plan)
+    if longer := _lengths(config, plan)[1]:
+        yield longer
     yield from connectors.notes(config, plan)
     off = [
         node.name
@@ -196,21 +199,35 @@ def _timeouts(config: Config, plan: Plan) -> Iterator[ToolkitError]:
                 )
 
 
-def _lengths(config: Config, plan: Plan) -> Iterator[str]:
-    """A note where decode takes more than prefill: room for answers, but not for longer prompts."""
+def _lengths(config: Config, plan: Plan) -> tuple[Optional[ToolkitError], str]:
+    """What is to be said where decode takes more than prefill: an error, or a note.
+
+    Beyond prefill's length is room for answers, but not for prompts.
+    """
     longest: dict[str, tuple[int, NodePlan]] = {}
     for node in plan.nodes:
         text = flag(node, "max-model-len")
         if node.servers and text and text.isdigit():
             longest.setdefault(node.role, (int(text), node))
-    if "prefill" in longest and "decode" in longest:
-        prefill, decode = longest["prefill"][0], longest["decode"][0]
-        if decode > prefill:
-            path = _where(config, longest["decode"][1], "args", "max-model-len")
-            yield (
-                f"{config.origin(*path)}: {'.'.join(path)}: decode takes {decode} tokens, prefill"
-                f" {prefill}: no prompt may be longer than that"
-            )
+    if not {"prefill", "decode"} <= set(longest):
+        return None, ""
+    prefill, (decode, node) = longest["prefill"][0], longest["decode"]
+    if decode <= prefill:
+        return None, ""
+    path = _where(config, node, "args", "max-model-len")
+    if config.settings.engine.longer_decode == "accept":
+        return None, (
+            f"{config.origin(*path)}: {'.'.join(path)}: decode takes {decode} tokens, prefill"
+            f" {prefill}: no prompt may be longer than that"
+        )
+    error = config.error(
+        f"decode takes {decode} tokens, prefill only {prefill}: longer prompts would fail at"
+        " prefill.",
+        *path,
+        todo="make prefill's max-model-len at least as large as decode's; or, if only answers are"
+        " to be longer: engine.longer_decode: accept",
+    )
+    return error, ""
 
 
 def _extra(node: NodePlan) -> dict[str, Any]:

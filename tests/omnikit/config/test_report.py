@@ -157,7 +157,7 @@ def test_every_setting_is_explained() -> None:
     walk(SCHEMA, "")
     for name, definition in SCHEMA["$defs"].items():
         walk(definition, name)
-    known = {"Secret.file", "Secret.variable", "RolePart.server"}
+    known = {"Secret.file", "Secret.variable", "RolePart.server", "Disaggregated.server"}
     known |= {"Profile.engine", "Profile.omni_version", "Profile.model"} & set(bare)
     assert set(bare) <= known
 

@@ -74,6 +74,7 @@ def test_logins_and_services_are_taken_over(plan: Plan) -> None:
     assert settings.profile.model_dump() == {
         "engine": "ascend",
         "omni_version": "v0.4.1",
+        "hardware": None,
         "model": "deepseek-r1-w8a8",
     }
 
