@@ -177,6 +177,8 @@ class Release(Strict):
     date: Optional[Day]
     packages: Dict[Name, Optional[Line]]
     since: Dict[Name, Day]
+    renamed: Dict[EnvName, EnvName]
+    without: List[Line]
 
 
 class Source(Strict):
@@ -427,6 +429,7 @@ class Ports(Strict):
     offset: Offsets
     kv_side_channel: Port
     kv_block: Port
+    kv_block_per_device: Count
     zmq: Port
     ray: Port
     hccl_base: Port

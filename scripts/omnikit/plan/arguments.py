@@ -22,6 +22,7 @@ SERVER_FACTS = (
     "server_name",
     "local_rank",
     "dp_rank",
+    "external_dp_rank",
     "offset_rank",
     "server_devices",
     "api_port",

@@ -38,10 +38,15 @@ def server(m: Member, k: int, ports: NodePorts) -> dict[str, Any]:
     }
 
 
-def server_facts(plan: dict[str, Any], offset: int) -> dict[str, Any]:
-    """What a server's words may refer to beyond its node's facts."""
+def server_facts(plan: dict[str, Any], offset: int, dp_size: int) -> dict[str, Any]:
+    """What a server's words may refer to beyond its node's facts.
+
+    external_dp_rank: null where the server is alone, as external_dp_size is; vLLM then takes
+    neither.
+    """
     made = {name: plan[name] for name in ("local_rank", "dp_rank", "api_port", "kv_port")}
     made["offset_rank"] = plan["local_rank"] + offset
+    made["external_dp_rank"] = plan["dp_rank"] if dp_size > 1 else None
     devices = ",".join(map(str, plan["devices"]))
     return {**made, "server_name": plan["name"], "server_devices": devices}
 

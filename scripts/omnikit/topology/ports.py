@@ -226,13 +226,14 @@ class Ports:
         """The first port of an instance's KV block, the same on all its hosts.
 
         Each rank listens on the first port + dp_rank x tensor parallel size + tp_rank (Mooncake's
-        connectors of vllm-ascend), on its own host; all of it is kept free on every one.
+        connectors of vllm-ascend; omni-infer's data links), on its own host; all of it is kept
+        free on every one.
         """
         first, port = group.members[0], group.entry.kv_port
         base = self._ports.kv_block if port is None else port
         if not self._is_told(first, "kv_base"):
             return base
-        count = group.server_count * first.tensor_parallel
+        count = group.server_count * first.tensor_parallel * self._ports.kv_block_per_device
         path: Setting = ("ports", "kv_block")
         if port is not None:
             path = ("topology", group.role, group.index, "kv_port")

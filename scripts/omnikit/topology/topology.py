@@ -234,6 +234,8 @@ class _Planner:
             "kv_role": _KV_ROLE[group.role],
             "engine_id": kv_rank,
             "dp_size": group.dp_size,
+            "external_dp_size": group.dp_size if group.dp_size > 1 else None,
+            "instance_devices": sum(len(m.devices) for m in group.members),
             "instance_ips": ",".join(map(self._address, group.members)),
             "master_ip": self._address(group.members[0]),
             "master_port": ports.master,
@@ -276,7 +278,7 @@ class _Planner:
     ) -> NodePlan:
         facts = {**group_facts, **self._node_facts(m, host, group, ports)}
         plans = [server(m, k, ports) for k in range(max(1, m.server_count))]
-        per_server = [server_facts(plan, m.offset) for plan in plans]
+        per_server = [server_facts(plan, m.offset, group.dp_size) for plan in plans]
         commands = self._commands(m, facts)
         command, env = commands.shared(facts, per_server)
         own = commands.own(facts, per_server)
