@@ -278,7 +278,7 @@ class _Planner:
     ) -> NodePlan:
         facts = {**group_facts, **self._node_facts(m, host, group, ports)}
         plans = [server(m, k, ports) for k in range(max(1, m.server_count))]
-        per_server = [server_facts(plan, m.offset, group.dp_size) for plan in plans]
+        per_server = [server_facts(plan, m.offset, facts["dp_size"]) for plan in plans]
         commands = self._commands(m, facts)
         command, env = commands.shared(facts, per_server)
         own = commands.own(facts, per_server)
