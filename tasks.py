@@ -374,13 +374,17 @@ def config(
     help={
         "file": "omni_infer_deployment.yml or .json, or an Ansible inventory",
         "vars": "playbook of omni-infer, or its variables (repeatable)",
+        "release": "of omni-infer, one of configs/versions (default: v0.4.1)",
+        "model": "one of configs/models",
         "out": "file to write (default: configs/environments/<its name>.yaml)",
         "force": "replace a different file",
         "dry-run": HELP["dry-run"],
         "json": HELP["json"],
     },
 )
-def import_config(c, file, vars=None, out="", force=False, dry_run=False, json=False):
+def import_config(
+    c, file, vars=None, release="", model="", out="", force=False, dry_run=False, json=False
+):  # fmt: skip
     """Turn a file that a user brings into an environment file of ours, with comments."""
     options = _given(locals())
     _script(c, "import_config.py", options.pop("file"), **options)

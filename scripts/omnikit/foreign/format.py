@@ -54,7 +54,7 @@ def read(tree: Node, source: str, layer: int) -> Layout:
             where=str(found["decode"].key_origins[decode[1][0].rpartition(".")[2]]),
             todo="list all decode hosts in group1: hosts: IP,IP with the master first",
         )
-    made.decode = _members(made, decode[0][1], decode[0][0], "d", 0)
+    made.decode = [_members(made, decode[0][1], decode[0][0], "d", 0)]
     _proxy(made, found["proxy"])
     if "docker_image" in found:
         put(made, "docker_image", found["docker_image"], "deployment.docker_image")
