@@ -199,7 +199,7 @@ _TOP = re.compile(
 _INI = re.compile(r"\A(?:\s*(?:[#;].*)?\n)*\[[\w.-]+(?::\w+)?\]\s*(?:[#;].*)?$", re.MULTILINE)
 _PLAY = re.compile(r"^-[ \t](?:.*\n)*?[- ][ \t]+(hosts|import_playbook)[ \t]*:", re.MULTILINE)
 _NAMES = re.compile(
-    r"^(?:ranktable_save_path|LOG_PATH|MODEL_PATH|\w*CODE_PATH|DOCKER_\w+|[A-Z]\w*_[A-Z_]+)[ \t]*:",
+    r"^(?:ranktable_save_path|LOG_PATH|MODEL_PATH|\w*CODE_PATH|DOCKER_\w+|run_\w+_profile|[A-Z]\w*_[A-Z_]+)[ \t]*:",
     re.M,
 )
 

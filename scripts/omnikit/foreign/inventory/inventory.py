@@ -11,6 +11,7 @@ from hostkit.base.errors import InputError
 from omnikit.foreign import own
 from omnikit.foreign.inventory.jinja import HostVariables, Variables
 from omnikit.foreign.inventory.login import login
+from omnikit.foreign.inventory.profile import has_profiles, read_profiles
 from omnikit.foreign.layout import PROXY_HOST, Host, Layout, Member
 from omnikit.foreign.settings import KNOWN, VARIABLES, put, put_variables
 from omnikit.foreign.values import devices, entries, number, port, text, unknown, wrong
@@ -310,7 +311,15 @@ def read_playbook(tree: Node, source: str, layer: int) -> Layout:
                     f"{play.key_origins[part]}: {part} of the playbook are not run: only its"
                     " environment: and vars: are read, the steps are the toolkit's"
                 )
+    code_path = values.pop("CODE_PATH", None) if has_profiles(values) else None
     variables = Variables("the playbook", values, {})
+    if has_profiles(values):
+        read_profiles(made, variables)
+    if code_path is not None:
+        made.notes.append(
+            f"{code_path.origin}: CODE_PATH: not used: with this playbook the image has the source;"
+            " see paths.local_code_dir for a copy"
+        )
     put_variables(made, {"the playbook": variables})
     left = [
         (name, node.origin)
