@@ -328,6 +328,7 @@ class _Planner:
             ),
             listeners=ports.listeners,
             key_file=f"{host.work_dir}/bundle/{INTERNAL_KEY}" if guarded else "",
+            prepare=commands.prepare(facts) if m.server_count else (),
         )
 
     def _ray(self, group: Group, m: Member, facts: dict[str, Any]) -> tuple[str, ...]:
@@ -375,6 +376,7 @@ class _Planner:
                 "command",
                 "prepend",
                 "workdir",
+                "prepare",
                 "files",
             ):  # what all servers of a node share
                 check_references(m.settings.value[key], set(facts))

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import show_plan
 from settings_file import FLEET, plan
 
 from hostkit.base.errors import InputError
@@ -154,3 +155,22 @@ def test_the_release_of_2026_06_has_no_file_for_the_model(tmp_path: Path) -> Non
     assert all(flag(n, "additional-config") is None for n in made.nodes if n.role == "prefill")
     found = json.loads(str(flag(made.nodes[1], "additional-config")))
     assert found == {"graph_model_compile_config": {"level": 1}}
+
+
+def test_graphs_of_an_earlier_start_are_removed_before_decode_and_the_plan_shows_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "case.yaml"
+    file.write_text(ONE_HOST % ("2026-09", "0-7", "8-15"), encoding="utf-8")
+    prefill, decode = make_plan(config.load(str(file), environ={})).nodes
+    assert not prefill.prepare and decode.prepare[0].startswith("rm -rf graph_cache")
+    assert show_plan.main(["--environment", str(file), "--commands"]) == 0
+    assert "before d0 on a: rm -rf graph_cache" in capsys.readouterr().out
+
+
+def test_commands_before_servers_name_planned_facts_alone(tmp_path: Path) -> None:
+    given = ["roles.decode.server.prepare=['echo ${plan.node_name}']"]
+    text = ONE_HOST % ("2026-09", "0-7", "8-15")
+    assert plan(tmp_path, text, given).nodes[1].prepare == ("echo d0",)
+    with pytest.raises(InputError, match=r"api_port\} is no planned fact"):
+        plan(tmp_path, text, ["roles.decode.server.prepare=['echo ${plan.api_port}']"])
