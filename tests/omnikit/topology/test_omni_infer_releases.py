@@ -149,6 +149,14 @@ topology:
     assert [(x.port, x.count) for x in one.listeners if x.kind == "kv"] == [(5568, 16)]
 
 
+def test_engines_of_2026_have_the_metrics_of_their_vllm(tmp_path: Path) -> None:
+    for release, usage in (("2026-03", "gpu_cache_usage"), ("2026-06", "kv_cache_usage")):
+        given = [f"profile.omni_version={release}"]
+        settings = config.load("2p1d", [], given, environ={}).settings
+        assert settings.metrics.kv_usage == f"vllm:{usage}_perc"
+    assert settings.monitoring.token_gap == "vllm:inter_token_latency_seconds"
+
+
 def test_the_release_of_2026_06_has_no_file_for_the_model(tmp_path: Path) -> None:
     made = plan(tmp_path, ONE_HOST % ("2026-06", "0-7", "8-15"), ["profile.model=deepseek-r1-w8a8"])
     assert all(not node.files and not node.placement_check for node in made.nodes)
