@@ -35,13 +35,16 @@ def body(options: argparse.Namespace) -> int:
         return _recipe(options, source, shown, text)
     kind = format.expect(text, shown)
     layout = format.read_layout(text, shown, layers.ENVIRONMENT)
+    chosen = _profile(options)
+    layout.profile.update(chosen)
     files = [source, *(Path(file).expanduser() for file in options.vars)]
     for file in files[1:]:
         shown_file = layers.shown_path(file)
         more = format.read_variables(read_text(file, shown_file), shown_file, layers.ENVIRONMENT)
         layout.settings.update(more.settings)
         layout.notes += more.notes
-    loaded = config.load(None, [str(file) for file in files], environ={})
+    assignments = [f"profile.{key}={value}" for key, value in chosen.items()]
+    loaded = config.load(None, [str(file) for file in files], assignments, environ={})
     plan, tree = make_plan(loaded), layout.tree()
     made = foreign_layout.environment(tree, shown, kind)
     out = Path(options.out).expanduser() if options.out else _default(source)
@@ -53,7 +56,7 @@ def body(options: argparse.Namespace) -> int:
         "file": layers.shown_path(out),
         "state": state,
         "prefill_instances": len(layout.prefill),
-        "decode_hosts": len(layout.decode),
+        "decode_hosts": sum(map(len, layout.decode)),
         "proxy": layout.proxy.name if layout.proxy else None,
         "passwords_left_out": [
             {"hosts": one.hosts, "origin": str(one.origin), "file": one.file, "todo": one.command}
@@ -67,6 +70,23 @@ def body(options: argparse.Namespace) -> int:
         print(made if options.dry_run else "", end="")
         _say(report)
     return 0
+
+
+def _profile(options: argparse.Namespace) -> dict[str, str]:
+    """Release and model where somebody chose them; a release may name the model that it is for."""
+    from omnikit.config import layers
+
+    made = {}
+    if options.release:
+        made["omni_version"] = options.release
+        file = layers.layer_file("versions", options.release, "--release")
+        model = layers.read_file(file, layers.VERSION).find(("profile", "model"))
+        if model is not None:
+            made["model"] = str(model.value)
+    if options.model:
+        layers.layer_file("models", options.model, "--model")
+        made["model"] = options.model
+    return made
 
 
 def _recipe(options: argparse.Namespace, source: Path, shown: str, text: str) -> int:
@@ -188,6 +208,10 @@ def arguments(made: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="playbook of omni-infer, or its variables (NAME: value); repeatable",
     )
+    made.add_argument(
+        "--release", metavar="NAME", help="of omni-infer, one of configs/versions; default: v0.4.1"
+    )
+    made.add_argument("--model", metavar="NAME", help="one of configs/models")
     made.add_argument(
         "--out", metavar="FILE", help="default: configs/environments/<name of FILE>.yaml"
     )

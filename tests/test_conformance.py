@@ -19,6 +19,7 @@ from recorded_servers import (
     inventory,
     inventory_file,
     recorded,
+    role_of,
     same_name,
     started,
 )
@@ -31,11 +32,31 @@ from omnikit.topology.topology import make_plan
 pytestmark = pytest.mark.slow
 
 TWO_PREFILL = inventory([["10.0.0.1"], ["10.0.0.2"]], ["10.0.0.3", "10.0.0.4"])
+ONE_PREFILL = inventory([["10.0.0.1"]], ["10.0.0.3", "10.0.0.4"])
+HALVES = [",".join(map(str, devices)) for devices in (range(8), range(8, 16))]
+ONE_HOST = inventory([["10.0.0.1"]], ["10.0.0.1"], *HALVES)
 RAY_PREFILL = inventory([["10.0.0.1", "10.0.0.2"]], ["10.0.0.3", "10.0.0.4"])
 CASES = {
     "omni-infer-v0.4.1-2p1d": (TWO_PREFILL, "v0.4.1"),
     "omni-infer-v0.4.1-ray-prefill": (RAY_PREFILL, "v0.4.1"),
     "omni-infer-v0.5.0-2p1d": (TWO_PREFILL, "v0.5.0"),
+    "omni-infer-2026-03-2p1d": (TWO_PREFILL, "2026-03"),
+    "omni-infer-2026-06-1p1d": (ONE_PREFILL, "2026-06"),
+    "omni-infer-2026-09-1p1d-single-host": (ONE_HOST, "2026-09"),
+}
+# What the recorded playbook was told, and the inventory of the tests does not say.
+_PANGU = ["profile.model=openpangu-2.0-flash"]
+TOLD = {
+    "omni-infer-2026-06-1p1d": [
+        *_PANGU,
+        "model.path=/path/to/model/weights",
+        "model.served_name=pangu_ultra_moe",
+    ],
+    "omni-infer-2026-09-1p1d-single-host": [
+        *_PANGU,
+        "model.path=/data/models/openPangu-2.0-Flash",
+        "model.served_name=pangu-v2-92b",
+    ],
 }
 EXPLAINED = yaml.safe_load((RECORDED / "differences.yaml").read_text(encoding="utf-8"))
 
@@ -53,16 +74,16 @@ def explains(entry: dict[str, Any], difference: Difference, case: str, role: str
 def test_what_starts_is_what_was_recorded(case: str, tmp_path: Path) -> None:
     layout, release = CASES[case]
     theirs = recorded(case)
-    harness = started(tmp_path, layout, f"profile.omni_version={release}")
+    harness = started(tmp_path, layout, f"profile.omni_version={release}", *TOLD.get(case, ()))
     ours = harness.servers()
     # A recording of one instance alone says nothing of the others.
-    roles = {started.env["ROLE"] for started in theirs.values()}
-    ours = {key: made for key, made in ours.items() if made.env["ROLE"] in roles}
+    roles = {role_of(started) for started in theirs.values()}
+    ours = {key: made for key, made in ours.items() if role_of(made) in roles}
     assert sorted(ours) == sorted(theirs)
     used: set[tuple[int, str]] = set()
     unexplained = []
     for key, server in theirs.items():
-        role = server.env["ROLE"]
+        role = role_of(server)
         for found in differences(server, ours[key]):
             reasons = [k for k, e in enumerate(EXPLAINED) if explains(e, found, case, role)]
             used.update((k, found.name) for k in reasons)

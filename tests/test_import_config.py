@@ -9,7 +9,7 @@ import config
 import import_config
 import plan
 import pytest
-from foreign_files import ALL, DEPLOYMENT, FOUR_P, TWO_P, edited
+from foreign_files import ALL, DEPLOYMENT, FOUR_P, SINGLE_NODE, TWO_P, edited
 
 
 def test_an_environment_is_written_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -27,6 +27,25 @@ def test_an_environment_is_written_once(tmp_path: Path, capsys: pytest.CaptureFi
     assert [path.name for path in tmp_path.iterdir()] == ["mine.yaml"]
     assert plan.main(["--environment", str(out)]) == 0
     assert "192.0.2.13:8100" in capsys.readouterr().out
+
+
+def test_an_inventory_is_imported_for_the_release_that_it_is_for(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Prefill and decode on halves of one host: v0.4.1 cannot, the roles of 2026 can."""
+    out, source = tmp_path / "mine.yaml", edited(tmp_path, SINGLE_NODE, ("127.0.0.1", "192.0.2.1"))
+    assert import_config.main([str(source), "--out", str(out)]) == 2
+    assert "engine.decode_devices" in capsys.readouterr().err
+    assert import_config.main([str(source), "--out", str(out), "--release", "2026-09"]) == 0
+    profile = "{engine: ascend, omni_version: 2026-09, model: openpangu-2.0-flash}"
+    assert f"profile: {profile}" in out.read_text()
+    assert plan.main(["--environment", str(out)]) == 0
+    words = ["--release", "2026-09", "--model", "any", "--dry-run"]
+    assert import_config.main([str(source), *words]) == 0
+    assert "model: any}" in capsys.readouterr().out
+    for option in ("--release", "--model"):
+        assert import_config.main([str(source), option, "no-such", "--dry-run"]) == 2
+        assert f"{option}: there is no" in capsys.readouterr().err
 
 
 def test_a_different_file_is_not_replaced_unasked(

@@ -56,7 +56,17 @@ def recorded(name: str) -> dict[tuple[str, int], Started]:
     return found
 
 
-def inventory(prefill: Sequence[Sequence[str]], decode: Sequence[str]) -> dict[str, Any]:
+def role_of(server: Started) -> str:
+    """Prefill or decode, by the name that the release has for it."""
+    return server.env.get("ROLE") or server.env["OMNI_PD_ROLE"]
+
+
+def inventory(
+    prefill: Sequence[Sequence[str]],
+    decode: Sequence[str],
+    prefill_devices: str = DEVICES,
+    decode_devices: str = DEVICES,
+) -> dict[str, Any]:
     """An inventory as the playbook's users have it. prefill: the addresses of each instance."""
     hosts: dict[str, dict[str, Any]] = {"P": {}, "D": {}, "C": {}}
     port = "{{ global_port_base + port_offset.%s%s }}"
@@ -70,7 +80,7 @@ def inventory(prefill: Sequence[Sequence[str]], decode: Sequence[str]) -> dict[s
                 "node_port": port % ("P", " + kv_rank"),
                 "api_port": api % ("P", "kv_rank"),
                 "host_ip": addresses[0],
-                "ascend_rt_visible_devices": DEVICES,
+                "ascend_rt_visible_devices": prefill_devices,
             }
     for rank, address in enumerate(decode):
         hosts["D"][f"d{rank}"] = {
@@ -79,7 +89,7 @@ def inventory(prefill: Sequence[Sequence[str]], decode: Sequence[str]) -> dict[s
             "node_port": port % ("D", ""),
             "api_port": api % ("D", "node_rank"),
             "host_ip": decode[0],
-            "ascend_rt_visible_devices": DEVICES,
+            "ascend_rt_visible_devices": decode_devices,
         }
     first = prefill[0][0]
     hosts["C"]["c0"] = {
@@ -111,7 +121,8 @@ def started(folder: Path, written: dict[str, Any], *assignments: str) -> Harness
     """Plan an inventory and make ready to run its start scripts below folder."""
     file = inventory_file(folder, written)
     root = folder / "root"
-    (root / "workspace" / "omniinfer" / "tools" / "scripts").mkdir(parents=True)
+    for tools in ("scripts", "deploy/start_server"):
+        (root / "workspace" / "omniinfer" / "tools" / tools).mkdir(parents=True)
     profile = root / "profile"
     profile.write_text("export LD_LIBRARY_PATH=/from/the/profile\n")
     given = [

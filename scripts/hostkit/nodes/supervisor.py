@@ -86,6 +86,8 @@ class Supervisor:
         if seed:
             # A proxy writes beside its configuration: it gets a copy to do so.
             shutil.copytree(seed, path, dirs_exist_ok=True)
+        # Left behind where a supervisor was killed: this start prepares anew.
+        (Path(path) / "prepared").unlink(missing_ok=True)
         return Path(path)
 
     def _container(self) -> Optional[dict[str, Any]]:

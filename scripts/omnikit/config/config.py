@@ -17,6 +17,7 @@ from hostkit.base.redact import Hidden, is_secret
 from hostkit.files import regular
 from omnikit.config import layers
 from omnikit.config.layers import VARIABLES
+from omnikit.config.released import as_released
 from omnikit.config.schema import Secret, Server, Settings
 from omnikit.yaml.located import Node, Origin
 from omnikit.yaml.setting_types import IN_WORDS
@@ -28,8 +29,6 @@ PREFIX = "OMNIKIT_"
 # Variables of ours that are no settings.
 NOT_SETTINGS = ("OMNIKIT_ENVIRONMENT", "OMNIKIT_CI", layers.SITE_FOLDER)
 
-# A step of a dotted name; quotes keep the dots of a host's name together.
-_STEP = re.compile(r'"([^"]+)"|([^."]+)')
 _EXAMPLE = "for example: --set server.args.max-model-len=8192"
 
 
@@ -38,28 +37,13 @@ def option_layer(assignments: Sequence[str]) -> Node:
     made = Node({}, Origin("--set", 0, layers.OPTIONS))
     for text in assignments:
         key, equals, value = text.partition("=")
-        steps = _steps(key)
+        steps = layers.dotted(key)
         if not equals or not steps:
             hidden = any(word in text.lower() for word in HINTS)
             found = "" if hidden else f"found {text[:80]!r}, "
             raise InputError(f"{found}expected section.key=value.", where="--set", todo=_EXAMPLE)
         made = layers.merge(made, _nested(steps, value, Origin(f"--set {key}", 0, layers.OPTIONS)))
     return made
-
-
-def _steps(key: str) -> list[str]:
-    """The steps of section."a.b".key; empty when malformed."""
-    steps: list[str] = []
-    rest = key.strip()
-    while rest:
-        match = _STEP.match(rest)
-        if not match or rest[match.end() : match.end() + 1] not in ("", "."):
-            return []
-        steps.append(match[1] or match[2])
-        if match.end() == len(rest) - 1:  # a dot at the end
-            return []
-        rest = rest[match.end() + 1 :]
-    return steps
 
 
 def variable_layer(environ: Mapping[str, str], known: Node) -> Node:
@@ -452,7 +436,7 @@ def load(
     notes = tuple(dict.fromkeys(note for tree in trees for note in tree.notes))
     trees.append(variable_layer(variables, layers.merged([defaults, *trees])))
     trees.append(option_layer(assignments))
-    between = layers.chosen_files([defaults, *trees])
+    between, trees = as_released(layers.chosen_files([defaults, *trees]), trees)
     merged = layers.merged([defaults, *between, *trees])
     settings: Settings = validate(Settings, merged)
     check_text(merged)

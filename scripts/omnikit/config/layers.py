@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 from difflib import get_close_matches
 from pathlib import Path
@@ -15,6 +16,9 @@ from omnikit.yaml.strict_yaml import parse, read_text
 
 PROJECT = Path(__file__).resolve().parents[3]
 SITE_FOLDER = "OMNIKIT_SITE"  # a variable
+
+# A step of a dotted name; quotes keep the dots of a host's name together.
+_STEP = re.compile(r'"([^"]+)"|([^."]+)')
 
 DEFAULTS, ENGINE, VERSION, HARDWARE, MODEL, ENVIRONMENT, SITE, VARIABLES, OPTIONS = range(9)
 # profile.<word> chooses the file of a layer.
@@ -34,17 +38,33 @@ def merge(low: Node, high: Node, *, flags: bool = False) -> Node:
     if high.whole or not (isinstance(low.value, dict) and isinstance(high.value, dict)):
         return high
     made = Node(dict(low.value), high.origin, dict(low.key_origins))
-    spelled: dict[str, str] = {_flag(key): key for key in low.value} if flags else {}
+    spelled: dict[str, str] = {same_flag(key): key for key in low.value} if flags else {}
     for key, child in high.value.items():
-        here = str(spelled.get(_flag(key), key))
+        here = str(spelled.get(same_flag(key), key))
         below = made.value.get(here)
         made.value[here] = child if below is None else merge(below, child, flags=key == "args")
         made.key_origins[here] = high.key_origins.get(key, child.origin)
     return made
 
 
-def _flag(key: str) -> str:
+def same_flag(key: str) -> str:
+    """A flag's name in the one spelling by which it is compared."""
     return key.replace("_", "-")
+
+
+def dotted(key: str) -> list[str]:
+    """The steps of section."a.b".key; empty when malformed."""
+    steps: list[str] = []
+    rest = key.strip()
+    while rest:
+        match = _STEP.match(rest)
+        if not match or rest[match.end() : match.end() + 1] not in ("", "."):
+            return []
+        steps.append(match[1] or match[2])
+        if match.end() == len(rest) - 1:  # a dot at the end
+            return []
+        rest = rest[match.end() + 1 :]
+    return steps
 
 
 def most_specific(parts: Sequence[Optional[Node]], *, flags: bool = False) -> Node:
@@ -61,7 +81,7 @@ def most_specific(parts: Sequence[Optional[Node]], *, flags: bool = False) -> No
     groups: dict[str, list[Optional[Node]]] = {}
     for part in present:
         for key, child in part.value.items():
-            same = _flag(key) if flags else key
+            same = same_flag(key) if flags else key
             spelled.setdefault(same, key)
             groups.setdefault(same, []).append(child)
     for same, children in groups.items():

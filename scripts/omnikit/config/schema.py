@@ -183,6 +183,8 @@ class Release(Strict):
     date: Optional[Day]
     packages: Dict[Name, Optional[Line]]
     since: Dict[Name, Day]
+    renamed: Dict[EnvName, EnvName]
+    without: List[Line]
 
 
 class Source(Strict):
@@ -268,6 +270,7 @@ class Server(Strict):
     env: Annotated[Dict[EnvName, SecretOrEnv], AfterValidator(known_variables)]
     prepend: Dict[EnvName, Optional[Line]]
     workdir: Optional[Line]
+    prepare: List[Line]
     files: Dict[Name, Dict[str, Any]]
 
 
@@ -439,6 +442,7 @@ class Ports(Strict):
     offset: Offsets
     kv_side_channel: Port
     kv_block: Port
+    kv_block_per_device: Count
     zmq: Port
     ray: Port
     hccl_base: Port

@@ -74,27 +74,33 @@ def inventory(config: Config, plan: Plan, archives: Mapping[str, Path]) -> dict[
     for machine in plan.hosts:
         if machine.settings.password and not machine.local:
             ours[machine.name].update(direct_ssh.ansible_password(machine.name, config.settings))
-    children: dict[str, Any] = {}
+    groups: dict[tuple[str, ...], dict[str, Any]] = {}
     first: dict[str, str] = {}
     others: dict[str, Any] = {}
     apis = {(n.role, n.instance): n.servers[0].api_port for n in plan.nodes if n.node_rank == 0}
     entries = [
-        (_GROUPS[n.role], n.name, n.host, _documented(n, apis[n.role, n.instance]))
+        (_group(config, n), n.name, n.host, _documented(n, apis[n.role, n.instance]))
         for n in plan.nodes
     ]
     if plan.proxy is not None:
         shown = {"node_rank": 0, "host_ip": plan.proxy.address, "node_port": plan.proxy.port}
-        entries.append(("C", plan.proxy.name, plan.proxy.host, shown))
+        entries.append((("C",), plan.proxy.name, plan.proxy.host, shown))
     for group, name, host, documented in entries:
         made = {**ours[host], **documented, **_machine(config, host, ours[host])}
         if first.setdefault(host, name) != name:
             others[name] = {}
-        children.setdefault(group, {"hosts": {}})["hosts"][name] = made
+        groups.setdefault(group, {})[name] = made
     for node in plan.nodes:
         server = config.tree.find(("topology", node.role, node.instance, "server"))
         if node.node_rank == 0 and server is not None and server.value:
             layered = own.by_layer(server.leaves(), layers.ENVIRONMENT)
-            children[_GROUPS[node.role]]["hosts"][node.name][own.SERVER] = layered
+            groups[_group(config, node)][node.name][own.SERVER] = layered
+    children: dict[str, Any] = {}
+    for (top, *below), nodes in groups.items():
+        here = children.setdefault(top, {})
+        for inner in below:
+            here = here.setdefault("children", {}).setdefault(inner, {})
+        here["hosts"] = nodes
     if plan.proxy is not None:
         children["omnikit_proxy"] = {"hosts": {first[plan.proxy.host]: {}}}
     children[fleet.OTHER_NAMES] = {"hosts": others}
@@ -104,6 +110,13 @@ def inventory(config: Config, plan: Plan, archives: Mapping[str, Path]) -> dict[
         own.SETTINGS: _settings(config, plan),
     }
     return {"all": {"vars": variables, "children": children}}
+
+
+def _group(config: Config, node: NodePlan) -> tuple[str, ...]:
+    """The group of a node; of several decode instances each has one of its own in it: D0, D1, …"""
+    group = _GROUPS[node.role]
+    several = node.role == "decode" and len(config.settings.topology.decode) > 1
+    return (group, f"D{node.instance}") if several else (group,)
 
 
 def left_out(config: Config) -> list[str]:

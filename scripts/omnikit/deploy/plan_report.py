@@ -254,6 +254,8 @@ def _commands(config: Config, plan: Plan) -> str:
         for spec in plan_containers.host_specs(config.settings, plan, host).values():
             lines.append(f"  {spec['name']} on {host.name}: {containers.command(spec)}")
     for node in plan.nodes:
+        for command in node.prepare:
+            lines.append(f"  before {node.name} on {node.host}: {command}")
         for server in node.servers:
             env = redact.variables(node.environment(server))
             env.update(dict.fromkeys(node.secrets, REDACTED))

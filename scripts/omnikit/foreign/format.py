@@ -63,7 +63,7 @@ def read(tree: Node, source: str, layer: int) -> Layout:
             where=str(found["decode"].key_origins[decode[1][0].rpartition(".")[2]]),
             todo="list all decode hosts in group1: hosts: IP,IP with the master first",
         )
-    made.decode = _members(made, decode[0][1], decode[0][0], "d", 0)
+    made.decode = [_members(made, decode[0][1], decode[0][0], "d", 0)]
     _proxy(made, found["proxy"])
     if "docker_image" in found:
         put(made, "docker_image", found["docker_image"], "deployment.docker_image")
@@ -208,7 +208,8 @@ _TOP = re.compile(
 _INI = re.compile(r"\A(?:\s*(?:[#;].*)?\n)*\[[\w.-]+(?::\w+)?\]\s*(?:[#;].*)?$", re.MULTILINE)
 _PLAY = re.compile(r"^-[ \t](?:.*\n)*?[- ][ \t]+(hosts|import_playbook)[ \t]*:", re.MULTILINE)
 _NAMES = re.compile(
-    r"^(?:ranktable_save_path|LOG_PATH|MODEL_PATH|\w*CODE_PATH|DOCKER_\w+|[A-Z]\w*_[A-Z_]+)[ \t]*:",
+    r"^(?:ranktable_save_path|LOG_PATH|MODEL_PATH|\w*CODE_PATH|DOCKER_\w+|run_\w+_profile"
+    r"|[A-Z]\w*_[A-Z_]+)[ \t]*:",
     re.M,
 )
 

@@ -52,17 +52,18 @@ class Member:
 
 @dataclass
 class Layout:
-    """Everything of a file. instances: of prefill, in the order of kv_rank; master first.
+    """Everything of a file. prefill: instances in the order of kv_rank; of each, the master first.
 
     notes: what was in the file and has no effect here, with its place. name: of the environment;
-    machines: their names in order, where the toolkit wrote the file.
+    machines: their names in order, where the toolkit wrote the file. profile: engine, release and
+    model that the settings are for.
     """
 
     source: str
     layer: int
     hosts: dict[str, Host] = field(default_factory=dict)
     prefill: list[list[Member]] = field(default_factory=list)
-    decode: list[Member] = field(default_factory=list)
+    decode: list[list[Member]] = field(default_factory=list)
     colocated: list[list[Member]] = field(default_factory=list)
     proxy: Optional[Host] = None
     proxy_port: Optional[Node] = None
@@ -70,11 +71,12 @@ class Layout:
     notes: list[str] = field(default_factory=list)
     name: Optional[str] = None
     machines: list[str] = field(default_factory=list)
+    profile: dict[str, str] = field(default_factory=lambda: dict(PROFILE))
 
     @property
     def instances(self) -> list[list[Member]]:
         """All of them."""
-        return [*self.prefill, *([self.decode] if self.decode else []), *self.colocated]
+        return [*self.prefill, *self.decode, *self.colocated]
 
     def host(
         self,
@@ -123,7 +125,7 @@ class Layout:
     def _environment(self, made: Node, origin: Origin) -> None:
         self._check_masters()
         profile = Origin(f"{self.source} (profile of imported files)", 0, self.layer)
-        for key, value in PROFILE.items():
+        for key, value in self.profile.items():
             _put(made, ("profile", key), Node(value, profile))
         for instance in self.instances:
             self._overrides(instance)
@@ -135,7 +137,7 @@ class Layout:
             role: Node([self._instance(part) for part in parts], _where(parts) or origin)
             for role, parts in (
                 ("prefill", self.prefill),
-                ("decode", [self.decode] if self.decode else []),
+                ("decode", self.decode),
                 ("colocated", self.colocated),
             )
         }
@@ -171,7 +173,8 @@ class Layout:
             return {"devices": m.devices, "api_port": m.api_port, "node_name": name}
         own = {"devices": m.devices} if m.devices.value != first.devices.value else {}
         # Of a prefill instance, only the master has an API.
-        if self.decode and first is self.decode[0] and m.api_port.value != first.api_port.value:
+        decode = any(first is members[0] for members in self.decode)
+        if decode and m.api_port.value != first.api_port.value:
             own["api_port"] = m.api_port
         if m.node_name is not None:
             own["node_name"] = Node(m.node_name, m.where)

@@ -43,7 +43,7 @@ _FACTS = {
 _PLANNED_FLAGS = {
     "port": "api_port",
     "data-parallel-size": "dp_size",
-    "data-parallel-rank": "external_rank",
+    "data-parallel-rank": "external_dp_rank",
     "data-parallel-address": "master_ip",
     "data-parallel-rpc-port": "master_port",
     "tensor-parallel-size": "tp_size",
@@ -598,7 +598,7 @@ class Reader:
 
     def _is_planned(self, host: _Host, value: Any, fact: Optional[str]) -> bool:
         """Whether a value is what the plan says anyway."""
-        told = "dp_rank" if fact == "external_rank" else fact
+        told = "dp_rank" if fact == "external_dp_rank" else fact
         return fact is not None and str(value) in (f"${{plan.{told}}}", host.planned(told or ""))
 
     def _flag(self, host: _Host, flag: str, node: Node) -> None:

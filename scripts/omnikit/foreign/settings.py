@@ -217,6 +217,9 @@ _FIXED = {
     "USE_OMNI_PROXY": ("0", "the global proxy alone"),
 }
 KNOWN = (*VARIABLES, *_FIXED)
+# What playbooks of omni-infer 1.2 say; of a connector that the release lacks, the plan tells.
+_LATER_CONNECTOR = "LLMDataDistConnector"
+_CONNECTOR: Path = (*_AFFINITY[:3], "args", "kv-transfer-config", "kv_connector")
 
 
 def put(layout: Layout, name: str, node: Node, label: str) -> None:
@@ -258,7 +261,9 @@ def put_variables(layout: Layout, hosts: Mapping[str, Variables]) -> None:
             first = first or (host, node)
         if first is None:
             continue
-        if name in _FIXED:
+        if name == "KV_CONNECTOR" and first[1].value == _LATER_CONNECTOR:
+            layout.settings[_CONNECTOR] = first[1]
+        elif name in _FIXED:
             _check(name, first[1])
         else:
             put(layout, VARIABLES[name], first[1], name)

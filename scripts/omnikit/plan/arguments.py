@@ -22,7 +22,7 @@ SERVER_FACTS = (
     "server_name",
     "local_rank",
     "dp_rank",
-    "external_rank",
+    "external_dp_rank",
     "offset_rank",
     "server_devices",
     "api_port",
@@ -70,6 +70,7 @@ class NodeCommands:
         self._files = server.files
         self._prepend = server.prepend
         self._workdir = server.workdir
+        self._prepare = server.prepare
         self._args = _items({k: v for k, v in args if not isinstance(v, Secret)})
         self._env = _items({k: v for k, v in env if v is not None and not isinstance(v, Secret)})
         self._fixed_words = {i.name: flag_words(i.name, i.value) for i in self._args if i.fixed}
@@ -103,6 +104,10 @@ class NodeCommands:
     def workdir(self, facts: Facts) -> str:
         """The folder that a node's servers start in, "" for no matter which."""
         return str(fill(self._workdir or "", facts))
+
+    def prepare(self, facts: Facts) -> tuple[str, ...]:
+        """The shell commands before a node's servers."""
+        return tuple(str(fill(command, facts)) for command in self._prepare)
 
     def files(self, facts: Facts) -> dict[str, Any]:
         """The node's JSON files, filled in."""

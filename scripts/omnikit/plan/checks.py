@@ -171,7 +171,8 @@ def _engine(config: Config, node: NodePlan) -> Iterator[ToolkitError]:
             todo="remove it",
         )
     size = flag(node, "data-parallel-size")
-    if size not in (None, "1"):
+    # With a rank besides, vLLM takes the size as that of a group of which it starts one.
+    if size not in (None, "1") and flag(node, "data-parallel-rank") is None:
         yield config.error(
             f"{node.name} is told --data-parallel-size {size}, but each of its servers is one rank"
             " (VLLM_DP_SIZE says of how many): vLLM would start them all in every server.",

@@ -47,7 +47,8 @@ class NodePlan:
     profile_dir: where its profiler writes, if that is on. prepend: what is put in front of
     variables that are there already. workdir: where its servers start, "" for no matter where.
     key_file: where the key is that its servers ask for, "" where they ask for none.
-    secrets: variables whose values are references, read when it is shipped.
+    secrets: variables whose values are references, read when it is shipped. prepare: shell commands
+    that run once before its servers.
     """
 
     name: str
@@ -82,10 +83,16 @@ class NodePlan:
     servers: tuple[ServerPlan, ...]
     listeners: tuple[Listener, ...]
     key_file: str = ""
+    prepare: tuple[str, ...] = ()
 
     def argv(self, server: ServerPlan) -> tuple[str, ...]:
         """The whole command of one API server."""
         return (*self.command, *server.own_args)
+
+    @property
+    def prepared(self) -> str:
+        """The file that says that prepare has run; whoever starts the node anew removes it."""
+        return f"{self.temp_dir}/prepared"
 
     def environment(self, server: ServerPlan) -> dict[str, str]:
         """All variables that the start script sets for one API server."""

@@ -156,9 +156,10 @@ def _members(
 
 # Facts that come from the topology alone. Of others (paths, the interface, the model's name) a user
 # may know better.
-_RANKS = {"dp_rank", "external_rank", "offset_rank", "local_rank", "node_rank", "kv_rank"}
+_RANKS = {"dp_rank", "external_dp_rank", "offset_rank", "local_rank", "node_rank", "kv_rank"}
 _RANKS |= {"server_offset"}
 _SIZES = {"dp_size", "tp_size", "kv_parallel_size", "prefill_count", "decode_count"}
+_SIZES |= {"external_dp_size", "instance_devices"}
 _BOTH = {"prefill_dp_size", "prefill_tp_size", "decode_dp_size", "decode_tp_size"}
 _DEVICES = {"devices", "server_devices"}
 _ROLES = {"role", "kv_role", "engine_id", "ranktable_dir", "rank_table"}

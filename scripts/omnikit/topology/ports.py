@@ -227,13 +227,14 @@ class Ports:
         """The first port of an instance's KV block, the same on all its hosts.
 
         Each rank listens on the first port + dp_rank x tensor parallel size + tp_rank (Mooncake's
-        connectors of vllm-ascend), on its own host; all of it is kept free on every one.
+        connectors of vllm-ascend; omni-infer's data links), on its own host; all of it is kept
+        free on every one.
         """
         first, port = group.members[0], group.entry.kv_port
         base = self._ports.kv_block if port is None else port
         if not self._is_told(first, "kv_base"):
             return base
-        count = group.server_count * first.tensor_parallel
+        count = group.server_count * first.tensor_parallel * self._ports.kv_block_per_device
         path: Setting = ("ports", "kv_block")
         if port is not None:
             path = ("topology", group.role, group.index, "kv_port")
@@ -356,10 +357,12 @@ def server(m: Member, k: int, ports: NodePorts) -> dict[str, Any]:
 
 
 def server_facts(plan: dict[str, Any], offset: int, dp_size: int) -> dict[str, Any]:
-    """What a server's words may refer to beyond its node's facts."""
+    """What a server's words may refer to beyond its node's facts.
+
+    external_dp_rank: null where the server is alone, as external_dp_size is: vLLM takes neither.
+    """
     made = {name: plan[name] for name in ("local_rank", "dp_rank", "api_port", "kv_port")}
-    # vLLM refuses a rank of one alone: it is no flag then.
-    made["external_rank"] = plan["dp_rank"] if dp_size > 1 else None
+    made["external_dp_rank"] = plan["dp_rank"] if dp_size > 1 else None
     made["offset_rank"] = plan["local_rank"] + offset
     devices = ",".join(map(str, plan["devices"]))
     return {**made, "server_name": plan["name"], "server_devices": devices}

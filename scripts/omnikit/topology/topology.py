@@ -235,6 +235,8 @@ class _Planner:
             "kv_role": _KV_ROLE[group.role],
             "engine_id": kv_rank,
             "dp_size": group.dp_size,
+            "external_dp_size": group.dp_size if group.dp_size > 1 else None,
+            "instance_devices": sum(len(m.devices) for m in group.members),
             "instance_ips": ",".join(map(self._address, group.members)),
             "master_ip": self._address(group.members[0]),
             "master_port": ports.master,
@@ -327,6 +329,7 @@ class _Planner:
             ),
             listeners=ports.listeners,
             key_file=f"{host.work_dir}/bundle/{INTERNAL_KEY}" if guarded else "",
+            prepare=commands.prepare(facts) if m.server_count else (),
         )
 
     def _ray(self, group: Group, m: Member, facts: dict[str, Any]) -> tuple[str, ...]:
@@ -374,6 +377,7 @@ class _Planner:
                 "command",
                 "prepend",
                 "workdir",
+                "prepare",
                 "files",
             ):  # what all servers of a node share
                 check_references(m.settings.value[key], set(facts))

@@ -170,6 +170,17 @@ def test_stop_during_a_start(tmp_path: Path) -> None:
         assert not alive(record["supervisor"]) and not processes(record)
 
 
+def test_every_start_prepares_anew(tmp_path: Path) -> None:
+    """A supervisor that was killed left its run folder behind, with the word that it is done."""
+    node = a_node(tmp_path, "p0", "")
+    left = Path(node["temp_dir"]) / "prepared"
+    left.parent.mkdir(parents=True, mode=0o700)
+    left.touch()
+    with running(a_host(tmp_path, node)) as host:
+        ready(host)
+        assert not left.exists()
+
+
 def test_a_killed_supervisor_takes_its_servers_along(tmp_path: Path) -> None:
     with running(a_host(tmp_path, a_node(tmp_path, "p0", ""))) as host:
         ready(host)

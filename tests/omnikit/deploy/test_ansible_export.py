@@ -42,6 +42,25 @@ def test_every_environment_reads_back_as_the_same_plan(tmp_path: Path, path: Pat
     assert read_back(loaded, tmp_path) == make_plan(loaded)
 
 
+def test_several_decode_instances_are_groups_of_their_own(tmp_path: Path) -> None:
+    text = """
+profile: {engine: ascend, omni_version: "2026-09", model: openpangu-2.0-flash}
+hosts: {a: {address: 192.0.2.1}, b: {address: 192.0.2.2}, c: {address: 192.0.2.3}}
+topology:
+  prefill: [{hosts: [a], devices: "0-7"}]
+  decode: [{hosts: [b, c]}, {hosts: [a], devices: "8-15", server: {env: {OF_ONE: 1}}}]
+  proxy: a
+"""
+    loaded = config.load(str(write(tmp_path, text, "several.yaml")), environ={})
+    plan = make_plan(loaded)
+    assert read_back(loaded, tmp_path) == plan
+    made = ansible_export.inventory(loaded, plan, {})["all"]["children"]["D"]["children"]
+    assert {name: list(group["hosts"]) for name, group in made.items()} == {
+        "D0": ["d0", "d1"],
+        "D1": ["d2"],
+    }
+
+
 def test_an_edited_inventory_is_read_as_edited(tmp_path: Path) -> None:
     """Who serves what where stands in the documented variables alone."""
     path = exported(config.load("2p1d", environ={}), tmp_path / "i.yml")

@@ -94,3 +94,38 @@ def test_an_unknown_rank_is_misuse(tmp_path: Path) -> None:
     done = subprocess.run(["bash", str(script), "7"], capture_output=True, text=True)
     assert done.returncode == 2
     assert "usage" in done.stderr
+
+
+def prepared_node(tmp_path: Path, *commands: str) -> NodePlan:
+    node = a_node("2p1d", "d1")
+    env = {"OF_THE_SERVER": "its own"}
+    made = replace(node, temp_dir=str(tmp_path / "t x"), workdir=str(tmp_path), env=env)
+    return replace(made, placement_check=(), prepare=commands)
+
+
+def test_what_comes_before_the_servers_is_run_once_for_all_of_them(tmp_path: Path) -> None:
+    node = prepared_node(tmp_path, 'echo "$OF_THE_SERVER it\'s" >>done', "sleep 0.2; pwd >>done")
+    recording = replace(node, command=(sys.executable, "-c", "print(open('done').read())"))
+    script = tmp_path / "start.sh"
+    script.write_text(render.start_script("test", recording), encoding="utf-8")
+    runs = [
+        subprocess.Popen(["bash", str(script), str(rank)], stdout=subprocess.PIPE, text=True)
+        for rank in range(3)
+    ]
+    for run in runs:  # whoever comes second waits until it is done
+        assert run.communicate()[0].split("\n")[:2] == ["its own it's", str(tmp_path)]
+        assert run.returncode == 0
+    assert Path(node.prepared).exists()
+    shellcheck = Path(sys.executable).with_name("shellcheck")
+    subprocess.run([str(shellcheck), str(script)], check=True)
+
+
+def test_no_server_starts_whose_commands_before_it_fail(tmp_path: Path) -> None:
+    node = prepared_node(tmp_path, "rm no-such-file", "touch late")
+    script = tmp_path / "start.sh"
+    script.write_text(render.start_script("test", node), encoding="utf-8")
+    done = subprocess.run(["bash", str(script), "0"], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "error: this command failed: rm no-such-file" in done.stderr
+    assert "What to do: see server.prepare of decode" in done.stderr
+    assert not (tmp_path / "late").exists() and not Path(node.prepared).exists()

@@ -43,10 +43,8 @@ def member(made: Layout, name: str, line: int, **values: object) -> Member:
 def layout(**second: object) -> Layout:
     made = Layout("f.yml", ENVIRONMENT)
     made.prefill = [[member(made, "10.0.0.1", 10)]]
-    made.decode = [
-        member(made, "10.0.0.2", 20, master=8100),
-        member(made, "10.0.0.3", 30, **{"master": 8100, **second}),
-    ]
+    first = member(made, "10.0.0.2", 20, master=8100)
+    made.decode = [[first, member(made, "10.0.0.3", 30, **{"master": 8100, **second})]]
     made.proxy, made.proxy_port = made.prefill[0][0].host, at(7000, 40)
     return made
 

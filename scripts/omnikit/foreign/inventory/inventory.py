@@ -11,6 +11,7 @@ from hostkit.base.errors import InputError
 from omnikit.foreign import own
 from omnikit.foreign.inventory.jinja import HostVariables, Variables
 from omnikit.foreign.inventory.login import login
+from omnikit.foreign.inventory.profile import has_profiles, read_profiles
 from omnikit.foreign.layout import PROXY_HOST, Host, Layout, Member
 from omnikit.foreign.settings import (
     KNOWN,
@@ -130,38 +131,61 @@ def _entries(node: Node, label: str) -> dict[str, Node]:
 
 # Whether an inventory is one of the releases that the toolkit deploys.
 
-# Groups of later releases.
-_LATER = {"E": "encoders of their own", "M": "a pool of KV in a Mooncake store"}
-_DECODE = re.compile(r"D[0-9]+")
+# Groups of later releases, what they stand for, and why they are not deployed.
+_REFUSED = {
+    "E": (
+        "encoders of their own",
+        "the toolkit has no such role: prefill and decode would have to be told where its features"
+        " are (--ec-transfer-config)",
+    ),
+    "M": (
+        "a pool of KV in a Mooncake store",
+        "omni-infer installs and starts it from a repository that is not public",
+    ),
+}
+_DECODE = re.compile(r"D([0-9]+)")
+_ONE_DECODE = "the decode instance"
 # What a variable called role may say of a host of each group.
 _SAID = {"P": ("P", "prefill"), "D": ("D", "M", "S", "decode"), "C": ("C", "proxy")}
 
 
 def refuse_later(inventory: Inventory) -> None:
-    """Raise InputError for groups that other releases have."""
-    for name, what in _LATER.items():
+    """Raise InputError for groups that are not deployed."""
+    for name, (what, why) in _REFUSED.items():
         if inventory.hosts(name):
             raise InputError(
-                f"the group {name} stands for {what}, which the releases that the toolkit deploys"
-                " do not have.",
+                f"the group {name} stands for {what}, which is not deployed here: {why}.",
                 where=str(inventory.groups[name].origin),
                 todo="remove the group, or deploy it with omni-infer's own playbook",
             )
+
+
+def decode_instances(inventory: Inventory) -> list[tuple[str, list[str]]]:
+    """The hosts of each decode instance, and what messages call it: D, or its groups D0, D1, …
+
+    As omni-infer's elastic playbook and its roles have it. One such group alone is there for order:
+    all hosts of D are the instance. Raises InputError.
+    """
     decode = inventory.groups.get("D")
-    several = [
-        name
+    numbered = {
+        int(match[1]): name
         for name in (decode.children if decode else ())
-        if _DECODE.fullmatch(name) and inventory.hosts(name)
-    ]
-    if len(several) > 1:
-        raise InputError(
-            f"the groups {', '.join(several)} of D are a decode instance each: only one decode"
-            " instance is supported. Several came with omni-infer's elastic playbook of October"
-            " 2025.",
-            where=str(inventory.groups[several[1]].origin),
-            todo="list all decode hosts in D itself, as one instance with one host_ip; or make an"
-            " inventory for each",
-        )
+        if (match := _DECODE.fullmatch(name)) and inventory.hosts(name)
+    }
+    everybody = inventory.hosts("D")
+    if len(numbered) < 2:
+        return [(_ONE_DECODE, everybody)] if everybody else []
+    groups = [numbered[number] for number in sorted(numbered)]
+    for host in everybody:
+        mine = [name for name in groups if host in inventory.hosts(name)]
+        if len(mine) != 1:
+            found = " and in ".join(mine) if mine else f"none of its groups {', '.join(groups)}"
+            raise InputError(
+                f"{host} of group D is in {found}: each of these groups is a decode instance.",
+                where=str(inventory.origins[host]),
+                todo="list each host of D in one of them; or all directly in D, as one instance",
+            )
+    return [(f"the decode instance {name}", inventory.hosts(name)) for name in groups]
 
 
 def role(variables: Variables, host: str, group: str, is_master: bool) -> list[str]:
@@ -298,7 +322,15 @@ def read_playbook(tree: Node, source: str, layer: int) -> Layout:
                     f"{play.key_origins[part]}: {part} of the playbook are not run: only its"
                     " environment: and vars: are read, the steps are the toolkit's"
                 )
+    code_path = values.pop("CODE_PATH", None) if has_profiles(values) else None
     variables = Variables("the playbook", values, {})
+    if has_profiles(values):
+        read_profiles(made, variables)
+    if code_path is not None:
+        made.notes.append(
+            f"{code_path.origin}: CODE_PATH: not used: with this playbook the image has the source;"
+            " see paths.local_code_dir for a copy"
+        )
     put_variables(made, {"the playbook": variables})
     left = [
         (name, node.origin)
@@ -349,15 +381,15 @@ class _Reader:
         ):
             for rank, members in enumerate(self._ranked(hosts, group)):
                 made.append(self._instance(members, group, f"kv_rank {rank}"))
-        if groups["D"]:
-            self.made.decode = self._instance(groups["D"], "D", "the decode instance")
+        for label, hosts in decode_instances(self.inventory):
+            self.made.decode.append(self._instance(hosts, "D", label))
         self._names()
         if groups["C"]:
             self._proxy(groups["C"])
-        master = next(iter(self.made.decode), None)
+        masters = [members[0].where for members in self.made.decode]
         for group, members in groups.items():
             for host in members:
-                is_master = master is not None and master.where is self.inventory.origins[host]
+                is_master = any(self.inventory.origins[host] is where for where in masters)
                 self.made.notes += role(self.hosts[host], host, group, is_master)
         put_variables(self.made, used)
         self.made.notes += in_inventory(self.inventory, used, KNOWN)
@@ -463,8 +495,11 @@ class _Reader:
         """host_ip of every host of an instance is the address of its first one."""
         master = self._address(hosts[0])
         several = ""
-        if group == "D":
-            several = " (only one decode instance is supported: all hosts of D form it)"
+        if label == _ONE_DECODE:
+            several = (
+                " (only one decode instance is supported without groups D0, D1, … below D: all"
+                " hosts of D form it)"
+            )
         for host in hosts:
             if "host_ip" not in self.hosts[host]:
                 continue
@@ -530,7 +565,8 @@ class _Reader:
     def _names(self) -> None:
         """Only names that differ from those that the plan gives anyway are worth a setting."""
         prefill = [m for members in self.made.prefill for m in members]
-        for letter, members in (("p", prefill), ("d", self.made.decode)):
+        decode = [m for members in self.made.decode for m in members]
+        for letter, members in (("p", prefill), ("d", decode)):
             for k, m in enumerate(m for m in members if not m.exact):
                 m.node_name = None if m.node_name == f"{letter}{k}" else m.node_name
 

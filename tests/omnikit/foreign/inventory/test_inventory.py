@@ -186,11 +186,81 @@ def test_upstreams_2p16_1d32_is_one_decode_instance(tmp_path: Path) -> None:
     assert [len(n.servers) for n in plan.nodes] == [1, 0, 1, 0, 16, 16, 16, 16]
     assert {n.dp_size for n in plan.nodes[4:]} == {64}
     assert {n.env["PREFILL_POD_NUM"] for n in plan.nodes} == {"2"}
-    path.write_text(
-        text.replace("            d2:", "        D1:\n          hosts:\n            d2:")
-    )
+
+
+def test_the_groups_of_d_are_a_decode_instance_each(tmp_path: Path) -> None:
+    """As omni-infer's elastic playbook has them from October 2025 on, and its roles of 2026."""
+    text = TWO_P16.read_text().replace("127.0.0.", "192.0.2.")
+    head, _, tail = text.partition("            d2:")
+    tail = tail.replace('"192.0.2.5"', '"192.0.2.7"').replace("rank: 2", "rank: 0")
+    tail = tail.replace("rank: 3", "rank: 1")
+    path = tmp_path / TWO_P16.name
+    path.write_text(f"{head}        D1:\n          hosts:\n            d2:{tail}")
     said = mistake(path)
-    assert said.startswith(f"{line_of(path, 'D1:')}: the groups D0, D1 of D are a decode instance")
+    assert "found 2 decode instances, v0.4.1 has one" in said
+    assert said.startswith(line_of(path, "d0:"))
+    given = ["profile.omni_version=2026-09", "profile.model=openpangu-2.0-flash"]
+    plan = make_plan(config.load(None, [str(path)], given, environ={}))
+    decode = [n for n in plan.nodes if n.role == "decode"]
+    assert [(n.name, n.instance, n.server_offset) for n in decode] == [
+        *(("d0", 0, 0), ("d1", 0, 16)),
+        *(("d2", 1, 0), ("d3", 1, 16)),
+    ]
+    assert [n.servers[0].api_port for n in decode] == [9100, 9101, 9100, 9101]
+    assert {n.master_ip for n in decode} == {"192.0.2.5", "192.0.2.7"}
+    assert {n.env["OMNI_PD_DECODE_POD_NUM"] for n in plan.nodes} == {"2"}
+    assert plan.proxy is not None and len(plan.proxy.decode) == 64
+
+
+ELASTIC = """all:
+  vars: {node_port: 8100, ascend_rt_visible_devices: "0,1"}
+  children:
+    P: {hosts: {p0: {ansible_host: 192.0.2.1, kv_rank: 0, node_port: 8000, api_port: 9000}}}
+    C: {hosts: {c0: {ansible_host: 192.0.2.1, node_port: 7000}}}
+    D:
+      hosts:
+        d0: {ansible_host: 192.0.2.2, host_ip: 192.0.2.2, api_port: 9100}
+        d1: {ansible_host: 192.0.2.3, host_ip: 192.0.2.3, api_port: 9100}
+      children:
+        D0: {hosts: {d0: }}
+        D1: {hosts: {d1: }}
+"""
+
+
+@pytest.mark.parametrize(
+    ("change", "at", "what"),
+    [
+        (("{d1: }", "{d0: }"), "d0: {ansible", "d0 of group D is in D0 and in D1: each of"),
+        (("{d1: }", "{d1: , d0: }"), "d0: {ansible", "d0 of group D is in D0 and in D1"),
+        (("      children", "        d9: {}\n      children"), "d9", "none of its groups D0, D1"),
+        (("host_ip: 192.0.2.3", "host_ip: 192.0.2.2"), "d1: {ans", "of the decode instance D1 is"),
+    ],
+)
+def test_groups_of_d_that_are_no_instances_are_refused(
+    change: tuple[str, str], at: str, what: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "elastic.yml"
+    path.write_text(ELASTIC)
+    assert "found 2 decode instances" in mistake(path)
+    path.write_text(ELASTIC.replace(*change, 1))
+    said = mistake(path)
+    assert said.startswith(line_of(path, at)) and what in said, said
+
+
+def test_upstreams_single_node_file_is_planned_for_the_releases_that_it_is_for(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / SINGLE_NODE.name
+    path.write_text(SINGLE_NODE.read_text().replace("127.0.0.1", "192.0.2.1"))
+    given = ["profile.omni_version=2026-09", "profile.model=openpangu-2.0-flash"]
+    plan = make_plan(config.load(None, [str(path)], given, environ={}))
+    assert [(n.name, n.host, n.devices) for n in plan.nodes] == [
+        ("p0", "p0", tuple(range(8))),
+        ("d0", "p0", tuple(range(8, 16))),
+    ]
+    decode = plan.nodes[1]
+    told = [decode.environment(s)["ASCEND_RT_VISIBLE_DEVICES"] for s in decode.servers]
+    assert told == [str(device) for device in range(8, 16)]
 
 
 def test_upstreams_single_node_file_needs_decode_on_the_first_devices(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from settings_file import write
 
 from hostkit.base.errors import InputError
 from omnikit.config import config
+from omnikit.topology.topology import make_plan
 
 VARIABLES = """\
 LOG_PATH: /data/log_path
@@ -85,6 +86,15 @@ def test_a_playbook_is_read_for_its_variables(tmp_path: Path) -> None:
     assert mine[0].startswith(f"{line_of(path, 'tasks:')}: tasks of the playbook are not run")
     assert mine[1].startswith(f"{line_of(path, '_cmd:')}: run_vllm_server_prefill_cmd: not used")
     assert len(mine) == 2
+
+
+def test_the_connector_of_later_releases_is_read(tmp_path: Path) -> None:
+    path = write(tmp_path, "LOG_PATH: /l\nKV_CONNECTOR: LLMDataDistConnector\n", "v.yml")
+    given = ["profile.omni_version=2026-06", "profile.model=openpangu-2.0-flash"]
+    loaded = config.load(None, [str(TWO_P), str(path)], given, environ={})
+    assert make_plan(loaded).nodes and not [n for n in loaded.notes if "KV_CONN" in n]
+    older = make_plan(config.load(None, [str(TWO_P), str(path)], environ={}))
+    assert f"{path}:2: nothing is known of the connector LLMDataDistConnector" in older.notes[0]
 
 
 def test_mistakes_are_named_with_their_line(tmp_path: Path) -> None:
