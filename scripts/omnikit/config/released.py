@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any, Mapping, Sequence
 
 from hostkit.base.errors import InputError
-from omnikit.config.layers import ENGINE, MODEL, dotted, merge, same_flag
+from omnikit.config.layers import ENGINE, dotted, merge, same_flag
 from omnikit.yaml.located import Node, Origin
 
 
@@ -25,7 +25,7 @@ def as_released(chosen: Sequence[Node], given: Sequence[Node]) -> tuple[list[Nod
     renamed = _map(known, "renamed")
     made = [_renamed(tree, renamed) for tree in chosen]
     for path in _paths(known):
-        made[MODEL - ENGINE] = _without(made[MODEL - ENGINE], path)
+        made[-1] = _without(made[-1], path)  # the model's is the highest
     return made, [_renamed(tree, renamed) for tree in given]
 
 
