@@ -548,53 +548,37 @@ class Reader:
     ) -> list[tuple[str, Node]]:
         """Flags with their values; of one that is repeated the last counts, as in vLLM's parser."""
         found: dict[str, tuple[Origin, list[str]]] = {}
-        nested: dict[str, dict[str, Any]] = {}  # of --flag.key.key
         last = None
         for node in words:
             given = Node("" if node.value is None else node.value, node.origin)
             word = self._filled(given, host, told, None)
             flag = _as_flag(word)
-            if flag is None and (last is None or re.match(r"-[A-Za-z]", word)):
+            if flag is not None:
+                last, values = flag
+                self._forget(found, last, node.origin)
+                found[last] = node.origin, values
+            elif last is not None and not re.match(r"-[A-Za-z]", word):
+                found[last][1].append(word)
+            else:
                 raise InputError(
                     f"found {word[:40]!r}, expected a flag.",
                     where=str(node.origin),
                     todo="write flags as --NAME, each followed by its values",
                 )
-            if flag is None:
-                assert last is not None
-                found[last][1].append(word)
-                continue
-            last, values = flag
-            for other in (last, last[3:] if last.startswith("no-") else f"no-{last}"):
-                if other in found:
-                    self.notes.append(
-                        f"{found.pop(other)[0]}: --{other} stands twice, the later one counts"
-                        f" ({node.origin})"
-                        if other == last
-                        else f"{found.pop(other)[0]}: --{other} does not count: --{last} comes"
-                        f" later ({node.origin})"
-                    )
-            found[last] = node.origin, values
-        made = []
-        for name, (origin, values) in found.items():
-            outer, dot, path = name.partition(".")
-            if not dot:
-                made.append((name, _value(name, values, origin)))
-                continue
-            if len(values) != 1:
-                raise InputError(
-                    f"--{name} has {len(values)} values, expected one.",
-                    where=str(origin),
-                    todo=f"write the whole JSON: --{outer} '{{…}}'",
-                )
-            first = outer not in nested
-            _nest(nested.setdefault(outer, {}), path, values[0])
-            if first:
-                made.append((outer, Node(None, origin)))
-        return [
-            (name, _located(nested[name], node.origin) if name in nested else node)
-            for name, node in made
-        ]
+        return _joined(found)
+
+    def _forget(
+        self, found: dict[str, tuple[Origin, list[str]]], flag: str, origin: Origin
+    ) -> None:
+        """Drop what a flag takes the place of: the same one, or its opposite."""
+        opposite = flag[len("no-") :] if flag.startswith("no-") else f"no-{flag}"
+        for other, why in (
+            (flag, "stands twice, the later one counts"),
+            (opposite, f"does not count: --{flag} comes later"),
+        ):
+            if other in found:
+                before, _ = found.pop(other)
+                self.notes.append(f"{before}: --{other} {why} ({origin})")
 
     def _is_planned(self, host: _Host, value: Any, fact: Optional[str]) -> bool:
         """Whether a value is what the plan says anyway."""
@@ -705,6 +689,26 @@ def _as_flag(word: str) -> Optional[tuple[str, list[str]]]:
     if re.fullmatch(r"--[A-Za-z][\w-]*", outer):
         return f"{outer[2:].replace('_', '-')}{dot}{path}", values
     return None
+
+
+def _joined(found: dict[str, tuple[Origin, list[str]]]) -> list[tuple[str, Node]]:
+    """The values of flags; all of --flag.key.key together are the JSON of that flag."""
+    made: dict[str, Node] = {}
+    nested: dict[str, dict[str, Any]] = {}
+    for name, (origin, values) in found.items():
+        outer, dot, path = name.partition(".")
+        if not dot:
+            made[name] = _value(name, values, origin)
+            continue
+        if len(values) != 1:
+            raise InputError(
+                f"--{name} has {len(values)} values, expected one.",
+                where=str(origin),
+                todo=f"write the whole JSON: --{outer} '{{…}}'",
+            )
+        _nest(nested.setdefault(outer, {}), path, values[0])
+        made[outer] = _located(nested[outer], origin)
+    return list(made.items())
 
 
 def _nest(tree: dict[str, Any], path: str, word: str) -> None:

@@ -6,6 +6,7 @@ another layout is read as if it were right, and answers get worse without a word
 
 from __future__ import annotations
 
+import json
 from difflib import get_close_matches
 from typing import Any, Iterator, Mapping, Optional
 
@@ -143,8 +144,10 @@ def _sizes(
                 wrong = [key for key in wanted if found.get(key) != wanted[key]]
                 if wrong:
                     path = ("args", FLAG, "kv_connector_extra_config", role, wrong[0])
+                    told = found.get(wrong[0])
+                    shown = "no" if told is None else json.dumps(told)  # a text is no number
                     yield InputError(
-                        f"{node.name} is told {role}.{wrong[0]} {found.get(wrong[0])} for {name},"
+                        f"{node.name} is told {shown} {role}.{wrong[0]} for {name},"
                         f" {role} instances have {wanted[wrong[0]]} ({_size_at(config, first)}).",
                         where=_at(config, node, *path),
                         todo=f"write ${{plan.{role}_{wrong[0]}}}",

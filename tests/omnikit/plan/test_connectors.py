@@ -53,16 +53,24 @@ def test_both_sides_are_told_the_sizes_of_both_roles(role: str, other: str, key:
         said = refused((told, json.dumps(data)))
         node = "p0" if nth == 1 else "d0"
         has = f"{role} instances have {size} (small.yaml:{17 if role == 'prefill' else 25})"
-        assert f"{place(SMALL, KV_FLAG, nth)}: {node} is told {role}.{key} 64" in said
+        assert f"{place(SMALL, KV_FLAG, nth)}: {node} is told 64 {role}.{key}" in said
         assert has in said and f"write ${{plan.{role}_{key}}}" in said
         assert f"told {other}" not in said
 
 
-def test_one_of_several_connectors_is_held_to_it_too() -> None:
+def test_a_size_that_is_a_text_or_missing_is_shown_as_such() -> None:
+    said = refused((PREFILL_KV, PREFILL_KV.replace('"tp_size": 8', '"tp_size": "8"')))
+    assert 'p0 is told "8" prefill.tp_size for MooncakeConnectorV1' in said
+    without = several(PREFILL_KV).replace(', "tp_size": 8', "")
+    said = refused((PREFILL_KV, without), (DECODE_KV, several(DECODE_KV)))
+    assert "p0 is told no prefill.tp_size for MooncakeConnectorV1" in said
+
+
+def test_one_of_withoutconnectors_is_held_to_it_too() -> None:
     plan_of((PREFILL_KV, several(PREFILL_KV)), (DECODE_KV, several(DECODE_KV)))
     wrong = several(DECODE_KV).replace('"dp_size": 2, "tp_size": 8', '"dp_size": 2, "tp_size": 16')
     said = refused((PREFILL_KV, several(PREFILL_KV)), (DECODE_KV, wrong))
-    assert "d0 is told prefill.tp_size 16 for MooncakeConnectorV1" in said
+    assert "d0 is told 16 prefill.tp_size for MooncakeConnectorV1" in said
     assert f"prefill instances have 8 ({place(SMALL, 'tp_size: 8')})" in said
 
 
