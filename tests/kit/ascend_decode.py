@@ -11,6 +11,8 @@ from typing import Any, Optional, Sequence
 
 from proxy_backend import Handler, Seen
 
+from hostkit.base.health import request
+
 COMPLETIONS, CHAT = "/v1/completions", "/v1/chat/completions"
 PROMPT = [5, 6, 7]
 # An answer of tokens and texts; one character is of two tokens, of which the first has no text.
@@ -167,3 +169,40 @@ def body(path: str, **more: Any) -> dict[str, Any]:
     if path == CHAT:
         return {"model": "m", "messages": [{"role": "user", "content": "a"}], **more}
     return {"model": "m", "prompt": "a", "max_tokens": 6, **more}
+
+
+class Cut:
+    """A real server's answers, of which the first end as "recomputed" after so many tokens.
+
+    That is how vllm-ascend's scheduler ends them: no token comes with the end.
+    """
+
+    def __init__(self, port: int, *tokens: int) -> None:
+        self.port, self.tokens = port, list(tokens)
+
+    def __call__(self, handler: Handler, seen: Seen) -> None:
+        data = seen.data
+        some = self.tokens.pop(0) if self.tokens else None
+        if some is not None:
+            limits = {"max_tokens", "max_completion_tokens"} & set(data)
+            data.update(dict.fromkeys(limits, some), min_tokens=0)
+        answer = request(
+            f"http://127.0.0.1:{self.port}{seen.path}", body=data, timeout_s=120, method="POST"
+        )
+        text = answer.text
+        if some is not None and data.get("stream"):
+            text = "".join(self.cut_event(one) for one in text.split("\n\n") if one)
+        elif some is not None:
+            made = json.loads(text)
+            made["choices"][0].update(ENDS)
+            text = json.dumps(made)
+        handler.answer(answer.status, text, answer.headers["content-type"])
+
+    def cut_event(self, event: str) -> str:
+        made = {} if event.endswith("[DONE]") else json.loads(event[len("data: ") :])
+        if not made.get("choices") or made["choices"][0]["finish_reason"] is None:
+            return f"{event}\n\n"
+        goes_on = event.replace('"finish_reason":"length"', '"finish_reason":null')
+        last = made["choices"][0]
+        last.update(ENDS, token_ids=[], **({"delta": {}} if "delta" in last else {"text": ""}))
+        return f"{goes_on}\n\ndata: {json.dumps(made)}\n\n"

@@ -17,6 +17,8 @@ from typing import Any, Callable, Iterator
 import httpx
 import openai
 import pytest
+from ascend_decode import CHAT, Cut
+from ascend_decode import COMPLETIONS as COMPLETION
 from certificates import Authority
 
 from hostkit.access.service import Service
@@ -233,6 +235,50 @@ def asked(base: str, path: str, body: dict[str, Any]) -> Any:
 def test_a_shape_is_answered_as_by_one_server(path: str, name: str, body: dict[str, Any]) -> None:
     right = asked(ALONE, path, body)
     assert asked(PROXY, path, body) == right
+
+
+def test_nothing_differs_where_the_proxy_reads_along(start: Any) -> None:
+    """For vllm-ascend it asks for tokens besides, and looks for answers that decode gave up."""
+    alone = ("127.0.0.1", 21800)
+    running = start([alone], [alone], kv_params="mooncake")
+    SERVICES[running.url] = Service(running.url)
+    for path, name, body in SHAPES:
+        assert asked(running.url, path, body) == asked(ALONE, path, body), name
+
+
+GO_ON: list[tuple[str, dict[str, Any]]] = [
+    (COMPLETION, {"prompt": FOX}),
+    (COMPLETION, {"prompt": THREE[1], "repetition_penalty": 1.3, "min_tokens": 20}),
+    (COMPLETION, {"prompt": IDS[0], "logit_bias": {"42": 5}}),
+    (CHAT, CHATS["a conversation"]),
+    (CHAT, {**CHATS["parts"], "max_completion_tokens": 40}),
+]
+
+
+@pytest.mark.parametrize("usage", [{}, USAGE])
+@pytest.mark.parametrize("tokens", [(5,), (1, 1, 1), (3, 8, 2), (13, 20)])
+def test_an_answer_that_decode_gave_up_is_the_same_in_the_end(
+    start: Any, backend: Any, tokens: tuple[int, ...], usage: dict[str, Any]
+) -> None:
+    decode = backend("decode")
+    running = start([backend("prefill", hand_over="null")], [decode], kv_params="mooncake")
+    SERVICES[running.url] = Service(running.url)
+    for path, more in GO_ON:
+        body = {"max_tokens": 40, **more, **usage}
+        decode.behave, before = Cut(21800, *tokens), len(decode.seen)
+        got, right = asked(running.url, path, body), asked(ALONE, path, body)
+        if usage:
+            assert got == right
+        else:
+            assert compared(got) == compared(right)
+        assert len(decode.seen) - before == len(tokens) + 1
+
+
+def compared(answer: tuple[int, dict[str, Any]]) -> Any:
+    """What a client reads of an answer: members that say nothing may be left out."""
+    choice = answer[1]["choices"][0]
+    said = choice.get("message", {}).get("content") or choice.get("text")
+    return answer[0], said, choice["finish_reason"], answer[1]["usage"]
 
 
 def by_openai(base: str, ask: Callable[[openai.OpenAI], Any]) -> Any:

@@ -50,9 +50,9 @@ def tell(running: Any, message: Any, host: str = HOST, method: str = "POST") -> 
 class Pulled(Decode):
     """A decode server whose engine first says where the KV shall go, and waits for it."""
 
-    def __init__(self, *gives_up: int, times: int = 1) -> None:
+    def __init__(self, *gives_up: int, times: int = 1, host: str = HOST) -> None:
         super().__init__(*gives_up)
-        self.times = times
+        self.times, self.host = times, host
         self.told: list[tuple[int, str]] = []
         self.running: Any = None
 
@@ -64,7 +64,7 @@ class Pulled(Decode):
             name = seen.headers["x-request-id"]
             name = f"chatcmpl-{name}" if seen.path.startswith(CHAT) else f"cmpl-{name}-0"
             for _ in range(self.times):
-                self.told.append(tell(self.running, {"request_id": name, **MESSAGE}))
+                self.told.append(tell(self.running, {"request_id": name, **MESSAGE}, self.host))
             if self.told[-1][0] != 200:  # the engine waits for KV for ever
                 hangs(handler, seen)
                 return
@@ -234,6 +234,18 @@ def test_the_metaserver_is_open_to_decode_servers_alone(pd):
         status, text = tell(running, message, host)
         assert (status, json.loads(text)["error"]["type"]) == (403, "forbidden")
     assert tell(running, message)[0] == 404
+
+
+@pytest.mark.slow
+def test_an_engine_that_asks_from_elsewhere_is_no_hang(pd):
+    """It takes every answer for success, and would wait for its KV for ever."""
+    engine = Pulled(host="127.0.0.3")
+    running, prefill, decode = pd(engine)
+    answer = running.post(body(COMPLETIONS, stream=True))
+    assert (answer.status, answer.json()["error"]["type"]) == (502, "metaserver_forbidden")
+    assert "127.0.0.3" in answer.json()["error"]["message"]
+    assert engine.told[0][0] == 403
+    assert decode.hung_up.wait(5) and prefill.seen == []
 
 
 @pytest.mark.slow
