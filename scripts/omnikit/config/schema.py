@@ -264,7 +264,7 @@ class Server(Strict):
     env: Dict[EnvName, SecretOrEnv]
     prepend: Dict[EnvName, Optional[Line]]
     workdir: Optional[Line]
-    prepare: List[Line]
+    prepare: List[Line] = []
     files: Dict[Name, Dict[str, Any]]
 
 
