@@ -52,8 +52,10 @@ def _paths(known: Node) -> list[list[str]]:
 
 def _renamed(tree: Node, names: Mapping[str, str]) -> Node:
     """A tree whose variables (all maps called env) have their new names."""
-    if not names or not isinstance(tree.value, dict):
+    if not names or not isinstance(tree.value, (dict, list)):
         return tree
+    if isinstance(tree.value, list):  # of instances, which may have settings of their own
+        return Node([_renamed(child, names) for child in tree.value], tree.origin)
     value: dict[str, Any] = {}
     for key, child in tree.value.items():
         if key == "env" and isinstance(child.value, dict):

@@ -270,7 +270,7 @@ class Server(Strict):
     env: Annotated[Dict[EnvName, SecretOrEnv], AfterValidator(known_variables)]
     prepend: Dict[EnvName, Optional[Line]]
     workdir: Optional[Line]
-    prepare: List[Line]
+    prepare: List[Line] = []
     files: Dict[Name, Dict[str, Any]]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from settings_file import write
 
 from hostkit.base.errors import InputError
 from omnikit.config import config
@@ -40,6 +41,9 @@ def test_a_release_gives_variables_of_the_model_and_of_older_releases_new_names(
 def test_who_sets_a_variable_by_its_old_name_sets_the_new_one(tmp_path: Path) -> None:
     more = "roles: {decode: {server: {env: {HYBRID_ATTN_GROUP_SIZE: 5}}}}\n"
     loaded = load(tmp_path, "2026-09", more)
+    own = LAYOUT.replace("[d0]}", "[d0], server: {env: {ROLE: mine}}}") % "2026-09"
+    apart = config.load(str(write(tmp_path, own, "own.yaml")), environ={})
+    assert variables(apart, "decode")["OMNI_PD_ROLE"] == "mine"
     assert variables(loaded, "decode")["OMNI_HYBRID_ATTN_GROUP_SIZE"] == 5
     _, tree = loaded.server_for("decode", 0, "d0")
     place = tree.at(("env", "OMNI_HYBRID_ATTN_GROUP_SIZE")).origin

@@ -21,6 +21,7 @@ from foreign_files import (
 )
 
 from omnikit.config import config
+from omnikit.plan.arguments import flag
 from omnikit.topology.topology import make_plan
 
 
@@ -186,6 +187,25 @@ def test_upstreams_2p16_1d32_is_one_decode_instance(tmp_path: Path) -> None:
     assert [len(n.servers) for n in plan.nodes] == [1, 0, 1, 0, 16, 16, 16, 16]
     assert {n.dp_size for n in plan.nodes[4:]} == {64}
     assert {n.env["PREFILL_POD_NUM"] for n in plan.nodes} == {"2"}
+
+
+def test_upstreams_2p16_1d32_is_planned_for_the_roles_of_2026(tmp_path: Path) -> None:
+    path = tmp_path / TWO_P16.name
+    path.write_text(TWO_P16.read_text().replace("127.0.0.", "192.0.2."))
+    given = ["profile.omni_version=2026-09", "profile.model=openpangu-2.0-flash"]
+    plan = make_plan(config.load(None, [str(path)], given, environ={}))
+    heads = [n for n in plan.nodes if n.role == "prefill" and n.servers]
+    assert [(n.name, n.tensor_parallel, n.ray[2]) for n in heads] == [
+        ("p0", 32, "--head"),
+        ("p2", 32, "--head"),
+    ]
+    assert [flag(n, "distributed-executor-backend") for n in heads] == ["ray", "ray"]
+    decode = [n for n in plan.nodes if n.role == "decode"]
+    assert {flag(n, "data-parallel-size") for n in decode} == {"64"}
+    assert [n.server_offset for n in decode] == [0, 16, 32, 48]
+    ranks = [words[words.index("--data-parallel-rank") + 1] for n in decode for s in n.servers
+             for words in [n.argv(s)]]  # fmt: skip
+    assert ranks == [str(rank) for rank in range(64)]
 
 
 def test_the_groups_of_d_are_a_decode_instance_each(tmp_path: Path) -> None:
