@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+import plan as plan_script
 import pytest
-import show_plan
 from settings_file import FLEET, plan
 
 from hostkit.base.errors import InputError
@@ -172,7 +172,7 @@ def test_graphs_of_an_earlier_start_are_removed_before_decode_and_the_plan_shows
     file.write_text(ONE_HOST % ("2026-09", "0-7", "8-15"), encoding="utf-8")
     prefill, decode = make_plan(config.load(str(file), environ={})).nodes
     assert not prefill.prepare and decode.prepare[0].startswith("rm -rf graph_cache")
-    assert show_plan.main(["--environment", str(file), "--commands"]) == 0
+    assert plan_script.main(["--environment", str(file), "--commands"]) == 0
     assert "before d0 on a: rm -rf graph_cache" in capsys.readouterr().out
 
 
