@@ -16,7 +16,7 @@ import vllm_parser
 from vllm_parser import Answer
 from vllm_words import LITERAL_WORDS, ONLY, WRONG
 
-from omnikit.config import config
+from omnikit.config import config, layers
 from omnikit.engine import pins as engine_pins
 from omnikit.plan.types import NodePlan, Plan, ServerPlan
 from omnikit.topology.topology import make_plan
@@ -24,12 +24,20 @@ from omnikit.topology.topology import make_plan
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).resolve().parents[1]
-# Of omni-infer.
-RELEASES = tuple(
-    name
-    for name in outside.shipped("versions")
-    if name != "none" and not name.startswith("vllm-ascend-")
-)
+
+
+def releases(vllm: str) -> Iterator[str]:
+    """omni-infer's releases that run on a release of vLLM; of later ones no parser is here."""
+    for name in outside.shipped("versions"):
+        tree = layers.read_file(layers.layer_file("versions", name, name), layers.VERSION)
+        engine, package = (
+            tree.find(path) for path in (("release", "engine"), ("release", "packages", "vllm"))
+        )
+        if engine and package and (engine.value, package.value) == ("ascend", vllm):
+            yield name
+
+
+RELEASES = tuple(releases("0.9.0"))
 
 
 class Line(NamedTuple):
@@ -155,13 +163,19 @@ def test_what_is_understood_is_what_was_planned(asked: Asked) -> None:
         if node.role == "colocated":
             assert transfer is None, shown
             continue
-        role = {"prefill": "kv_producer", "decode": "kv_consumer"}[node.role]
+        release = line.environment.split()[-1]
+        prefill_role = {"2025-10-elastic": "kv_both"}.get(release, "kv_producer")
+        role = {"prefill": prefill_role, "decode": "kv_consumer"}[node.role]
         assert transfer["kv_role"] == role, shown
         if asked.engine == "ascend":
             prefill = {n.instance for n in line.plan.nodes if n.role == "prefill"}
-            assert transfer["kv_connector"] == "AscendHcclConnectorV1", shown
+            decode = {n.tensor_parallel for n in line.plan.nodes if n.role == "decode"}
+            by_tensor_parallel = release in ("2025-10", "2026-03")
+            parallel = decode if by_tensor_parallel else {len(prefill) + 1}
+            connector = {"2026-03-elastic": "LMCacheConnectorV1"}.get(release)
+            assert transfer["kv_connector"] == (connector or "AscendHcclConnectorV1"), shown
             assert transfer["kv_rank"] == node.kv_rank, shown
-            assert transfer["kv_parallel_size"] == len(prefill) + 1, shown
+            assert {transfer["kv_parallel_size"]} == parallel, shown
             assert values["data_parallel_address"] == node.master_ip, shown
             assert values["data_parallel_rpc_port"] == node.master_port, shown
         if line.model == "deepseek-r1-w8a8":
@@ -170,7 +184,13 @@ def test_what_is_understood_is_what_was_planned(asked: Asked) -> None:
             length = {"prefill": 32000, "decode": 16384}[node.role]
             assert values["max_model_len"] == length, shown
             graph = {"graph_model_compile_config": {"level": 1}}
-            assert values["additional_config"] == (graph if node.role == "decode" else {}), shown
+            told = dict(values["additional_config"])
+            placed = told.pop("omni_placement_config", None) is not None
+            assert placed == (release in ("2025-10", "2026-03")), shown
+            assert told.pop("enable_omni_placement", False) == placed, shown
+            elastic = told.pop("enable_pd_elastic_scaling", False)
+            assert elastic == (release == "2026-03-elastic"), shown
+            assert told == (graph if node.role == "decode" else {}), shown
 
 
 @pytest.mark.parametrize("name", LITERAL_WORDS)
