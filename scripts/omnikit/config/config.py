@@ -16,8 +16,7 @@ from hostkit.base.errors import InputError, ManyErrors, ToolkitError
 from hostkit.base.redact import Hidden, is_secret
 from hostkit.files import regular
 from omnikit.config import layers
-from omnikit.config.layers import VARIABLES
-from omnikit.config.released import as_released
+from omnikit.config.layers import VARIABLES, as_released
 from omnikit.config.schema import Secret, Server, Settings
 from omnikit.yaml.located import Node, Origin
 from omnikit.yaml.setting_types import IN_WORDS
