@@ -234,9 +234,9 @@ def chosen_files(trees: Sequence[Node]) -> list[Node]:
     return made
 
 
-# What a release of an engine changed in settings that others wrote: new names, and what is gone. A
-# model's file, and the user's, are written once and hold for several releases; a version's file says
-# what its release calls otherwise (release.renamed) and has no use for (release.without).
+# What a release of an engine changed in settings that others wrote: new names, and what is gone.
+# A model's file, and the user's, are written once and hold for several releases; a version's file
+# says what its release calls otherwise (release.renamed) and has no use for (release.without).
 
 
 def as_released(chosen: Sequence[Node], given: Sequence[Node]) -> tuple[list[Node], list[Node]]:
