@@ -4,7 +4,8 @@ Which program it is, is looked for on the machine or in the container that runs 
 takes files over without losing a connection.
 
 Its files are copies in its run directory of those in seed_dir; what is written there is what runs.
-An instance is taken out by leaving its servers out of the upstream prefill_servers.
+An instance is taken out by leaving its servers out of the upstream prefill_servers, which
+omni-infer's module wants to be called prefill_endpoints.
 A proxy that was launched by itself (launch_proxy.py) has a record in its run directory, which says
 what runs and is ended by it.
 """
@@ -36,7 +37,9 @@ CONF = "nginx.conf"
 Node = dict[str, Any]
 
 _UPSTREAM = re.compile(
-    r"(?<=upstream prefill_servers \{\n)(.*?)(?=^ {4}\})", re.DOTALL | re.MULTILINE
+    r"(?:(?<=upstream prefill_servers \{\n)|(?<=upstream prefill_endpoints \{\n))"
+    r"(.*?)(?=^ {4}\})",
+    re.DOTALL | re.MULTILINE,
 )
 _MODULE = re.compile(r'^load_module "(.+)";$', re.MULTILINE)
 _AFFINITY = re.compile(r"^worker_cpu_affinity ([01 ]+);$", re.MULTILINE)

@@ -523,6 +523,11 @@ class Tls(Strict):
     name: Optional[Address]
 
 
+class ProxyGroup(Strict):
+    prefill: Count = Field(description="prefill servers")
+    decode: Count = Field(description="decode servers")
+
+
 class Proxy(Strict):
     kind: ProxyKind
     runtime: Optional[Literal["process", "docker"]]
@@ -542,6 +547,14 @@ class Proxy(Strict):
     worker_processes: Annotated[int, Field(ge=1, le=1024)]
     start_core: Optional[Annotated[int, Field(ge=0, le=1023)]]
     stream_ops: Optional[Literal["off", "add", "set_opt"]]
+    pd_policy: Literal["sequential", "parallel", "aggregation"]
+    schedule_algo: Literal["default", "earliest_batch"]
+    max_batch_tokens: Count
+    starvation_timeout: Count
+    request_slots: Count
+    max_tokens_weight: Optional[Count]
+    groups: Optional[Annotated[List[ProxyGroup], Field(min_length=1)]]
+    model_path: Optional[ModulesPath]
     worker_connections: Annotated[int, Field(ge=8, le=1_000_000)]
     keepalive: Count
     keepalive_timeout: NginxTime

@@ -19,6 +19,8 @@ from omnikit.config.schema import Settings
 from omnikit.fleet import render
 from omnikit.plan.arguments import flag
 from omnikit.plan.types import Plan, reachable
+from omnikit.proxy import metrics_path
+from omnikit.proxy.spec import OMNI_KINDS
 
 # Expressions in Prometheus' language, as text. Pure.
 #
@@ -35,8 +37,6 @@ QUEUED = "vllm:request_queue_time_seconds"
 FAILED = "omnikit_proxy_failed_requests_total"  # of templates/pd_proxy.lua.j2
 
 SERVERS, PROXY = "servers", "proxy"
-# Kinds whose own port answers /metrics; "auto" is nginx-lua wherever that can be had.
-_WITH_METRICS = ("auto", "nginx-lua")
 
 
 def labels(**matched: str) -> str:
@@ -296,7 +296,7 @@ def targets(plan: Plan, settings: Settings, exporter: Optional[str]) -> list[Tar
             found.append(Target(SERVERS, f"{in_url(node.address)}:{server.api_port}", labels))
     proxy = plan.proxy
     if proxy is not None:
-        own = settings.proxy.metrics and settings.proxy.kind in _WITH_METRICS
+        own = settings.proxy.metrics and metrics_path(settings.proxy.kind) is not None
         there = f"{in_url(reachable(proxy.listen_host, proxy.address))}:{proxy.port}"
         address = exporter or (there if own else None)
         if address is not None:
@@ -345,7 +345,9 @@ def prometheus(
         groups = [{"targets": [t.address], "labels": t.labels} for t in found if t.kind == kind]
         name = f"omnikit-{environment}-{kind}"
         if groups:
-            job = {"job_name": name, "metrics_path": "/metrics", "static_configs": groups}
+            own = kind == PROXY and exporter is None
+            path = metrics_path(settings.proxy.kind) if own else "/metrics"
+            job = {"job_name": name, "metrics_path": path, "static_configs": groups}
             jobs.append({**job, **_access(kind, settings, exporter)})
     return {
         "global": {"scrape_interval": interval, "evaluation_interval": interval},
@@ -452,7 +454,8 @@ def files(
     settings = config.settings
     found = targets(plan, settings, exporter)
     proxy = any(target.kind == PROXY for target in found)
-    counted = exporter is None
+    known = exporter is not None or settings.proxy.kind not in OMNI_KINDS  # by their names here
+    counted = exporter is None and known
     serving = [node for node in plan.nodes if node.servers]
     cached = {node.role for node in serving if flag(node, "no-enable-prefix-caching") is None}
     roles = list(dict.fromkeys(node.role for node in serving))
@@ -467,7 +470,7 @@ def files(
         plan.environment,
         settings,
         roles,
-        proxy=proxy,
+        proxy=proxy and known,
         counted=counted,
         uncached=set(roles) - cached,
     )
@@ -480,7 +483,7 @@ def files(
     alerts = [rule["alert"].replace("Omnikit", "") for rule in rules["groups"][0]["rules"]]
     rows = [panel["title"] for panel in board["panels"] if panel["type"] == "row"]
     words = options or [f"--environment={plan.environment}"]
-    told = ("counted" if counted else "exporter") if proxy else "unread"
+    told = ("counted" if counted else "exporter" if exporter else "own") if proxy else "unread"
     made[README] = render.template(
         "metrics_readme.md.j2",
         environment=plan.environment,

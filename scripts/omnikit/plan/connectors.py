@@ -101,7 +101,7 @@ def _proxy(
     fits = _FITS[rules.handover]
     pushed = _FITS["push"][0]
     # The proxy of omni-infer asks in its own way; without asking any way does but the pushed one.
-    asked = rules.handover == "push" or (rules.asked and kind != "omni-nginx")
+    asked = rules.handover == "push" or (rules.asked and not kind.startswith("omni-"))
     if way in fits or (not asked and way != pushed):
         return
     yield InputError(

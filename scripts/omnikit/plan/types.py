@@ -104,6 +104,7 @@ class ProxyPlan:
     """The proxy. prefill and decode: (address, port) of every API server, in order.
 
     max_num_seqs: by role, what a server of it takes at the same time, where its command says so.
+    instances: by role, how many of them there are.
     metrics_from: who may read its metrics, besides its own host.
     """
 
@@ -115,6 +116,7 @@ class ProxyPlan:
     prefill: tuple[tuple[str, int], ...]
     decode: tuple[tuple[str, int], ...]
     max_num_seqs: dict[str, int]
+    instances: dict[str, int]
     log_dir: str
     run_dir: str
     container: str

@@ -257,7 +257,7 @@ def proxy_spec(plan: ProxyPlan, settings: Settings, host: HostPlan, found: Any) 
         decode=plan.decode,
         run_dir=plan.run_dir,
         log_dir=plan.log_dir,
-        settings={**values, "max_num_seqs": plan.max_num_seqs},
+        settings={**values, "max_num_seqs": plan.max_num_seqs, "instances": plan.instances},
         address=reachable(plan.listen_host, plan.address),
     )
 

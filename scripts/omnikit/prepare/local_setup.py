@@ -56,8 +56,8 @@ def _proxy_software(config: Config, plan: Plan) -> dict[str, Any]:
 def _proxy_in_image(config: Config) -> dict[str, Any]:
     """The proxy of the image: Debian's places, which our own images have, unless settings say."""
     settings = config.settings.proxy
-    if settings.kind == "omni-nginx":
-        return {"kind": "omni-nginx"}
+    if settings.kind in spec.OMNI_KINDS:
+        return {"kind": settings.kind}
     if settings.kind == "vllm-router":
         return {"kind": "vllm-router", "venv": settings.venv}
     return {
@@ -204,7 +204,7 @@ def _ensure_proxy(config: Config, tell: Say) -> None:
     from omnikit.proxy import install as proxy_install
 
     settings = config.settings.proxy
-    if settings.kind == "omni-nginx":
+    if settings.kind in spec.OMNI_KINDS:
         raise config.error("omni-infer's own nginx cannot run on this machine.", "proxy", "kind")
     if settings.nginx and settings.modules_dir:
         return

@@ -10,7 +10,7 @@ from typing import Any, Mapping
 from hostkit.base.errors import InputError
 from omnikit.plan.access import KEPT_BY, secured
 from omnikit.proxy import lua, omni, router
-from omnikit.proxy.spec import Kind, ProxySpec
+from omnikit.proxy.spec import OMNI_KINDS, Kind, ProxySpec
 
 __all__ = [
     "KINDS",
@@ -22,6 +22,7 @@ __all__ = [
     "cores",
     "files",
     "health_path",
+    "metrics_path",
     "programs",
     "reload_command",
 ]
@@ -31,6 +32,7 @@ KINDS: dict[str, Kind] = {
     "nginx-lua": lua.KIND,
     "vllm-router": router.KIND,
     "omni-nginx": omni.KIND,
+    "omni-proxy": omni.OMNI_PROXY,
 }
 # Names of earlier versions, in configurations and records that are still there.
 OLD_NAMES = {"nginx-njs": "nginx-lua"}
@@ -76,7 +78,7 @@ def programs(spec: ProxySpec) -> list[str]:
 def cores(kind: str, settings: Mapping[str, Any]) -> int:
     """The host's cores that workers are bound to, counted with those below; 0: they are not."""
     first = settings.get("start_core")
-    if kind != "omni-nginx" or first is None:
+    if kind not in OMNI_KINDS or first is None:
         return 0
     return int(first) + int(settings["worker_processes"])
 
@@ -94,3 +96,11 @@ def check_command(spec: ProxySpec) -> list[str] | None:
 def health_path(spec: ProxySpec) -> str:
     """A path to which the proxy itself, not a server behind it, answers 200."""
     return _kind(spec).health_path
+
+
+def metrics_path(kind: str) -> str | None:
+    """Where a proxy of this kind tells Prometheus of itself; None: nowhere.
+
+    "auto" is nginx-lua wherever that can be had.
+    """
+    return KINDS["nginx-lua" if kind == "auto" else kind].metrics_path

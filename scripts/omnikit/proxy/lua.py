@@ -13,6 +13,7 @@ never a prompt), error.log.
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -174,4 +175,4 @@ def files(spec: ProxySpec, source: str) -> dict[str, str]:
     return {**made, **scripts}
 
 
-KIND = nginx_kind(files, NGINX_PLACES[0])
+KIND = replace(nginx_kind(files, NGINX_PLACES[0]), metrics_path="/metrics")

@@ -14,6 +14,7 @@ NGINX_PLACES = ("/usr/sbin/nginx", "/usr/bin/nginx", "/usr/local/sbin/nginx")
 SOURCE_BUILD_NGINX = "/usr/local/nginx/sbin/nginx"
 # omni-infer's image, built with this as --sbin-path; packages of later releases have it in PATH.
 OMNI_NGINX = ("/usr/local/nginx/nginx", "nginx")
+OMNI_KINDS = ("omni-nginx", "omni-proxy")
 OMNI_MODULES = "/usr/local/nginx/modules"
 MODULE_PLACES = (
     "/usr/lib/nginx/modules",
@@ -29,7 +30,6 @@ LUA_MODULES = ("ndk_http_module.so", "ngx_http_lua_module.so")
 ROUTER_REQUIREMENT = "vllm-router==0.1.17"
 ROUTER_PROGRAM = "bin/vllm-router"
 
-
 Address = Tuple[str, int]
 
 
@@ -38,8 +38,8 @@ class ProxySpec:
     """One proxy. prefill and decode: (host, port) of each API server, in order.
 
     run_dir and log_dir are absolute folders on the proxy's host. settings: the section "proxy"
-    of the configuration, and max_num_seqs (see ProxyPlan). metrics: servers that answer /metrics.
-    address: where servers reach the proxy, if listen_host does not say.
+    of the configuration, max_num_seqs and instances (see ProxyPlan). metrics: servers that answer
+    /metrics. address: where servers reach the proxy, if listen_host does not say.
     """
 
     kind: str
@@ -59,6 +59,7 @@ class Kind:
     """The functions behind the interface of omnikit.proxy for one kind of proxy.
 
     programs: where its program is looked for if the settings do not say; none: command() knows.
+    metrics_path: where it tells Prometheus of itself; None: nowhere.
     """
 
     files: Callable[[ProxySpec, str], dict[str, str]]
@@ -67,6 +68,7 @@ class Kind:
     check_command: Callable[[ProxySpec], Optional[list[str]]]
     health_path: str
     programs: tuple[str, ...] = ()
+    metrics_path: Optional[str] = None
 
 
 def nginx_kind(

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections import Counter
 from contextlib import suppress
 from dataclasses import replace
 from ipaddress import ip_address
@@ -434,6 +435,7 @@ class _Planner:
             prefill=endpoints(nodes, "prefill"),
             decode=endpoints(nodes, "decode") or endpoints(nodes, "colocated"),
             max_num_seqs=checks.max_num_seqs(nodes),
+            instances=dict(Counter(group.role for group in self.groups)),
             log_dir=self._log_dir(PROXY_NAME),
             run_dir=f"{host.temp_dir}/{PROXY_NAME}",
             container=self._container("proxy", PROXY_NAME),

@@ -286,7 +286,9 @@ def _proxy_kind(value: object) -> object:
 
 
 ProxyKind = Annotated[
-    Literal["auto", "nginx-lua", "vllm-router", "omni-nginx"],
+    Literal["auto", "nginx-lua", "vllm-router", "omni-nginx", "omni-proxy"],
     BeforeValidator(_proxy_kind),
-    WithJsonSchema({"enum": ["auto", "nginx-lua", "nginx-njs", "vllm-router", "omni-nginx"]}),
+    WithJsonSchema(
+        {"enum": ["auto", "nginx-lua", "nginx-njs", "vllm-router", "omni-nginx", "omni-proxy"]}
+    ),
 ]

@@ -10,7 +10,9 @@ from omnikit.config import config
 def test_an_unknown_kind_is_refused_with_the_known_ones():
     spec = proxy.ProxySpec("apache", "127.0.0.1", 7000, (), (), "/run", "/log", {})
     for ask in (proxy.command, proxy.reload_command, proxy.check_command, proxy.health_path):
-        with pytest.raises(InputError, match=r"'apache'.*nginx-lua, omni-nginx, vllm-router"):
+        with pytest.raises(
+            InputError, match=r"'apache'.*nginx-lua, omni-nginx, omni-proxy, vllm-router"
+        ):
             ask(spec)
     with pytest.raises(InputError, match="known are"):
         proxy.files(spec, "x")
