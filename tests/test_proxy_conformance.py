@@ -94,11 +94,11 @@ def label(words: str) -> str:
     return rest or kind
 
 
-def differences(ours: Conf) -> set[tuple[str, str]]:
+def differences(ours: Conf, upstream: Conf = UPSTREAM) -> set[tuple[str, str]]:
     """Kind, and place and directive, of whatever is not as upstream has it."""
     found = set()
-    for place in {**UPSTREAM, **ours}:
-        theirs, here = UPSTREAM.get(place, {}), ours.get(place, {})
+    for place in {**upstream, **ours}:
+        theirs, here = upstream.get(place, {}), ours.get(place, {})
         here = {name: value for name, value in here.items() if name not in _OF_THE_WORDS}
         for name in {**theirs, **here}:
             # A location has what http says where it says nothing itself.
@@ -179,3 +179,23 @@ def test_the_balancer_learns_from_the_servers_what_they_take(tmp_path: Path) -> 
     files = prepare(loaded, {}, {"kind": "omni-nginx"}, {}).files["p0"]
     conf = blocks(files["c0/nginx.conf"])
     assert conf["prefill_servers"]["pd_score_balance_max_num_seqs"] == "7"
+
+
+def test_omni_infer_1_2_has_its_own_proxy_as_its_launcher_writes_it(tmp_path: Path) -> None:
+    file = inventory_file(tmp_path, inventory([["10.0.0.1"]], ["10.0.0.3"]))
+    given = ["profile.omni_version=2026-06", "profile.model=openpangu-2.0-flash"]
+    loaded = config.load(None, [str(file)], given, environ={})
+    conf = prepare(loaded, {}, {"kind": "omni-proxy"}, {}).files["p0"]["c0/nginx.conf"]
+    for long, short in (
+        ("^/prefill_sub(?<orig>/.*)$", "/prefill_sub"),
+        ("location = /omni_proxy/", "location = /omni_proxy_"),
+        ("location = /internal/", "location = /internal_"),
+    ):
+        conf = conf.replace(long, short)
+    upstream, explained = (
+        yaml.safe_load((RECORDED / name).read_text(encoding="utf-8"))
+        for name in ("omni-infer-2026-06-nginx.yaml", "omni-proxy-differences.yaml")
+    )
+    expected = {(entry["kind"], name) for entry in explained for name in entry["names"]}
+    assert differences(blocks(conf), upstream) == expected
+    assert all(len(entry["reason"]) > 20 for entry in explained)

@@ -85,9 +85,9 @@ def test_the_releases_of_1_2_have_it_and_one_setting_has_nginx_with_lua(
         (
             (),
             [
-                "client_max_body_size 10m;",
-                "client_body_buffer_size 1m;",
-                "subrequest_output_buffer_size 10m;",
+                "client_max_body_size 10M;",
+                "client_body_buffer_size 1M;",
+                "subrequest_output_buffer_size 10M;",
                 "proxy_read_timeout 14400s;",
                 "stream_ops off;",
                 "worker_processes 4;",
