@@ -19,6 +19,7 @@ from omnikit import proxy
 from omnikit.monitor import files as monitor
 from omnikit.prepare import local_setup
 from omnikit.prepare.deployment import prepare, proxy_spec
+from omnikit.proxy import launch
 from omnikit.topology.topology import make_plan
 
 FLEET = """
@@ -36,6 +37,7 @@ topology:
   decode: [{hosts: [d0]}, {hosts: [d1]}, {hosts: [d2]}]
   proxy: p0
 """
+NGINX = "/usr/sbin/nginx"
 GROUPS = "proxy.groups=[{prefill: 1, decode: 16}, {prefill: 1, decode: 32}]"
 
 
@@ -270,9 +272,40 @@ def test_nginx_accepts_all_that_is_not_the_modules_own(sets: Any, tmp_path: Path
 
     def nginx(conf: str) -> subprocess.CompletedProcess[str]:
         (tmp_path / "nginx.conf").write_text(conf)
-        words = ["/usr/sbin/nginx", "-e", "stderr", "-p", f"{tmp_path}/", "-c", "nginx.conf", "-t"]
+        words = [NGINX, "-e", "stderr", "-p", f"{tmp_path}/", "-c", "nginx.conf", "-t"]
         return subprocess.run(words, capture_output=True, text=True, timeout=60)
 
     done = nginx(without_modules(text))
     assert done.returncode == 0, done.stderr
     assert "unknown directive" in nginx(text.replace("load_module", "# load_module")).stderr
+
+
+@pytest.mark.slow
+@pytest.mark.needs("nginx")
+def test_a_running_one_takes_another_list_over_and_keeps_the_old_one_for_a_wrong_file(
+    tmp_path: Path,
+) -> None:
+    """All but the module's own; nginx itself answers where the module would say its health."""
+    spec = spec_for(tmp_path, "proxy.worker_processes=1", "proxy.start_core=null")
+    port, run_dir = free_port(), tmp_path / "run"
+
+    def wanted(one: proxy.ProxySpec) -> launch.Wanted:
+        text = proxy.files(one, "a test")["nginx.conf"].replace(spec.log_dir, str(tmp_path))
+        text = text.replace("192.0.2.1:7000", f"127.0.0.1:{port}")
+        text = without_modules(text.replace("omni_proxy_health_status on;", "return 200;"))
+        return launch.from_text("omni-proxy", {"nginx.conf": text}, "a test", {"nginx": NGINX})
+
+    first = wanted(spec)
+    assert launch.up(first, run_dir, 15) == "started"
+    try:
+        assert launch.up(first, run_dir, 15) == "unchanged"
+        assert launch.up(wanted(replace(spec, decode=spec.decode[:1])), run_dir, 15) == "reloaded"
+        kept = (run_dir / "nginx.conf").read_text()
+        assert kept.count("server 192.0.2.3:") == 1
+        wrong = replace(first, files={"nginx.conf": kept.replace("send_timeout", "sent_timeout")})
+        with pytest.raises(InputError, match=r"unknown directive .*sent_timeout"):
+            launch.up(wrong, run_dir, 15)
+        assert (run_dir / "nginx.conf").read_text() == kept
+        assert proxy_run.status(run_dir, 5)["state"] == "running"
+    finally:
+        assert proxy_run.stop(run_dir, 5, 15) == "stopped"
