@@ -1,4 +1,5 @@
-"""The twin of omni-infer's image, laid out as the real one, from the files in tests/twin.
+"""The twin of omni-infer's image, laid out as the real one, from the files in tests/twin; and the
+packages of vllm-ascend's twin, which shares them.
 
 It has this machine's Python and nginx. Its vllm and ray compute nothing and keep the real rules
 (tests/twin/site), CANN's variables are in root's ~/.bashrc alone, nginx is at its place.
@@ -8,6 +9,7 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import json
 import shutil
 import subprocess
 import sysconfig
@@ -28,15 +30,6 @@ TWIN_IMAGE = "omnikit-test/omniinfer:202509302026"
 _PROGRAMS = ("bash", "cat", "dirname", "env", "head", "id", "ip", "ls", "mkdir", "realpath", "rm")
 _PROGRAMS += ("sed", "sleep", "uname")
 _TOOLKIT = "usr/local/Ascend/ascend-toolkit"
-# What `pip list` shows of the real image; versions that no source names are left out.
-PACKAGES = {
-    "vllm": "0.9.0",
-    "omni_infer": "0.1.0",
-    "omni_placement": "0.1.0",
-    "torch": "2.5.1",
-    "torch_npu": "2.5.1",
-    "ray": "2.43.0",
-}
 MODULES = (
     "ngx_http_set_request_id_module",
     "ngx_http_prefill_module",
@@ -74,13 +67,20 @@ def arguments() -> Path:
     return made
 
 
-def packages(folder: Path) -> None:
-    """The twin's Python packages, as an installation has them."""
+def packages(folder: Path, engine: str = "omni-infer") -> None:
+    """The twin's Python packages, as an installation of an engine has them.
+
+    Versions that `pip list` would show and that no source names are left out.
+    """
     shutil.copytree(
         TWIN / "site", folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__")
     )
-    shutil.copy(arguments(), folder / "vllm" / "twin" / "arguments.json")
-    for name, version in PACKAGES.items():
+    release = TWIN / f"{engine}.json"
+    twin = folder / "vllm" / "twin"
+    shutil.copy(release, twin / "release.json")
+    described = TWIN / f"{engine}-arguments.json"
+    shutil.copy(described if described.exists() else arguments(), twin / "arguments.json")
+    for name, version in json.loads(release.read_text())["packages"].items():
         info = folder / f"{name}-{version}.dist-info"
         info.mkdir()
         text = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
