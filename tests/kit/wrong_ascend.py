@@ -118,6 +118,11 @@ BY_PLAN = (
         _kv("disaggregated", "kv_connector: MooncakeConnector"),
         "Mooncake",
     ),
+    _wrong(
+        "a pool alone",
+        _kv("disaggregated", "kv_connector: AscendStoreConnector"),
+        "AscendStoreConnector hands no prompt over",
+    ),
     _wrong("prefill consumes", _kv("prefill", "kv_role: kv_consumer"), "kv_role kv_consumer"),
     _wrong(
         "a proxy that pulls, a connector that pushes",
