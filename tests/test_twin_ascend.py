@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 import socket
 import subprocess
 import sys
@@ -166,6 +167,28 @@ def test_a_wrong_list_of_devices(
     assert devices(asked, {"ASCEND_RT_VISIBLE_DEVICES": "3,1,0"}) == [3, 1]
 
 
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("--data-parallel-rank", "0"), "can only be set when data_parallel_size > 1"),
+        (("--data-parallel-size", "2", "--data-parallel-rank", "2"), "in the range"),
+        (("--data-parallel-size", "2"), "no data parallelism inside of one API server"),
+    ],
+)
+def test_a_rank_that_is_none(words: tuple[str, ...], says: str, twin: Twin) -> None:
+    with pytest.raises(twin("log").Fault, match=says):
+        twin("ascend").layout(values(twin, *words, kv_role="kv_both"))
+
+
+def test_flags_that_the_twin_does_not_act_on_are_passed_over(twin: Twin) -> None:
+    read = values(twin, "--max-num-seqs", "4", "--enable-expert-parallel", kv_role="kv_both")
+    assert read.model == "/m" and read.kv_transfer_config["kv_role"] == "kv_both"
+    with pytest.raises(SystemExit):
+        values(twin, kv_role="kv_prefill")
+    with pytest.raises(SystemExit):
+        values(twin, kv_role="kv_both", kv_rol="kv_both")
+
+
 def test_a_device_belongs_to_one_server(
     twin: Twin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -202,6 +225,7 @@ def script(
     done = subprocess.run(
         [sys.executable, f"scripts/{name}", "-e", str(here.file), *words],
         cwd=ROOT,
+        env={**os.environ, "OMNIKIT_SITE": str(here.control)},
         capture_output=True,
         text=True,
         timeout=120,
@@ -237,9 +261,8 @@ def post(url: str, **body: Any) -> dict[str, Any]:
 
 def url_of(here: twin_here.Here, role: str) -> str:
     """The first server of a role."""
-    [first, *_] = [node for node in here.plans[False].nodes if node.role == role]
-    port = first.servers[0].api_port if first.servers else here.proxy_port
-    return f"http://{first.address}:{port}"
+    first = next(node for node in here.plans[False].nodes if node.role == role)
+    return f"http://{first.address}:{first.servers[0].api_port}"
 
 
 @pytest.mark.slow

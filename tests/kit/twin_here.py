@@ -77,7 +77,9 @@ class Here:
         twin_image.packages(folder / "site", "vllm-ascend")
         bash = static_files({"/bin/bash": str(shutil.which("bash"))})
         library = next(path for name, path in bash.items() if ".so" in name)
-        (folder / "lib64").mkdir()
+        self.control = folder / "control"
+        for made in (self.control, folder / "lib64"):
+            made.mkdir()
         for name in twin_image.LIBRARIES:
             shutil.copy(library, folder / "lib64" / name)
         self.variables: Mapping[str, str] = {

@@ -268,8 +268,8 @@ BY_TWIN = {
         ),
         "prefill-tp",
     ),
-    "the GPU's connector": (
-        _one(words={"p0": _told("kv_producer", kv_connector="MooncakeConnector")}),
+    "a connector that is none": (
+        _one(words={"p0": _told("kv_producer", kv_connector="MoonCakeConnectorV1")}),
         "connector-unknown",
     ),
     "a key that nobody knows": (_one(words={"p0": _told("kv_producer", kv_ports=1)}), "bad-flag"),

@@ -43,6 +43,10 @@ def layout(values: Any) -> parallel.Parallel:
     size, rank = values.data_parallel_size, values.data_parallel_rank
     if size > 1 and rank is None:
         raise Fault("RuntimeError: the twin has no data parallelism inside of one API server")
+    if size == 1 and rank is not None:
+        raise Fault(
+            "  Value error, data_parallel_external_lb can only be set when data_parallel_size > 1"
+        )
     rank = rank or 0
     if rank >= size:
         raise Fault(f"ValueError: data_parallel_rank ({rank}) must be in the range [0, {size})")

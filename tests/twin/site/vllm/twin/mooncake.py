@@ -17,6 +17,11 @@ from vllm.twin.parallel import Parallel
 from vllm.twin.serving import State
 
 _PULLS = ("MooncakeConnectorV1", "MooncakeHybridConnector")
+# What vllm-ascend and vLLM register besides.
+_OTHERS: tuple[str, ...] = ("MooncakeConnector", "MooncakeLayerwiseConnector")
+_OTHERS += ("MultiConnector", "UCMConnector")
+_OTHERS += ("AscendStoreConnector", "MooncakeConnectorStoreV1", "LMCacheAscendConnector")
+_OTHERS += ("SimpleCPUOffloadConnector", "RecomputeCPUOffloadConnector")
 _ROLES = {"kv_producer": "prefill", "kv_consumer": "decode"}
 _PARAMS: tuple[str, ...] = ("remote_block_ids", "remote_engine_id", "remote_request_id")
 _PARAMS += ("remote_host", "remote_port", "remote_pcp_size", "remote_dcp_size", "remote_ptp_size")
@@ -26,11 +31,15 @@ _LOG = "mooncake_connector.py:512"
 
 
 def sizes(values: Any) -> None:
-    """vllm_ascend: a role's own block is the server's own sizes."""
+    """vllm_ascend: the connector is known, a role's own block is the server's own sizes."""
     kv = values.kv_transfer_config
+    name = kv.get("kv_connector")
+    if name in _OTHERS:
+        raise Fault(f"RuntimeError: the twin has no connector {name}")
+    if name not in _PULLS:
+        # vllm/distributed/kv_transfer/kv_connector/factory.py
+        raise Fault(f"ValueError: Unsupported connector type: {name}")
     extra = kv.get("kv_connector_extra_config") or {}
-    if kv.get("kv_connector") not in _PULLS:
-        return  # the factory refuses it when workers make it
     for role in _ROLES.values():
         if not {"dp_size", "tp_size"} <= set(extra.get(role) or {}):
             raise Fault("AssertionError")
@@ -41,11 +50,11 @@ def sizes(values: Any) -> None:
         ("tensor", values.tensor_parallel_size, extra[role]["tp_size"]),
         ("data", values.data_parallel_size, extra[role]["dp_size"]),
     )
-    for name, own, block in told:
+    for size, own, block in told:
         if own != block:
             raise Fault(
                 "  Value error, KV transfer"
-                f" '{role}' config has a conflicting {name} parallel size."
+                f" '{role}' config has a conflicting {size} parallel size."
                 f" Expected {own}, but got {block}."
             )
 
@@ -53,9 +62,6 @@ def sizes(values: Any) -> None:
 def connect(values: Any, par: Parallel, address: str, state: State) -> Any:
     """Make the connector of this server's role; what it holds open."""
     kv = values.kv_transfer_config
-    if kv.get("kv_connector") not in _PULLS:
-        # vllm/distributed/kv_transfer/kv_connector/factory.py
-        raise Fault(f"ValueError: Unsupported connector type: {kv.get('kv_connector')}")
     extra = kv["kv_connector_extra_config"]
     _divides(extra["prefill"]["tp_size"], extra["decode"]["tp_size"])
     told = {"kv_connector": kv["kv_connector"], "block_size": values.block_size}
