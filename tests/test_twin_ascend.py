@@ -12,6 +12,7 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any, Callable, Iterator
@@ -165,6 +166,38 @@ def test_a_wrong_list_of_devices(
         devices(asked, {"ASCEND_RT_VISIBLE_DEVICES": listed})
     # Of a longer list the first are used, whatever their order.
     assert devices(asked, {"ASCEND_RT_VISIBLE_DEVICES": "3,1,0"}) == [3, 1]
+
+
+def front_end(twin: Twin, port: int, rank: int, limit_s: float) -> Any:
+    """A rank of two that meets the other at that port."""
+    made = twin("parallel").Parallel(1, 2, rank, 0, "127.0.0.1", port)
+    return twin("ascend").FrontEnd(made, limit_s)
+
+
+def test_no_rank_goes_on_before_all_are_there(twin: Twin) -> None:
+    port = free_ports(1)
+    ranks = [front_end(twin, port, rank, 20.0) for rank in (1, 0)]
+    waiting = threading.Thread(target=ranks[0].meet, daemon=True)
+    waiting.start()
+    waiting.join(0.2)
+    assert waiting.is_alive()
+    ranks[1].meet()
+    waiting.join(20)
+    assert not waiting.is_alive()
+    with pytest.raises(twin("log").Fault, match="ZMQError: Address already in use"):
+        front_end(twin, port, 0, 0.1).meet()
+
+
+@pytest.mark.parametrize(
+    ("rank", "says"),
+    [
+        (1, "Did not receive response from front-end process within 5 minutes"),
+        (0, "1/2 clients joined"),
+    ],
+)
+def test_a_rank_without_the_others_ends(rank: int, says: str, twin: Twin) -> None:
+    with pytest.raises(twin("log").Fault, match=says):
+        front_end(twin, free_ports(1), rank, 0.1).meet()
 
 
 @pytest.mark.parametrize(
