@@ -12,8 +12,10 @@ import hashlib
 import json
 import shutil
 import subprocess
+import sys
 import sysconfig
 from pathlib import Path
+from typing import Optional, Sequence
 
 import pip
 import server_image
@@ -46,6 +48,19 @@ MODULES = (
         )
     ),
 )
+_READ = """
+import json, sys
+from vllm.twin import arguments
+answers = []
+for line in json.load(sys.stdin):
+    by_module = line[1:2] == ["-m"]
+    try:
+        values = arguments.read(line[3:] if by_module else line[1:], by_module)
+        answers.append({k: str(v) for k, v in vars(values).items()})
+    except (SystemExit, ValueError):
+        answers.append(None)
+json.dump(answers, sys.stdout)
+"""
 PLACEMENT = "config_p.yaml", "config_d.yaml"
 LIBRARIES = "libascendcl.so", "libhccl.so"
 
@@ -86,6 +101,20 @@ def packages(folder: Path, engine: str = "omni-infer") -> None:
         text = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
         (info / "METADATA").write_text(text)
         (info / "INSTALLER").write_text("pip\n")
+
+
+def values_of(site: Path, lines: Sequence[Sequence[str]]) -> list[Optional[dict[str, str]]]:
+    """What the twin's parser makes of command lines, as texts; None of those it refuses."""
+    done = subprocess.run(
+        [sys.executable, "-c", _READ],
+        input=json.dumps(lines),
+        env={"PYTHONPATH": str(site)},
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    found: list[Optional[dict[str, str]]] = json.loads(done.stdout)
+    return found
 
 
 def save_twin_image(host: DockerHost, archive: Path) -> Path:
