@@ -199,14 +199,13 @@ def running(
             log = folder / "taken.log"
             started[f"taken on {host}"] = site.start(host, words, {"PATH": "/usr/bin:/bin"}, log)
             wait_for(lambda: bool((folder / "taken.log").read_text()), "the port is taken")
-        nodes = [node for node in plan.nodes if node.servers]
-        for node in nodes:
+        for node in plan.nodes:
             if node.ray and node.name in fault.starts:
                 log, env = folder / f"{node.name}.ray.log", own_env(site, fault, node, None)
                 started[f"{node.name}.ray"] = site.start(node.host, node.ray, env, log)
                 # Servers start once Ray does, as after the real wait.
                 wait_for(lambda log=log: "started" in log.read_text(), f"Ray runs: see {log}")
-        for node in nodes:
+        for node in plan.nodes:
             for server in node.servers:
                 if not {node.name, server.name} & set(fault.starts):
                     continue
