@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -14,19 +11,6 @@ import vllm_words
 
 pytestmark = pytest.mark.slow
 
-READ = """
-import json, sys
-from vllm.twin import arguments
-answers = []
-for line in json.load(sys.stdin):
-    by_module = line[1:2] == ["-m"]
-    try:
-        values = arguments.read(line[3:] if by_module else line[1:], by_module)
-        answers.append(sorted((k, str(v)) for k, v in vars(values).items()))
-    except (SystemExit, ValueError):
-        answers.append(None)
-json.dump(answers, sys.stdout)
-"""
 # A value that the engine keeps as an object, or that no description can hold.
 NOT_COMPARED = {"compilation_config", "kv_transfer_config", "kv_events_config", "dispatch_function"}
 NOT_COMPARED |= {"lora_modules", "prompt_adapters", "subparser", "model_tag"}
@@ -61,19 +45,10 @@ def lines() -> list[list[str]]:
 def test_the_twin_reads_words_as_the_real_parser_does(site: Path) -> None:
     asked = lines()
     real = vllm_parser.ask(vllm_parser.install(), asked).lines
-    done = subprocess.run(
-        [sys.executable, "-c", READ],
-        input=json.dumps(asked),
-        env={"PYTHONPATH": str(site)},
-        check=True,
-        capture_output=True,
-        text=True,
-    )
-    twin = json.loads(done.stdout)
+    twin = twin_image.values_of(site, asked)
     for words, expected, got in zip(asked, real, twin):
         assert (got is not None) == expected.accepted, (words, expected.said)
         if got is not None:
             known = {k: v for k, v in expected.values.items() if k not in NOT_COMPARED}
-            values = dict(got)
-            assert {k: values.get(k) for k in known} == {k: str(v) for k, v in known.items()}
+            assert {k: got.get(k) for k in known} == {k: str(v) for k, v in known.items()}
     assert {entry is not None for entry in twin} == {True, False}

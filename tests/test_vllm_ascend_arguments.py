@@ -13,6 +13,7 @@ import npu_models
 import outside
 import pytest
 import recipes
+import twin_image
 import vllm_parser
 from vllm_parser import NpuAnswers, Question
 
@@ -188,6 +189,18 @@ def test_every_planned_line_is_accepted_and_read_as_it_stands(asked: Asked) -> N
         shown = f"{line.name} {line.server.name}: {answer.said}\n{line.words}"
         assert answer.accepted, shown
         assert vllm_parser.misread(meant(line.words), answer.values) == [], shown
+
+
+def test_the_twin_reads_the_lines_as_the_parser_does(asked: Asked, tmp_path: Path) -> None:
+    """Of the flags that it acts on; defaults that the engine chooses later are its own."""
+    twin_image.packages(tmp_path, "vllm-ascend")
+    read = twin_image.values_of(tmp_path, [line.words for line in asked.lines])
+    for line, got in zip(asked.lines, read):
+        real = asked.answers.lines[asked.index(line.words, parsed=True)].values
+        assert got is not None, line.words
+        known = {name for name in got if real.get(name) is not None} - {"kv_transfer_config"}
+        assert len(known) > 8
+        assert {k: got[k] for k in known} == {k: str(real[k]) for k in known}, line.words
 
 
 def test_what_is_understood_is_what_was_planned(asked: Asked) -> None:

@@ -8,24 +8,12 @@ from typing import Iterator
 
 import pytest
 import twin_case
-from wrong_deployments import BY_PLAN, BY_TWIN, Wrong
-
-from hostkit.base.errors import InputError
-from omnikit.config import config
-from omnikit.topology.topology import make_plan
+from wrong_deployments import BY_PLAN, BY_TWIN, Wrong, refused
 
 
 @pytest.mark.parametrize("wrong", BY_PLAN, ids=lambda wrong: wrong.name)
 def test_the_plan_refuses_it_and_says_where(wrong: Wrong, tmp_path: Path) -> None:
-    site = tmp_path / "site.yaml"
-    site.write_text(wrong.site)
-    with pytest.raises(InputError) as caught:
-        make_plan(config.load(wrong.based, [str(site)], environ={}))
-    said = str(caught.value)
-    assert wrong.says in said
-    lines = [n for n, line in enumerate(wrong.site.splitlines(), 1) if line.endswith("# here")]
-    for number in lines:
-        assert f"{site}:{number}" in said
+    refused(wrong, tmp_path)
 
 
 @pytest.fixture(scope="module")

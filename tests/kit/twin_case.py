@@ -15,7 +15,7 @@ import subprocess
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Iterator, Mapping, Optional, Sequence
+from typing import Iterator, Mapping, Optional, Protocol, Sequence
 
 import twin_fleet
 import twin_image
@@ -33,8 +33,12 @@ HOSTS = ("p0", "p1", "d0", "d1")
 _PLAIN = "{prefill: [{hosts: [p0]}], decode: [{hosts: [d0, d1]}], proxy: p0}"
 _RAY = "{prefill: [{hosts: [p0, p1]}], decode: [{hosts: [d0, d1]}], proxy: p0}"
 _TWIN = "/opt/twin"
+_VARIABLES = {
+    "PATH": f"{_TWIN}/bin:/usr/bin:/bin",
+    "PYTHONPATH": f"{_TWIN}/site",
+    "LD_LIBRARY_PATH": f"{_TWIN}/lib64",
+}
 _PATIENCE_S = 60.0  # of ranks for each other: a busy machine starts them many seconds apart
-_IN_VAIN_S = 5.0  # where what they wait for never comes
 _LISTENS = (
     "import signal, socket, sys; s = socket.create_server(('', int(sys.argv[1])));"
     " print('listens', flush=True); signal.pause()"
@@ -47,9 +51,10 @@ class Fault:
 
     env: variables by server ("d1.0"), node ("d1"), role or "" for all; None takes one away. words:
     flags likewise, each with its value. shell: run on a host before ("d0": "..."). taken: a port
-    that something else listens on. starts: which nodes are started, all that the fault needs;
-    watched: the server that dies of it. in_vain: it dies of waiting. asks: a request goes through
-    prefill and decode once all are ready.
+    that something else listens on. starts: which nodes or servers are started, all that the fault
+    needs; first: words in the log of a server before the next is started. watched: the server that
+    dies of it. in_vain: it dies of waiting. asks: a request goes through prefill and decode once
+    all are ready.
     """
 
     env: Mapping[str, Mapping[str, Optional[str]]] = field(default_factory=dict)
@@ -57,6 +62,7 @@ class Fault:
     shell: Mapping[str, str] = field(default_factory=dict)
     taken: Mapping[str, int] = field(default_factory=dict)
     starts: tuple[str, ...] = ("d0", "d1")
+    first: Mapping[str, str] = field(default_factory=dict)
     watched: str = "d1.0"
     in_vain: bool = False
     asks: bool = False
@@ -68,6 +74,7 @@ class Site:
 
     def __init__(self, folder: Path, fleet: Fleet) -> None:
         self.folder, self.fleet = folder, fleet
+        self.variables, self.interface, self.in_vain_s = _VARIABLES, "eth0", 5.0
         self.plans = {False: self._plan("plain", _PLAIN), True: self._plan("ray", _RAY)}
 
     def _plan(self, name: str, topology: str) -> Plan:
@@ -107,6 +114,10 @@ class Site:
                 if not node.exists():
                     os.mknod(node, 0o666 | stat.S_IFCHR, os.makedev(1, 3))
 
+    def shell(self, host: str, command: str) -> None:
+        """Change something on a host."""
+        self.fleet.run(host, command)
+
     def _write(self, host: str, path: str, text: str) -> None:
         place = self.fleet.hosts[host].path(path)
         place.parent.mkdir(parents=True, exist_ok=True)
@@ -126,14 +137,34 @@ class Site:
             )
 
 
-def own_env(fault: Fault, node: NodePlan, server: Optional[ServerPlan]) -> dict[str, str]:
+class Place(Protocol):
+    """Where servers of the twin are started."""
+
+    variables: Mapping[str, str]  # of the hosts
+    interface: str
+    in_vain_s: float  # the patience of servers where what they wait for never comes
+    plans: Mapping[bool, Plan]  # with Ray or without
+
+    def lay_out(self, plan: Plan) -> None:
+        """The files of a deployment, as they should be, on all hosts."""
+
+    def shell(self, host: str, command: str) -> None:
+        """Change something on a host."""
+
+    def start(
+        self, host: str, words: Sequence[str], env: Mapping[str, str], log: Path
+    ) -> subprocess.Popen[bytes]:
+        """A process on a host, in a process group of its own."""
+
+
+def own_env(
+    place: Place, fault: Fault, node: NodePlan, server: Optional[ServerPlan]
+) -> dict[str, str]:
     """A server's variables with the fault in them; those of the node's Ray for None."""
     env = {
-        "PATH": f"{_TWIN}/bin:/usr/bin:/bin",
-        "PYTHONPATH": f"{_TWIN}/site",
-        "LD_LIBRARY_PATH": f"{_TWIN}/lib64",
-        "TWIN_LIMIT_S": str(_IN_VAIN_S if fault.in_vain else _PATIENCE_S),
+        **place.variables,
         **node.env,
+        "TWIN_LIMIT_S": str(place.in_vain_s if fault.in_vain else _PATIENCE_S),
         **(server.own_env if server else {}),
     }
     for name in ("", node.role, node.name, server.name if server else f"{node.name}.ray"):
@@ -141,7 +172,7 @@ def own_env(fault: Fault, node: NodePlan, server: Optional[ServerPlan]) -> dict[
             env.pop(key, None)
             if value is not None:
                 env[key] = value
-    return {name: value.replace(HOST_INTERFACE, "eth0") for name, value in env.items()}
+    return {name: value.replace(HOST_INTERFACE, place.interface) for name, value in env.items()}
 
 
 def own_words(fault: Fault, node: NodePlan, server: ServerPlan) -> list[str]:
@@ -153,12 +184,14 @@ def own_words(fault: Fault, node: NodePlan, server: ServerPlan) -> list[str]:
 
 
 @contextmanager
-def running(site: Site, fault: Fault, folder: Path) -> Iterator[dict[str, subprocess.Popen[bytes]]]:
+def running(
+    site: Place, fault: Fault, folder: Path
+) -> Iterator[dict[str, subprocess.Popen[bytes]]]:
     """What a fault concerns, started; logs are in folder. All of it is ended afterwards."""
     plan = site.plans[fault.ray]
     site.lay_out(plan)
     for host, command in fault.shell.items():
-        site.fleet.run(host, command)
+        site.shell(host, command)
     started: dict[str, subprocess.Popen[bytes]] = {}
     try:
         for host, port in fault.taken.items():
@@ -166,18 +199,21 @@ def running(site: Site, fault: Fault, folder: Path) -> Iterator[dict[str, subpro
             log = folder / "taken.log"
             started[f"taken on {host}"] = site.start(host, words, {"PATH": "/usr/bin:/bin"}, log)
             wait_for(lambda: bool((folder / "taken.log").read_text()), "the port is taken")
-        nodes = [node for node in plan.nodes if node.name in fault.starts]
-        for node in nodes:
-            if node.ray:
-                log, env = folder / f"{node.name}.ray.log", own_env(fault, node, None)
+        for node in plan.nodes:
+            if node.ray and node.name in fault.starts:
+                log, env = folder / f"{node.name}.ray.log", own_env(site, fault, node, None)
                 started[f"{node.name}.ray"] = site.start(node.host, node.ray, env, log)
                 # Servers start once Ray does, as after the real wait.
                 wait_for(lambda log=log: "started" in log.read_text(), f"Ray runs: see {log}")
-        for node in nodes:
+        for node in plan.nodes:
             for server in node.servers:
-                log, env = folder / f"{server.name}.log", own_env(fault, node, server)
+                if not {node.name, server.name} & set(fault.starts):
+                    continue
+                log, env = folder / f"{server.name}.log", own_env(site, fault, node, server)
                 words = own_words(fault, node, server)
                 started[server.name] = site.start(node.host, words, env, log)
+                said = fault.first.get(server.name, "")
+                wait_for(lambda log=log, said=said: said in log.read_text(), f"{said}: see {log}")
         yield started
     finally:
         for process in started.values():
@@ -186,7 +222,7 @@ def running(site: Site, fault: Fault, folder: Path) -> Iterator[dict[str, subpro
             process.wait()
 
 
-def named(site: Site, fault: Fault, folder: Path) -> list[str]:
+def named(site: Place, fault: Fault, folder: Path) -> list[str]:
     """Start what a fault concerns; the known failures that doctor finds in the watched log."""
     with running(site, fault, folder) as started:
         if fault.asks:
@@ -218,7 +254,9 @@ def ask(plan: Plan, started: Mapping[str, subprocess.Popen[bytes]], folder: Path
             health = f"{url}/health"
             wait_for(lambda health=health: ready(health), f"all are ready: see {folder}")
     body = {"model": plan.served_name, "prompt": "a prompt", "max_tokens": 1}
-    first = request(f"{urls['prefill']}/v1/completions", body=body, timeout_s=10)
+    handed = {"do_remote_decode": True, "do_remote_prefill": False}
+    told = {**body, "min_tokens": 1, "kv_transfer_params": handed}  # as proxies say it
+    first = request(f"{urls['prefill']}/v1/completions", body=told, timeout_s=10)
     second = {**body, "kv_transfer_params": json.loads(first.text)["kv_transfer_params"]}
     return request(f"{urls['decode']}/v1/completions", body=second, timeout_s=10)
 

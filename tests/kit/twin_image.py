@@ -1,4 +1,5 @@
-"""The twin of omni-infer's image, laid out as the real one, from the files in tests/twin.
+"""The twin of omni-infer's image, laid out as the real one, from the files in tests/twin; and the
+packages of vllm-ascend's twin, which shares them.
 
 It has this machine's Python and nginx. Its vllm and ray compute nothing and keep the real rules
 (tests/twin/site), CANN's variables are in root's ~/.bashrc alone, nginx is at its place.
@@ -8,10 +9,13 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import json
 import shutil
 import subprocess
+import sys
 import sysconfig
 from pathlib import Path
+from typing import Optional, Sequence
 
 import pip
 import server_image
@@ -28,15 +32,6 @@ TWIN_IMAGE = "omnikit-test/omniinfer:202509302026"
 _PROGRAMS = ("bash", "cat", "dirname", "env", "head", "id", "ip", "ls", "mkdir", "realpath", "rm")
 _PROGRAMS += ("sed", "sleep", "uname")
 _TOOLKIT = "usr/local/Ascend/ascend-toolkit"
-# What `pip list` shows of the real image; versions that no source names are left out.
-PACKAGES = {
-    "vllm": "0.9.0",
-    "omni_infer": "0.1.0",
-    "omni_placement": "0.1.0",
-    "torch": "2.5.1",
-    "torch_npu": "2.5.1",
-    "ray": "2.43.0",
-}
 MODULES = (
     "ngx_http_set_request_id_module",
     "ngx_http_prefill_module",
@@ -53,6 +48,19 @@ MODULES = (
         )
     ),
 )
+_READ = """
+import json, sys
+from vllm.twin import arguments
+answers = []
+for line in json.load(sys.stdin):
+    by_module = line[1:2] == ["-m"]
+    try:
+        values = arguments.read(line[3:] if by_module else line[1:], by_module)
+        answers.append({k: str(v) for k, v in vars(values).items()})
+    except (SystemExit, ValueError):
+        answers.append(None)
+json.dump(answers, sys.stdout)
+"""
 PLACEMENT = "config_p.yaml", "config_d.yaml"
 LIBRARIES = "libascendcl.so", "libhccl.so"
 
@@ -74,18 +82,39 @@ def arguments() -> Path:
     return made
 
 
-def packages(folder: Path) -> None:
-    """The twin's Python packages, as an installation has them."""
+def packages(folder: Path, engine: str = "omni-infer") -> None:
+    """The twin's Python packages, as an installation of an engine has them.
+
+    Versions that `pip list` would show and that no source names are left out.
+    """
     shutil.copytree(
         TWIN / "site", folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__")
     )
-    shutil.copy(arguments(), folder / "vllm" / "twin" / "arguments.json")
-    for name, version in PACKAGES.items():
+    release = TWIN / f"{engine}.json"
+    twin = folder / "vllm" / "twin"
+    shutil.copy(release, twin / "release.json")
+    described = TWIN / f"{engine}-arguments.json"
+    shutil.copy(described if described.exists() else arguments(), twin / "arguments.json")
+    for name, version in json.loads(release.read_text())["packages"].items():
         info = folder / f"{name}-{version}.dist-info"
         info.mkdir()
         text = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
         (info / "METADATA").write_text(text)
         (info / "INSTALLER").write_text("pip\n")
+
+
+def values_of(site: Path, lines: Sequence[Sequence[str]]) -> list[Optional[dict[str, str]]]:
+    """What the twin's parser makes of command lines, as texts; None of those it refuses."""
+    done = subprocess.run(
+        [sys.executable, "-c", _READ],
+        input=json.dumps(lines),
+        env={"PYTHONPATH": str(site)},
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    found: list[Optional[dict[str, str]]] = json.loads(done.stdout)
+    return found
 
 
 def save_twin_image(host: DockerHost, archive: Path) -> Path:

@@ -9,8 +9,14 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from pathlib import Path
 
+import pytest
 from twin_case import Fault
+
+from hostkit.base.errors import InputError
+from omnikit.config import config
+from omnikit.topology.topology import make_plan
 
 
 @dataclass(frozen=True)
@@ -21,6 +27,19 @@ class Wrong:
     site: str
     says: str
     based: str = "2p1d"
+
+
+def refused(wrong: Wrong, folder: Path) -> None:
+    """The plan refuses it by name and place."""
+    site = folder / "site.yaml"
+    site.write_text(wrong.site)
+    with pytest.raises(InputError) as caught:
+        make_plan(config.load(wrong.based, [str(site)], environ={}))
+    said = str(caught.value)
+    assert wrong.says in said
+    lines = [n for n, line in enumerate(wrong.site.splitlines(), 1) if line.endswith("# here")]
+    for number in lines:
+        assert f"{site}:{number}" in said
 
 
 def _env(role: str, name: str, value: object) -> str:

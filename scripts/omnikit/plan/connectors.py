@@ -50,6 +50,7 @@ def check(config: Config, plan: Plan) -> Iterator[ToolkitError]:
             todo="set it for both: roles.disaggregated.server." + ".".join(path),
         )
         return
+    yield from _nothing_handed_over(config, firsts["prefill"])
     for name in _names(config, firsts["prefill"]):
         rules = config.settings.connectors.get(name)
         if rules is None:
@@ -89,6 +90,20 @@ def _at(config: Config, node: NodePlan, *path: str) -> str:
     """Where a setting of a node's servers stands, or would."""
     _, tree = config.server_for(node.role, node.instance, node.host)
     return str(tree.at(path).origin)
+
+
+def _nothing_handed_over(config: Config, prefill: NodePlan) -> Iterator[ToolkitError]:
+    """Pools and offload alone: decode would compute every prompt again, and say so nowhere."""
+    known = config.settings.connectors
+    names = _names(config, prefill)
+    if not names or any(name not in known or known[name].handover != "none" for name in names):
+        return
+    able = [name for name, rules in known.items() if rules.handover != "none"]
+    yield InputError(
+        f"{', '.join(names)} hands no prompt over from prefill to decode.",
+        where=_at(config, prefill, "args", FLAG, "kv_connector"),
+        todo=f"use one that does ({', '.join(able)}), or both by {_SEVERAL}",
+    )
 
 
 def _proxy(

@@ -1,10 +1,13 @@
-"""The argument parser of vLLM 0.9.0, rebuilt from a description of the real one.
+"""The argument parser of the twin's vLLM, rebuilt from a description of the real one.
 
 The real one takes 12 s and a 2 GB environment to load. So tests load it once, write down every
 action of it (tests/parser/describe_arguments.py) and ship that; here the same actions are given to
 the same argparse. A test holds both against each other (tests/test_twin_vllm.py). What is written
 by hand are vLLM's converters (engine/arg_utils.py) and what FlexibleArgumentParser does to words
 (utils.py: `_` in a flag's name is `-`).
+
+Of vLLM 0.23.0 the description has what the twin acts on, and what else is said is passed over: the
+real parser reads all lines of the shipped environments and recipes (test_vllm_ascend_arguments.py).
 """
 
 from __future__ import annotations
@@ -16,6 +19,8 @@ import sys
 from pathlib import Path
 from typing import Any, Callable, Optional, Sequence
 
+from vllm.twin.release import RELEASE
+
 DESCRIPTION = Path(__file__).with_name("arguments.json")
 _ROLES = ("kv_producer", "kv_consumer", "kv_both")
 
@@ -23,14 +28,14 @@ _ROLES = ("kv_producer", "kv_consumer", "kv_both")
 class Parser(argparse.ArgumentParser):
     """vllm/utils.py, FlexibleArgumentParser, without configuration files and dotted keys."""
 
-    def parse_args(self, args: Sequence[str], namespace: Any = None) -> Any:  # type: ignore[override]
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         words = []
         for word in args:
             if word.startswith("--"):
                 name, equals, value = word.partition("=")
                 word = f"--{name[2:].replace('_', '-')}{equals}{value}"
             words.append(word)
-        return super().parse_args(words, namespace)
+        return super().parse_known_args(words, namespace)
 
 
 def _loads(text: str) -> Any:
@@ -82,10 +87,11 @@ def _dict_or_text(text: str) -> Any:
     return _optional(_loads)(text) if re.match("^{.*}$", text) else text
 
 
-def _kv_transfer(text: str) -> dict[str, Any]:
-    """config.py, KVTransferConfig: its fields and its __post_init__."""
+def _kv_transfer(text: str, more: Sequence[str] = ()) -> dict[str, Any]:
+    """config.py, KVTransferConfig: its fields and its __post_init__. more: later fields."""
     given = json.loads(text)
-    known = ("kv_connector", "engine_id", "kv_buffer_device", "kv_buffer_size", "kv_role")
+    known: tuple[str, ...] = (*more,)
+    known += ("kv_connector", "engine_id", "kv_buffer_device", "kv_buffer_size", "kv_role")
     known += ("kv_rank", "kv_parallel_size", "kv_ip", "kv_port", "kv_connector_extra_config")
     known += ("kv_connector_module_path",)
     for name in given:
@@ -99,6 +105,14 @@ def _kv_transfer(text: str) -> dict[str, Any]:
             f"Please specify kv_disagg_role when kv_connector is set, supported roles are {_ROLES}"
         )
     return dict(given)
+
+
+def _later_kv_transfer(text: str) -> dict[str, Any]:
+    """That of vLLM 0.23.0, which reads digits in a text as a number."""
+    given = _kv_transfer(text, ("kv_load_failure_policy",))
+    if "kv_port" in given:
+        given["kv_port"] = int(given["kv_port"])
+    return given
 
 
 def _with_suffix(text: str) -> int:
@@ -127,6 +141,7 @@ _TYPES: dict[str, Callable[[str], Any]] = {
     "optional parse": _optional(_or_pairs(_loads)),
     "optional union_dict_and_str": _optional(_dict_or_text),
     "kv-transfer-config": _optional(_kv_transfer),
+    "kv-transfer-config 0.23": _optional(_later_kv_transfer),
     "json": _optional(_loads),
 }
 
@@ -180,7 +195,10 @@ def read(words: Sequence[str], by_module: bool = False, path: Optional[Path] = N
             " config file instead of via the `--model` option."
         )
     made = parser(json.loads((path or DESCRIPTION).read_text()), by_module)
-    values = made.parse_args(words)
+    if RELEASE["engine"] == "omni-infer":
+        values = made.parse_args(words)
+    else:
+        values, _ = made.parse_known_args(words)
     if getattr(values, "model_tag", None) is not None:
         values.model = values.model_tag
     return values

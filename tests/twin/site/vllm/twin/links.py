@@ -40,32 +40,24 @@ def place(group: Group, device: Device) -> tuple[str, int]:
     return group.host_ip, _FIRST_PORT + group.devices[0].id + device.rank
 
 
-class PrefillLinks:
-    """The prefill side: keeps what it computed until decode has pulled it."""
+class Kept:
+    """What prefill keeps until decode has pulled it, and the ports it gives it at."""
 
-    def __init__(self, tables: Tables, told: Told) -> None:
-        self.tables, self.told = tables, told
+    def __init__(self, told: Told) -> None:
+        self.told = told
         self.kept: dict[str, str] = {}
         self.lock = threading.Lock()
         self.linked: set[int] = set()
-        self.listeners = []
-        for device in tables.own.devices:
-            self.listeners.append(self._listen(place(tables.own, device)))
+        self.listeners: list[socket.socket] = []
 
-    def _listen(self, address: tuple[str, int]) -> socket.socket:
+    def listen(self, address: tuple[str, int]) -> None:
+        """Give it at one more port; raises OSError where that is taken."""
         made = socket.socket()
         made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            made.bind(address)
-        except OSError as error:
-            raise Fault(
-                "RuntimeError: HcclCommInitClusterInfoConfig failed\n"
-                "EJ0001: Failed to initialize the HCCP process. Reason: the device"
-                f" {address[1] - _FIRST_PORT} is used by another process"
-            ) from error
+        made.bind(address)
         made.listen(256)
         threading.Thread(target=self._accept, args=(made,), daemon=True).start()
-        return made
+        self.listeners.append(made)
 
     def _accept(self, listener: socket.socket) -> None:
         while True:
@@ -82,6 +74,9 @@ class PrefillLinks:
                         rank = int(asked["link"])
                         self.linked.add(rank)
                         answer: Any = self.told
+                    elif "free" in asked:
+                        answer = None
+                        self.free(asked["free"])
                     else:
                         with self.lock:
                             answer = self.kept.get(asked["pull"])
@@ -102,6 +97,24 @@ class PrefillLinks:
         with self.lock:
             self.kept.pop(request, None)
 
+
+class PrefillLinks(Kept):
+    """The prefill side, by the rank tables."""
+
+    def __init__(self, tables: Tables, told: Told) -> None:
+        super().__init__(told)
+        self.tables = tables
+        for device in tables.own.devices:
+            address = place(tables.own, device)
+            try:
+                self.listen(address)
+            except OSError as error:
+                raise Fault(
+                    "RuntimeError: HcclCommInitClusterInfoConfig failed\n"
+                    "EJ0001: Failed to initialize the HCCP process. Reason: the device"
+                    f" {address[1] - _FIRST_PORT} is used by another process"
+                ) from error
+
     def wait(self) -> None:
         """Until every decode device is linked."""
         wanted = {device.rank for group in self.tables.decode for device in group.devices}
@@ -111,11 +124,10 @@ class PrefillLinks:
 
 
 class Link:
-    """One decode rank's way to one prefill instance, found again when that starts anew."""
+    """One decode rank's way to a device of prefill, found again when that starts anew."""
 
-    def __init__(self, group: Group, rank: int, decode_dp: int) -> None:
-        self.group, self.rank = group, rank
-        self.device = group.devices[prefill_rank(len(group.devices), decode_dp, rank)]
+    def __init__(self, address: tuple[str, int], rank: int, lost: str) -> None:
+        self.address, self.rank, self.lost = address, rank, lost
         self.lock = threading.Lock()
         self.peer: Optional[socket.socket] = None
         self.told: Told = {}
@@ -129,7 +141,7 @@ class Link:
 
     def _connect(self) -> bool:
         try:
-            self.peer = socket.create_connection(place(self.group, self.device), timeout=2)
+            self.peer = socket.create_connection(self.address, timeout=2)
             self.peer.settimeout(20)  # sync_kv_timeout, 20 s
             self.told = self._ask({"link": self.rank})
         except (OSError, ValueError):
@@ -156,10 +168,30 @@ class Link:
                     return None if found is None else str(found)
                 except (OSError, ValueError):
                     self.peer = None
-        raise OSError(
-            "[link] failed, error code is LLMStatusCode.LLM_LINK_FAILED,"
-            f" {{{self.group.cluster}: 0}}"
-        )
+        raise OSError(self.lost)
+
+    def free(self, request: str) -> None:
+        """Tell prefill that its KV is here."""
+        with self.lock:
+            self._ask({"free": request})
+
+    def differences(self, told: Told, words: str) -> None:
+        """Raise OSError where prefill was told something else than this side."""
+        different = [name for name in told if told[name] != self.told.get(name)]
+        if different:
+            raise OSError(
+                f"{words}: "
+                + ", ".join(
+                    f"{name} is {self.told.get(name)} in prefill and {told[name]} in decode"
+                    for name in different
+                )
+            )
+
+
+def _link(group: Group, rank: int, decode_dp: int) -> Link:
+    device = group.devices[prefill_rank(len(group.devices), decode_dp, rank)]
+    lost = f"[link] failed, error code is LLMStatusCode.LLM_LINK_FAILED, {{{group.cluster}: 0}}"
+    return Link(place(group, device), rank, lost)
 
 
 class DecodeLinks:
@@ -170,7 +202,7 @@ class DecodeLinks:
         devices = tables.own.devices
         if rank >= len(devices):
             raise Fault("IndexError: list index out of range in the rank table's devices")
-        self.links = {group.cluster: Link(group, rank, len(devices)) for group in tables.prefill}
+        self.links = {group.cluster: _link(group, rank, len(devices)) for group in tables.prefill}
 
     def wait(self) -> None:
         """Until all are up."""
@@ -197,15 +229,7 @@ class DecodeLinks:
                 f" meta.remote_cluster_id={params['remote_cluster_id']}"
             )
         found = link.pull(params["remote_request_id"])
-        different = [name for name in self.told if self.told[name] != link.told.get(name)]
-        if different:
-            raise OSError(
-                "[link] failed, error code is LLMStatusCode.LLM_LINK_FAILED: "
-                + ", ".join(
-                    f"{name} is {link.told.get(name)} in prefill and {self.told[name]} in decode"
-                    for name in different
-                )
-            )
+        link.differences(self.told, link.lost)
         if found is None:
             raise OSError(f"no KV of request {params['remote_request_id']}")
         self._tell(params)

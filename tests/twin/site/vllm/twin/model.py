@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Mapping, Optional
 
 from vllm.twin.log import Fault, say
+from vllm.twin.release import RELEASE
 
 # omni/models/common/config/model_config.py, ModelParallelConfig: any other key is a TypeError.
 _PARALLEL = ("dense_mlp_tp_size", "dp_size", "o_proj_tp_size", "redundancy_shared_expert_num")
@@ -65,7 +66,7 @@ def describe(values: Any, quantization: Optional[str]) -> None:
     """The engine's line about its configuration (v1/engine/core.py, EngineCore.__init__)."""
     say(
         "core.py:65",
-        f"Initializing a V1 LLM engine (v0.9.0) with config: model='{values.model}',"
+        f"Initializing a V1 LLM engine (v{RELEASE['version']}) with config: model='{values.model}',"
         f" speculative_config={values.speculative_config}, tokenizer='{values.model}',"
         f" trust_remote_code={values.trust_remote_code}, max_seq_len={values.max_model_len},"
         f" tensor_parallel_size={values.tensor_parallel_size}, quantization={quantization},"

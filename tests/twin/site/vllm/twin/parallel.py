@@ -56,7 +56,9 @@ def parallel(values: Any, env: Mapping[str, str]) -> Parallel:
 
 def present() -> list[int]:
     """NPUs of this container: their device nodes, as CANN's runtime counts them."""
-    names = [node.name[len("davinci") :] for node in Path("/dev").glob("davinci[0-9]*")]
+    # TWIN_DEV: where tests have these files on a machine without NPUs.
+    place = Path(os.environ.get("TWIN_DEV", "/dev"))
+    names = [node.name[len("davinci") :] for node in place.glob("davinci[0-9]*")]
     return sorted(int(name) for name in names if name.isdigit())
 
 
@@ -95,12 +97,17 @@ def claim(par: Parallel, env: Mapping[str, str], offset: int, locals_: int) -> l
             listed = cut
     seen = there if listed is None else _visible(listed, there)
     if not seen:
-        raise Fault(
-            "RuntimeError: init:build/CMakeFiles/torch_npu.dir/compiler_depend.ts:292 NPU function"
-            " error: aclrtGetDeviceCount(&device_count), error code is 207004\n"
-            "[Error]: The device is unavailable."
-        )
+        raise no_device()
     return [_device(worker + par.local * par.tp - offset, seen) for worker in range(locals_)]
+
+
+def no_device() -> Fault:
+    """What CANN says where a process sees none."""
+    return Fault(
+        "RuntimeError: init:build/CMakeFiles/torch_npu.dir/compiler_depend.ts:292 NPU function"
+        " error: aclrtGetDeviceCount(&device_count), error code is 207004\n"
+        "[Error]: The device is unavailable."
+    )
 
 
 def _visible(listed: list[str], there: list[int]) -> list[int]:
@@ -180,20 +187,9 @@ class Group:
     def _as_master(self, end: float) -> list[list[int]]:
         listener = socket.socket()
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        port = self.par.master_port
-        try:
-            listener.bind(("", port))
-        except OSError as error:
-            raise Fault(
-                "torch.distributed.DistNetworkError: The server socket has failed to listen on any"
-                f" local network address. port: {port}, useIpv6: 0, code: -98, name: EADDRINUSE,"
-                " message: address already in use"
-            ) from error
+        self.bind(listener, end)
         listener.listen(1024)
         self.held.append(listener)
-        if self.par.master_ip not in addresses():
-            # Rank 0 is also a client of its own store, by the address that all were told.
-            raise self._unreachable(end)
         guests: list[tuple[socket.socket, list[int]]] = []
         while len(guests) < self.par.size - 1:
             listener.settimeout(max(0.01, end - time.monotonic()))
@@ -216,6 +212,21 @@ class Group:
         listener.settimeout(None)
         return ranks
 
+    def bind(self, listener: socket.socket, end: float) -> None:
+        """Rank 0's place; raises Fault."""
+        port = self.par.master_port
+        try:
+            listener.bind(("", port))
+        except OSError as error:
+            raise Fault(
+                "torch.distributed.DistNetworkError: The server socket has failed to listen on any"
+                f" local network address. port: {port}, useIpv6: 0, code: -98, name: EADDRINUSE,"
+                " message: address already in use"
+            ) from error
+        if self.par.master_ip not in addresses():
+            # Rank 0 is also a client of its own store, by the address that all were told.
+            raise self.unreachable(end)
+
     def _as_guest(self, end: float) -> list[list[int]]:
         place = (self.par.master_ip, self.par.master_port)
         while True:
@@ -224,7 +235,7 @@ class Group:
                 break
             except OSError as error:
                 if time.monotonic() > end:
-                    raise self._unreachable(end) from error
+                    raise self.unreachable(end) from error
                 time.sleep(0.05)
         store.sendall(json.dumps([self.par.rank, self.par.size]).encode() + b"\n")
         store.settimeout(max(0.01, end - time.monotonic()))
@@ -239,7 +250,8 @@ class Group:
         self.held.append(store)
         return [list(pair) for pair in json.loads(line)]
 
-    def _unreachable(self, end: float) -> Fault:
+    def unreachable(self, end: float) -> Fault:
+        """What a rank dies of that does not find rank 0, at the end of its patience."""
         time.sleep(max(0.0, end - time.monotonic()))
         return Fault(
             "torch.distributed.DistNetworkError: The client socket has timed out after"

@@ -54,11 +54,16 @@ def zmq(address: str, port: int) -> socket.socket:
         made.bind((address, port))
         made.listen(128)
     except OSError as error:
-        reason = "Address already in use" if error.errno == 98 else str(error.strerror)
         raise Fault(
-            f"zmq.error.ZMQError: {reason} (addr='tcp://{address}:{port}')",
+            zmq_error(error, address, port),
             '  File "/workspace/omniinfer/omni/accelerators/pd/llmdatadist_connector_v1.py", line'
             " 271, in __init__",
             '    self.input_socket.bind(f"tcp://{self.host_ip}:{self.host_port}")',
         ) from error
     return made
+
+
+def zmq_error(error: OSError, address: str, port: int) -> str:
+    """pyzmq's words."""
+    reason = "Address already in use" if error.errno == 98 else str(error.strerror)
+    return f"zmq.error.ZMQError: {reason} (addr='tcp://{address}:{port}')"

@@ -13,6 +13,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Callable, Optional
 
 from vllm.twin.log import say
+from vllm.twin.release import RELEASE
 
 Body = dict[str, Any]
 _WORDS = ("the", "a", "one", "so", "we", "go", "on", "in", "to", "of", "it", "is", "as", "by")
@@ -25,7 +26,9 @@ def text_of(prompt: str, count: int) -> str:
 
 
 class State:
-    """What all requests share. pull: of decode with KV; keep: of prefill."""
+    """What all requests share. pull: of decode with KV, None where a request comes without; keep:
+    of prefill, which hands nothing over of some requests. ended: why an answer ends.
+    """
 
     def __init__(self, name: str, max_len: int) -> None:
         self.name, self.max_len = name, max_len
@@ -34,26 +37,36 @@ class State:
         self.running = 0
         self.prompt_tokens = self.generation_tokens = self.steps = self.pulled = 0
         self.lock = threading.Lock()
-        self.pull: Optional[Callable[[Body], str]] = None
-        self.keep: Optional[Callable[[str, str], Body]] = None
+        self.sources = {"external_kv_transfer": 0, "local_compute": 0, "local_cache_hit": 0}
+        self.pull: Optional[Callable[[Body], Optional[str]]] = None
+        self.keep: Optional[Callable[[str, str, Body], Optional[Body]]] = None
+        self.ended: Callable[[Body], str] = lambda body: "length"
 
     def metrics(self) -> str:
         """v1/metrics/loggers.py, PrometheusStatLogger."""
         rows = (
             ("num_requests_running", "gauge", self.running),
             ("num_requests_waiting", "gauge", 0),
-            ("gpu_cache_usage_perc", "gauge", 0),
+            (RELEASE["kv_usage"], "gauge", 0),
             ("prompt_tokens_total", "counter", self.prompt_tokens),
             ("generation_tokens_total", "counter", self.generation_tokens),
             ("iteration_tokens_total_count", "counter", self.steps),
         )
         # The twin's own: how often KV came from prefill. The real one tells nobody.
         twin = f"omni_twin_kv_pulled_total {float(self.pulled)}\n"
-        label = f'{{engine="0",model_name="{self.name}"}}'
-        return twin + "".join(
-            f"# TYPE vllm:{name} {kind}\nvllm:{name}{label} {float(value)}\n"
+        label = f'engine="0",model_name="{self.name}"'
+        shown = [
+            f"# TYPE vllm:{name} {kind}\nvllm:{name}{{{label}}} {float(value)}\n"
             for name, kind, value in rows
-        )
+        ]
+        if RELEASE["tells_sources"]:
+            name = "vllm:prompt_tokens_by_source_total"
+            shown.append(f"# TYPE {name} counter\n")
+            shown += [
+                f'{name}{{{label},source="{source}"}} {float(value)}\n'
+                for source, value in self.sources.items()
+            ]
+        return twin + "".join(shown)
 
 
 class Refused(Exception):
@@ -87,7 +100,7 @@ class Handler(BaseHTTPRequestHandler):
         elif self.path == "/metrics":
             self._send(200, self.state.metrics().encode(), "text/plain")
         elif self.path == "/version":
-            self._json(200, {"version": "0.9.0"})
+            self._json(200, {"version": RELEASE["version"]})
         else:
             self._json(404, {"detail": "Not Found"})
 
@@ -112,8 +125,8 @@ class Handler(BaseHTTPRequestHandler):
         chat = self.path.endswith("/chat/completions")
         if body.get("model") not in (None, self.state.name):
             raise Refused(404, f"The model `{body['model']}` does not exist.")
-        prompt = _prompt(body, chat)
-        tokens = max(1, len(prompt) // 4)
+        prompts = _prompts(body, chat)
+        tokens = max(1, sum(len(prompt) for prompt in prompts) // 4)
         count = int(body.get("max_tokens") or body.get("max_completion_tokens") or 16)
         if tokens + count > self.state.max_len:
             raise Refused(
@@ -122,22 +135,26 @@ class Handler(BaseHTTPRequestHandler):
                 f" requested {tokens + count} tokens.",
             )
         params = body.get("kv_transfer_params")
-        known = prompt
+        found = None
         if params and self.state.pull:
             try:
-                known = self.state.pull(params)
-                self.state.pulled += 1
+                found = self.state.pull(params)
             except OSError as error:
-                say("llmdatadist_connector_v1.py:581", f"KV transfer task failed: {error}", "ERROR")
+                say(RELEASE["transfer_log"], f"KV transfer task failed: {error}", "ERROR")
                 raise Refused(500, f"KV transfer task failed: {error}") from error
         with self.state.lock:
             self.state.number += 1
             number = f"{'chatcmpl' if chat else 'cmpl'}-{self.state.number}"
             self.state.prompt_tokens += tokens
+            self.state.pulled += found is not None
+            self.state.sources["local_compute" if found is None else "external_kv_transfer"] += (
+                tokens
+            )
             self.state.generation_tokens += count
             self.state.steps += count
         asked = self.headers.get("X-Request-Id")
-        handed = self.state.keep(f"{asked or ''}{number}", prompt) if self.state.keep else None
+        kept = f"{asked or ''}{number}"
+        handed = self.state.keep(kept, prompts[0], body) if self.state.keep else None
         answer = {
             "id": asked or number,
             "object": "chat.completion" if chat else "text_completion",
@@ -149,12 +166,15 @@ class Handler(BaseHTTPRequestHandler):
                 "total_tokens": tokens + count,
             },
         }
-        text = text_of(known, count)
+        # As in the real one, all prompts of a request get the KV that comes with it.
+        texts = [text_of(prompt if found is None else found, count) for prompt in prompts]
         if body.get("stream"):
-            self._stream(answer, text, chat, body)
+            self._stream(answer, texts[0], chat, body)
         else:
             answer["kv_transfer_params"] = handed
-            self._json(200, {**answer, "choices": [_choice(text, chat, "length")]})
+            ended = self.state.ended(body)
+            choices = [_choice(text, chat, ended, k) for k, text in enumerate(texts)]
+            self._json(200, {**answer, "choices": choices})
 
     def _stream(self, answer: Body, text: str, chat: bool, body: Body) -> None:
         usage = answer.pop("usage")
@@ -187,24 +207,26 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(data)
 
 
-def _prompt(body: Body, chat: bool) -> str:
+def _prompts(body: Body, chat: bool) -> list[str]:
     try:
         if chat:
-            return "\n".join(f"{m['role']}: {m['content']}" for m in body["messages"])
+            return ["\n".join(f"{m['role']}: {m['content']}" for m in body["messages"])]
         prompt = body["prompt"]
-        return prompt if isinstance(prompt, str) else json.dumps(prompt)
+        several = isinstance(prompt, list) and prompt and not isinstance(prompt[0], int)
+        listed = prompt if several else [prompt]
+        return [one if isinstance(one, str) else json.dumps(one) for one in listed]
     except (KeyError, TypeError) as error:
         raise Refused(400, f"Field required: {error}") from error
 
 
-def _choice(text: str, chat: bool, end: Optional[str]) -> Body:
+def _choice(text: str, chat: bool, end: Optional[str], index: int = 0) -> Body:
     if chat and end:
         said: Body = {"message": {"role": "assistant", "content": text}}
     elif chat:
         said = {"delta": {"content": text}}
     else:
         said = {"text": text}
-    return {"index": 0, **said, "logprobs": None, "finish_reason": end}
+    return {"index": index, **said, "logprobs": None, "finish_reason": end}
 
 
 class Server(ThreadingHTTPServer):

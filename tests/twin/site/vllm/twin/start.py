@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import json
 import os
 import signal
@@ -12,59 +11,20 @@ import time
 from pathlib import Path
 from typing import Any, Mapping, Sequence
 
-from vllm.twin import arguments, links, model, parallel, ports, rank_tables, serving
+from vllm.twin import arguments, checks, links, model, parallel, ports, rank_tables, serving
 from vllm.twin.log import Fault, die, say
+from vllm.twin.release import RELEASE
 
 _CONNECTOR = "AscendHcclConnectorV1"  # omni/accelerators/pd/__init__.py registers it
 _LIMIT_S = "1800"  # of Gloo and its store; TWIN_LIMIT_S: less, for tests
-# CANN's libraries, in the order in which torch_npu loads them.
-_LIBRARIES = ("libhccl.so", "libascendcl.so")
-
-
-def cann() -> None:
-    """torch_npu/__init__.py: without CANN's variables its libraries are not found."""
-    for name in _LIBRARIES:
-        try:
-            ctypes.CDLL(name)
-        except OSError as error:
-            sys.stdout.write(
-                "Traceback (most recent call last):\n"
-                '  File "/usr/local/lib/python3.11/site-packages/torch_npu/__init__.py", line 16,'
-                " in <module>\n    import torch_npu.npu\n"
-                f"ImportError: {error}. Please check that the cann package is installed. Please"
-                " run 'source set_env.sh' in the CANN installation path.\n"
-            )
-            sys.exit(1)
 
 
 def environment(env: Mapping[str, str]) -> None:
-    """Variables whose values Gloo, HCCL and omni-infer refuse."""
+    """Variables whose values omni-infer, Gloo and HCCL refuse."""
     if env.get("VLLM_USE_V1", "1") != "1":
         # omni/adaptors/vllm/platform.py, ensure_v1_engine
         raise Fault("RuntimeError: Omni inference requires the V1 engine.")
-    interface = env.get("GLOO_SOCKET_IFNAME")
-    if interface is not None and not parallel.interface_exists(interface):
-        raise Fault(
-            "RuntimeError: [enforce fail at ../third_party/gloo/gloo/transport/tcp/device.cc:84]"
-            f" ifa != nullptr. Unable to find address for: {interface}"
-        )
-    if interface == "lo" and int(env.get("VLLM_DP_SIZE", "1")) > 1:
-        raise Fault(
-            "RuntimeError: Gloo connectFullMesh failed with [../third_party/gloo/gloo/transport/tcp"
-            "/pair.cc:144] no error, remote=[127.0.0.1]:24981"
-        )
-    if env.get("HCCL_IF_IP", "").startswith("127.") or env.get("HCCL_SOCKET_IFNAME") == "lo":
-        raise Fault(
-            "RuntimeError: EI0006: Getting socket times out.\n"
-            "|  dest_ip(user_rank)  |   dest_port   |  src_ip(user_rank)   |\n"
-            "|  127.0.0.1(1)   |  16666  |   127.0.0.1(0)   |"
-        )
-    wait = env.get("HCCL_CONNECT_TIMEOUT", "120")
-    if not wait.isdigit() or not 120 <= int(wait) <= 7200:
-        raise Fault(
-            f"EI0001: Environment variable [HCCL_CONNECT_TIMEOUT] is invalid. Reason: Value {wait}"
-            " is out of range[120, 7200]."
-        )
+    checks.network(env, int(env.get("VLLM_DP_SIZE", "1")))
 
 
 def told_of(values: Any, env: Mapping[str, str]) -> dict[str, Any]:
@@ -189,7 +149,7 @@ class Engine:
         threading.Thread(target=_free, args=(control, prefill), daemon=True).start()
         prefill.wait()
 
-        def keep(request: str, prompt: str) -> dict[str, Any]:
+        def keep(request: str, prompt: str, _body: dict[str, Any]) -> dict[str, Any]:
             """llmdatadist_connector_v1.py, PrefillConnectorScheduler.request_finished."""
             prefill.keep(request, prompt)
             return {
@@ -214,11 +174,20 @@ def _free(control: Any, prefill: links.PrefillLinks) -> None:
                     prefill.free(request)
 
 
+def _engine() -> Any:
+    """Whose start it is."""
+    if RELEASE["engine"] == "omni-infer":
+        return Engine
+    from vllm.twin import ascend  # late: it is there for one of them
+
+    return ascend.Engine
+
+
 def main(words: Sequence[str], by_module: bool = False) -> int:
     """`vllm serve …`: see the package."""
-    cann()
+    checks.cann()
     values = arguments.read(words, by_module)
-    say("api_server.py:1289", "vLLM API server version 0.9.0")
+    say("api_server.py:1289", f"vLLM API server version {RELEASE['version']}")
     # So that a stop during the start ends at once, as the real one's handler does.
     signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
     try:
@@ -226,7 +195,7 @@ def main(words: Sequence[str], by_module: bool = False) -> int:
     except OSError as error:
         sys.stdout.write(f"OSError: [Errno {error.errno}] {error.strerror}\n")
         return 1
-    engine = Engine(values, dict(os.environ))
+    engine = _engine()(values, dict(os.environ))
     try:
         engine.start()
     except Fault as fault:
