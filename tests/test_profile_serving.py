@@ -65,7 +65,10 @@ class Site:
         """Process and settings of every node, as the host has written them down."""
         records = {}
         for path in sorted((self.folder / "work" / "state").glob("*.json")):
-            record = json.loads(path.read_text())
+            try:
+                record = json.loads(path.read_text())
+            except FileNotFoundError:
+                continue  # it has just been stopped
             if not record["servers"]:
                 continue  # it is just being started
             records[path.stem] = (record["servers"][0]["process"]["pid"], record["digest"])
