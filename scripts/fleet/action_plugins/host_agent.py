@@ -56,10 +56,6 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             result.update(skipped=True, msg="The agent would have run if not in check mode.")
             return result
         give_up = Path(args["give_up"]) if args.get("give_up") else None
-        if give_up is not None and give_up.exists():
-            msg = "not waited for any longer: servers of another host have failed"
-            result.update(rc=_GIVEN_UP, failed=True, msg=msg)
-            return result
         python = self._templar.template((task_vars or {}).get("ansible_python_interpreter"))
         shipped = b""
         if "archive" in args:
@@ -80,8 +76,12 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             result.update(shipped=True, stdout=result["stdout"][len(_SHIPPED) :])
             result["stdout_lines"] = result["stdout"].splitlines()
         result["changed"] = True  # as of any command; the task knows better (changed_when)
-        if give_up is not None and result["rc"] not in (0, _NOT_YET):
-            give_up.touch()
         if result["rc"] != 0:
             result.update(failed=True, msg="the agent ended with exit status " + str(result["rc"]))
+        if give_up is not None and result["rc"] == _NOT_YET and give_up.exists():
+            # Asked first: a host whose servers are ready is good, however late it came to say so.
+            msg = "not waited for any longer: servers of another host have failed"
+            result.update(rc=_GIVEN_UP, msg=msg)
+        elif give_up is not None and result["rc"] not in (0, _NOT_YET):
+            give_up.touch()
         return result

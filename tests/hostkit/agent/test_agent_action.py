@@ -84,8 +84,15 @@ def test_its_exit_status_is_the_tasks(outcome: fleet.Outcome) -> None:
     assert fleet.failure(outcome.failures[0]).exit_code == 2
 
 
-def test_who_waits_gives_up_when_another_host_has_failed(tmp_path: Path) -> None:
-    """Servers that link to each other while they start would wait for a dead one."""
+@pytest.mark.parametrize("failed_before", [False, True])
+def test_who_waits_gives_up_when_another_host_has_failed(
+    tmp_path: Path, failed_before: bool
+) -> None:
+    """Servers that link to each other while they start would wait for a dead one. Who is asked
+    only after that is asked all the same: it may be ready.
+    """
+    if failed_before:
+        (tmp_path / "give-up").touch()
     for path in ("ansible.cfg", "callback_plugins", "action_plugins"):
         (tmp_path / path).symlink_to(fleet.PLAYBOOKS / path)
     (tmp_path / "agent.py").write_text("import sys; sys.exit(int(sys.argv[1]))\n")
