@@ -12,7 +12,7 @@ from omnikit.config import config, layers
 from omnikit.foreign import recipe, trees
 from omnikit.plan.types import Plan
 from omnikit.topology.topology import make_plan
-from omnikit.yaml.located import Node
+from omnikit.yaml.node import Node
 
 RECIPES = Path(__file__).resolve().parents[1] / "facts" / "recipes" / "vllm-ascend"
 NAMES = sorted(path.stem for path in RECIPES.glob("*.yaml"))

@@ -18,7 +18,7 @@ from hostkit.files import regular
 from omnikit.config import layers
 from omnikit.config.layers import VARIABLES, as_released
 from omnikit.config.schema import Secret, Server, Settings
-from omnikit.yaml.located import Node, Origin
+from omnikit.yaml.node import Node, Origin
 from omnikit.yaml.setting_types import IN_WORDS
 from omnikit.yaml.strict_yaml import HINTS, parse_value
 

@@ -11,7 +11,7 @@ from typing import Any, Iterator, Mapping, Optional, Sequence
 
 from hostkit.base.errors import InputError
 from omnikit.foreign import format, recipe
-from omnikit.yaml.located import Node, Origin
+from omnikit.yaml.node import Node, Origin
 from omnikit.yaml.strict_yaml import parse, read_text
 
 PROJECT = Path(__file__).resolve().parents[3]

@@ -17,7 +17,7 @@ from omnikit.config import layers
 from omnikit.config.config import Config
 from omnikit.config.schema import Settings
 from omnikit.yaml import redact
-from omnikit.yaml.located import Node
+from omnikit.yaml.node import Node
 from omnikit.yaml.strict_yaml import read_text, reads_as_text
 
 Leaf = tuple[tuple[str, ...], Node]

@@ -24,7 +24,7 @@ from omnikit.plan.types import NodePlan, Plan
 from omnikit.prepare.deployment import ARCHIVE, Deployment
 from omnikit.prepare.source_steps import STEPS
 from omnikit.source import sync
-from omnikit.yaml.located import Node, Origin
+from omnikit.yaml.node import Node, Origin
 
 INVENTORY = "omni_infer_inventory.yml"
 PLAYBOOK = "omni_infer_server.yml"

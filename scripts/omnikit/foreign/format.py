@@ -21,11 +21,11 @@ from omnikit.foreign.settings import (
     required,
     text,
 )
-from omnikit.yaml.located import Node
+from omnikit.yaml.node import Node
 
 if TYPE_CHECKING:
     from omnikit.foreign.layout import Layout
-    from omnikit.yaml.located import Node
+    from omnikit.yaml.node import Node
 
 
 # omni_infer_deployment.yml (or .json), the file of omni-infer's omni_cli.

@@ -12,7 +12,7 @@ from typing import Any, Iterator, Optional, Union
 
 from hostkit.base.errors import InputError
 from hostkit.base.redact import Hidden
-from omnikit.yaml.located import Node, Origin
+from omnikit.yaml.node import Node, Origin
 from omnikit.yaml.strict_yaml import reads_as_text
 
 # The toolkit's profile for these formats: they belong to omni-infer of the install guide.

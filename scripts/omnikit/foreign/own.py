@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any, Iterable, Iterator
 
 from omnikit.yaml import redact
-from omnikit.yaml.located import Node, Origin
+from omnikit.yaml.node import Node, Origin
 
 ENVIRONMENT = "omnikit_environment"  # its name
 SETTINGS = "omnikit_settings"  # all settings but hosts and topology, by layer

@@ -15,7 +15,7 @@ from typing import Any, Callable, Optional, Sequence
 
 from hostkit.base.errors import InputError
 from omnikit.foreign.settings import entries, number, required, shown, text, wrong
-from omnikit.yaml.located import Node, Origin
+from omnikit.yaml.node import Node, Origin
 
 KIND = "recipe of vllm-ascend"
 PROFILE = {"engine": "vllm-ascend", "omni_version": "vllm-ascend-v0.23.0", "model": "any"}

@@ -13,7 +13,7 @@ from hostkit.base.errors import InputError
 from hostkit.base.redact import Hidden
 from omnikit.foreign.inventory.jinja import Variables
 from omnikit.foreign.layout import Layout
-from omnikit.yaml.located import Node
+from omnikit.yaml.node import Node
 
 _DIGITS = re.compile(r"[0-9]{1,9}")
 _DEVICES = re.compile(r"(0|[1-9][0-9]{0,3})(,(0|[1-9][0-9]{0,3}))*")

@@ -22,7 +22,7 @@ import yaml
 from hostkit.base.errors import InputError
 from hostkit.base.redact import Hidden
 from hostkit.files import regular
-from omnikit.yaml.located import Node, Origin
+from omnikit.yaml.node import Node, Origin
 from omnikit.yaml.strict_yaml import compose
 
 # Values and files of users that Ansible Vault encrypted, read with Ansible's own library.

@@ -11,7 +11,7 @@ from typing import Any, Collection, Iterator, Mapping, Optional, Sequence
 from hostkit.base.errors import InputError
 from omnikit.config.schema import Secret, Server
 from omnikit.plan.types import NodePlan
-from omnikit.yaml.located import Node
+from omnikit.yaml.node import Node
 
 # The commands and variables of a node's servers: what they share once, and each server's own.
 

@@ -14,7 +14,7 @@ from hostkit.base.errors import InputError
 from omnikit.config.config import Config
 from omnikit.config.schema import ROLES, Instance, Server
 from omnikit.plan.arguments import env_text, fill, references
-from omnikit.yaml.located import Node
+from omnikit.yaml.node import Node
 from omnikit.yaml.setting_types import parse_devices
 
 _PREFIX = {"prefill": "p", "decode": "d", "colocated": "s"}

@@ -1,4 +1,4 @@
-"""YAML text to a located tree, more strictly than YAML: what could surprise is refused."""
+"""YAML text to a tree of nodes, more strictly than YAML: what could surprise is refused."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import yaml
 from hostkit.base.errors import InputError
 from hostkit.base.redact import is_secret
 from hostkit.files import regular
-from omnikit.yaml.located import Node, Origin
+from omnikit.yaml.node import Node, Origin
 
 # What a plain (unquoted) word of a configuration means: text, number, true, false or nothing.
 

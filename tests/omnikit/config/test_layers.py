@@ -11,7 +11,7 @@ from settings_file import write
 from hostkit.base.errors import InputError
 from omnikit.config import config, layers
 from omnikit.config.layers import control_folder
-from omnikit.yaml.located import Node
+from omnikit.yaml.node import Node
 from omnikit.yaml.strict_yaml import parse
 
 

@@ -20,7 +20,7 @@ from omnikit.foreign import layout as foreign_write
 from omnikit.foreign.layout import Layout, Member
 from omnikit.plan.types import Plan
 from omnikit.topology.topology import make_plan
-from omnikit.yaml.located import Node, Origin
+from omnikit.yaml.node import Node, Origin
 from omnikit.yaml.strict_yaml import parse
 
 

@@ -11,7 +11,7 @@ from omnikit.config.layers import defaults
 from omnikit.foreign.inventory.jinja import Variables
 from omnikit.foreign.layout import Layout
 from omnikit.foreign.settings import SERVICES, VARIABLES, put, put_variables
-from omnikit.yaml.located import Node, Origin
+from omnikit.yaml.node import Node, Origin
 
 HERE = Origin("f.yml", 7)
 LENGTHS = ["prefill.max_model_len", "decode.max_model_len"]

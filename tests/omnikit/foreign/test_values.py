@@ -9,7 +9,7 @@ import pytest
 from hostkit.base.errors import InputError
 from omnikit.foreign import settings
 from omnikit.foreign.trees import read_yaml as read
-from omnikit.yaml.located import Node, Origin
+from omnikit.yaml.node import Node, Origin
 
 HERE = Origin("f.yml", 3)
 

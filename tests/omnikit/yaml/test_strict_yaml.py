@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hostkit.base.errors import InputError
-from omnikit.yaml.located import Origin
+from omnikit.yaml.node import Origin
 from omnikit.yaml.strict_yaml import parse, parse_value, read_text
 
 OPTION = Origin("--set a", 0, 7)

@@ -26,7 +26,7 @@ from omnikit.foreign.settings import (
     unknown,
     wrong,
 )
-from omnikit.yaml.located import Node, Origin
+from omnikit.yaml.node import Node, Origin
 
 # Groups, hosts and variables of a YAML inventory, merged as Ansible merges them.
 

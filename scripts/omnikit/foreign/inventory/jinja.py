@@ -11,7 +11,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from hostkit.base.errors import InputError
 from hostkit.base.redact import Hidden
-from omnikit.yaml.located import Node
+from omnikit.yaml.node import Node
 
 _WHOLE = re.compile(r"\s*\{\{[-+]?(?P<inner>.*?)[-+]?\}\}\s*", re.DOTALL)
 

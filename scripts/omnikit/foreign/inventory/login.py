@@ -11,7 +11,7 @@ from hostkit.base.errors import InputError
 from hostkit.base.redact import Hidden
 from omnikit.foreign.inventory.jinja import Variables
 from omnikit.foreign.settings import port, text, wrong
-from omnikit.yaml.located import Node
+from omnikit.yaml.node import Node
 
 # Words for ssh that Ansible is told (ansible_ssh_common_args, …) as settings of a host.
 

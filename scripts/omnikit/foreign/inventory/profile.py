@@ -16,7 +16,7 @@ from hostkit.base.errors import InputError
 from omnikit.foreign.inventory.jinja import Variables
 from omnikit.foreign.layout import Layout
 from omnikit.foreign.settings import number, shown, text, wrong
-from omnikit.yaml.located import Node, Origin
+from omnikit.yaml.node import Node, Origin
 
 _ROLES = {"run_server_prefill_profile": "prefill", "run_server_decode_profile": "decode"}
 _CONNECTOR = "LLMDataDistConnector"  # of the roles, where nothing is said

@@ -12,7 +12,7 @@ from settings_file import FLEET, load
 from hostkit.base.errors import InputError
 from omnikit.fleet import direct_ssh
 from omnikit.foreign.inventory import login
-from omnikit.yaml.located import Node, Origin
+from omnikit.yaml.node import Node, Origin
 
 HERE = Origin("f.yml", 3)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from omnikit.foreign.inventory import inventory
-from omnikit.yaml.located import Origin
+from omnikit.yaml.node import Origin
 
 KNOWN = ("DOCKER_IMAGE_ID", "LOG_PATH")
 
