@@ -184,6 +184,7 @@ def test_unknown_options_and_options_without_value_exit_2(tmp_path: Path, words:
         (["--prefill-server-list", "0,,1"], "'0,,1'"),
         (["--prefill-server-list", "0,1,"], "expected device ids with commas"),
         (["--prefill-server-list", "0 1"], "expected device ids with commas"),
+        (["--prefill-server-list", "0," + "9" * 5000], "expected device ids with commas"),
         (["--prefill-server-list", "a"], "--prefill-server-list"),
         (["--prefill-server-list", "0,0"], "Device 0 is given twice"),
         (["--prefill-server-list", "0", "--decode-server-list", "0"], "Device 0 is given twice"),

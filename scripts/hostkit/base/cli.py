@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import gc
+import re
 import sys
 from pathlib import Path
 from typing import Callable, Optional, Sequence
@@ -16,6 +17,7 @@ from hostkit.base.run import as_interrupt
 # stay; at the default of 700, looking through them again and again is a sixth of a script's start.
 _COLLECT_AFTER = 50_000
 _TERMINAL = Path("/dev/tty")
+_WHOLE = re.compile("[0-9]{1,18}")
 EXIT_CODES = "exit codes: 0 done, 1 failed, 2 wrong input or precondition (nothing changed)"
 
 
@@ -31,11 +33,20 @@ def parser(doc: str, *, example: str) -> argparse.ArgumentParser:
     return made
 
 
+def whole(text: Optional[str]) -> Optional[int]:
+    """The whole number that a text is, in up to 18 digits of ASCII; None: it is none.
+
+    str.isdigit takes digits that int does not, and int takes no more than 4,300.
+    """
+    return int(text) if text and _WHOLE.fullmatch(text) else None
+
+
 def positive(text: str) -> int:
     """An option's value: a whole number above 0."""
-    if not text.isascii() or not text.isdigit() or int(text) == 0:
+    number = whole(text)
+    if not number:
         raise argparse.ArgumentTypeError(f"{text!r} is no whole number above 0")
-    return int(text)
+    return number
 
 
 def run_main(

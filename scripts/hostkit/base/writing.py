@@ -1,6 +1,7 @@
 """Files that are there whole or not at all: written beside their place, then renamed.
 
-Private ones can be read by nobody else from their first byte on, whatever the umask.
+What is written beside has a name that nobody could have put a link at. Private ones can be read by
+nobody else from their first byte on, whatever the umask.
 """
 
 from __future__ import annotations
@@ -16,11 +17,16 @@ from typing import Any, Iterator
 from hostkit.base.errors import ActionError
 
 
+def beside_of(path: Path) -> Path:
+    """A place in the same folder for what becomes this file; its name cannot be foreseen."""
+    return path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+
+
 def write_atomically(path: Path, text: str, mode: int = 0o644) -> None:
     """A file appears whole: written beside its place, then renamed."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    beside = beside_of(path)
     try:
-        with os.fdopen(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode), "wb") as file:
+        with os.fdopen(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
             file.write(text.encode())
             file.flush()
             os.fsync(file.fileno())
@@ -56,7 +62,7 @@ def written(path: Path) -> Iterator[Path]:
 
     It has the same ending: some writers choose their format by it.
     """
-    beside = path.with_name(f".{os.getpid()}.{path.name}")
+    beside = path.with_name(f".{secrets.token_hex(8)}.{path.name}")
     try:
         yield beside
         if beside.exists():
@@ -91,7 +97,7 @@ def write_private(path: Path, data: bytes) -> bool:
     _make(path.parent)
     if path.is_file() and stat.S_IMODE(path.stat().st_mode) == 0o600 and path.read_bytes() == data:
         return False
-    beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    beside = beside_of(path)
     try:
         with os.fdopen(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
             file.write(data)

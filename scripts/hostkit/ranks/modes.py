@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Callable, Sequence
 
+from hostkit.base.cli import whole
 from hostkit.base.errors import InputError
 from hostkit.base.log import say
 from hostkit.ranks import device_query, ranktable
@@ -99,14 +100,14 @@ def _gen(options: argparse.Namespace) -> Made:
 def _device_lists(words: Sequence[str], name: str) -> list[list[int]]:
     lists = []
     for word in words:
-        ids = word.split(",")
-        if not all(device.isascii() and device.isdigit() for device in ids):
+        ids = [whole(device) for device in word.split(",")]
+        if None in ids:
             raise InputError(
                 f"Found {word!r}, expected device ids with commas and no spaces.",
                 where=f"--{name.replace('_', '-')}",
                 todo="write it such as 0,1,2,3, several instances such as 0,1 2,3",
             )
-        lists.append([int(device) for device in ids])
+        lists.append([device for device in ids if device is not None])
     return lists
 
 

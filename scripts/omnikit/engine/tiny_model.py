@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 import tempfile
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Optional
 
 from hostkit.base.errors import ActionError, InputError
+from hostkit.base.writing import beside_of
 
 if TYPE_CHECKING:
     import numpy
@@ -291,7 +291,7 @@ def _digest(path: Path) -> Optional[str]:
 
 
 def _replace(path: Path, data: bytes) -> None:
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    beside = beside_of(path)
     try:
         beside.write_bytes(data)
         beside.replace(path)

@@ -124,8 +124,9 @@ def devices(node: Node, label: str) -> Node:
     wanted = 'device ids that count up by one, with commas and without spaces, like "0,1,2,3"'
     if isinstance(value, bool) or not isinstance(value, (str, list)):
         raise wrong(node, label, wanted, "name every id")
-    words = [str(v.value) for v in value] if isinstance(value, list) else re.split(r"[,\s]+", value)
-    ids = sorted({int(word) for word in words if word.isdigit() and len(word) < 5})
+    listed = value if isinstance(value, list) else re.split(r"[,\s]+", value)
+    words = [str(one.value if isinstance(one, Node) else one) for one in listed]
+    ids = sorted({int(word) for word in words if _DIGITS.fullmatch(word) and len(word) < 5})
     meant = ",".join(map(str, ids))
     good = isinstance(value, str) and _DEVICES.fullmatch(value) and meant == value
     if not good or ids[-1] - ids[0] + 1 != len(ids):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from typing import Any, Iterable, Iterator, Mapping, Optional
 
+from hostkit.base.cli import whole
 from hostkit.base.errors import InputError, ManyErrors, ToolkitError
 from omnikit.config.config import Config
 from omnikit.plan import access, connectors
@@ -84,10 +85,10 @@ def max_num_seqs(nodes: Iterable[NodePlan]) -> dict[str, int]:
     """
     found: dict[str, int] = {}
     for node in nodes:
-        text = flag(node, "max-num-seqs") if node.servers else None
-        if text and text.isdigit():
+        number = whole(flag(node, "max-num-seqs")) if node.servers else None
+        if number is not None:
             role = "prefill" if node.role == "prefill" else "decode"
-            found[role] = min(found.get(role, int(text)), int(text))
+            found[role] = min(found.get(role, number), number)
     return found
 
 
@@ -108,10 +109,9 @@ def _ranks(config: Config, plan: Plan) -> Iterator[ToolkitError]:
     taken: dict[tuple[str, int, int], str] = {}
     for node in plan.nodes:
         for server in node.servers:
-            text = node.environment(server).get("VLLM_DP_RANK", "")
-            if not text.isdigit():
+            rank, size = whole(node.environment(server).get("VLLM_DP_RANK")), node.dp_size
+            if rank is None:
                 continue
-            rank, size = int(text), node.dp_size
             other = taken.setdefault((node.role, node.instance, rank), server.name)
             if rank < size and other == server.name:
                 continue
@@ -207,9 +207,9 @@ def _lengths(config: Config, plan: Plan) -> tuple[Optional[ToolkitError], str]:
     """
     longest: dict[str, tuple[int, NodePlan]] = {}
     for node in plan.nodes:
-        text = flag(node, "max-model-len")
-        if node.servers and text and text.isdigit():
-            longest.setdefault(node.role, (int(text), node))
+        length = whole(flag(node, "max-model-len"))
+        if node.servers and length is not None:
+            longest.setdefault(node.role, (length, node))
     if not {"prefill", "decode"} <= set(longest):
         return None, ""
     prefill, (decode, node) = longest["prefill"][0], longest["decode"]
@@ -257,11 +257,11 @@ def _dp_size(config: Config, node: NodePlan) -> Iterator[ToolkitError]:
 def _gear(config: Config, node: NodePlan) -> Iterator[ToolkitError]:
     """decode_gear_list = [max-num-seqs x (1 + speculative tokens)]: omni-infer's rule."""
     gear = operators(node.files).get("decode_gear_list")
-    seqs = flag(node, "max-num-seqs")
-    if gear is None or seqs is None or not seqs.isdigit():
+    seqs = whole(flag(node, "max-num-seqs"))
+    if gear is None or seqs is None:
         return
     tokens = speculative_tokens(node)
-    expected = [int(seqs) * (1 + tokens)]
+    expected = [seqs * (1 + tokens)]
     if gear != expected:
         yield config.error(
             f"found {gear}, expected {expected}: max-num-seqs {seqs} x (1 + {tokens} speculative"

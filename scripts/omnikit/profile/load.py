@@ -8,6 +8,7 @@ from itertools import cycle
 from typing import Any, Iterator, Mapping, Optional, Sequence
 
 from hostkit.access.service import Service
+from hostkit.base.cli import whole
 from hostkit.base.errors import ActionError, InputError, ToolkitError
 from hostkit.base.health import Answer, metric
 from omnikit.access import targets
@@ -176,8 +177,7 @@ def _refuse_prompt(config: Config, node: NodePlan) -> None:
 
 
 def _number(node: NodePlan, name: str) -> Optional[int]:
-    text = flag(node, name)
-    return int(text) if text is not None and text.isdigit() else None
+    return whole(flag(node, name))
 
 
 # Servers restarted with their profiler on, and as they were.

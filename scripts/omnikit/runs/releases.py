@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Mapping, Optional
 
+from hostkit.base.cli import whole
 from hostkit.base.errors import InputError
 from hostkit.base.log import say, table
 from hostkit.files import regular
@@ -54,8 +55,8 @@ def _all(environment: str) -> tuple[list[Release], dict[int, str]]:
     """Those that are whole, and what is wrong with the others, by number."""
     root = folder(environment)
     found, faults = [], {}
-    numbers = [int(path.name) for path in _folders(root) if path.name.isdigit()]
-    for number in sorted(numbers):
+    numbers = (whole(path.name) for path in _folders(root))
+    for number in sorted(number for number in numbers if number is not None):
         try:
             about = _about(root / str(number), environment)
             found.append(Release(number, root / str(number), about))
@@ -78,6 +79,9 @@ def _about(place: Path, environment: str) -> dict[str, Any]:
         for name in names:
             if not isinstance(about.get(name), kind):
                 raise ValueError(f"its {name!r} is missing, or not {called}")
+    texts = [*about["images"].values(), *about["changed"].values()]
+    if not all(isinstance(text, str) for text in [*texts, about["source"].get("revision") or ""]):
+        raise ValueError("an image, a revision or a change in it is not a text")
     for name in (f"{environment}.yaml", "files.json"):
         if not (place / name).is_file():
             raise ValueError(f"{name} beside it is missing")
@@ -128,7 +132,7 @@ def deployed_last(deployment: Deployment) -> bool:
     """Whether the last release has the same files."""
     last = _present(deployment.plan.environment)
     try:
-        kept = json.loads((last.folder / "files.json").read_text("utf-8")) if last else {}
+        kept = regular.parsed(last.folder / "files.json") if last else {}
         files = {host: dict(files) for host, files in deployment.files.items()}
         return bool(kept["files"] == files and kept["proxy_kind"] == deployment.proxy_kind)
     except (OSError, ValueError, KeyError, TypeError):

@@ -12,6 +12,8 @@ from typing import Annotated, Any, Callable, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
+from hostkit.base.cli import whole
+
 # Patterns, each with what it allows in words: the words stand in error messages.
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$"
 _NODE_NAME = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$"
@@ -176,7 +178,7 @@ _INTERFACE = re.compile(r"[^\s,^=!]+")
 
 
 def _seconds_of_hccl(value: Any) -> bool:
-    return str(value).isdigit() and 120 <= int(value) <= 7200
+    return 120 <= (whole(str(value)) or 0) <= 7200
 
 
 def _one_interface(value: Any) -> bool:

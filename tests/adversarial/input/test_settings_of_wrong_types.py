@@ -104,6 +104,26 @@ def test_what_the_plan_counts_with_is_counted_after_a_look(
     assert code == 2 and "num_speculative_tokens" in said and said.startswith("error: ")
 
 
+DIGITS = ["²", "9" * 5000, "٣"]  # that str.isdigit takes; int takes the last alone
+
+
+@pytest.mark.parametrize("digits", DIGITS, ids=["a sign", "many", "another script"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "roles.decode.server.args.max-num-seqs",
+        "roles.decode.server.args.max-model-len",
+        "roles.disaggregated.server.env.VLLM_DP_RANK",
+        "roles.disaggregated.server.env.HCCL_CONNECT_TIMEOUT",
+    ],
+)
+def test_what_only_looks_like_a_number_is_none(
+    name: str, digits: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code = plan.main(["--environment", "2p1d", "--json", "--set", f'{name}="{digits}"'])
+    assert code in (0, 2) and "Traceback" not in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     "words", ["paths.work_dir=" + "a" * 5000, "proxy.modules_dir=/" + "a" * 300]
 )

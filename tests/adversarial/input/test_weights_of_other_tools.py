@@ -1,5 +1,6 @@
 """A compressed-tensors checkpoint that another tool wrote is judged by what the format means: any
-names of groups, targets and ignored layers by name or pattern, defaults left out, 16-bit scales.
+names of groups, targets and ignored layers by name or pattern, defaults left out, 16-bit scales. No
+pattern holds the reader up.
 """
 
 from __future__ import annotations
@@ -84,6 +85,10 @@ def test_what_the_format_allows_is_taken(change: Callable[[dict[str, Any]], None
         lambda told: told.update(format="pack-quantized"),
         lambda told: told.update(config_groups=None),
         lambda told: told.update(config_groups={"a": None}),
+        lambda told: told.update(ignore=5),
+        lambda told: group(told).update(targets=True),
+        lambda told: told.update(ignore=["re:a{99999999999}"]),
+        lambda told: told.update(ignore=["re:" + "(" * 9999 + ")" * 9999]),
     ],
 )
 def test_what_the_tensors_are_not_is_refused(change: Callable[[dict[str, Any]], None]) -> None:
@@ -97,3 +102,15 @@ def test_scales_of_16_bits(dtype: str) -> None:
     found = checkpoint(ours(), dtype)
     matrix = found.tensors[f"{LAYER}mlp.up_proj.weight"]
     assert structure._scale(found, matrix, structure.NATIVE) == []
+
+
+@pytest.mark.parametrize("where", ["ignore", "targets"])
+def test_a_pattern_that_would_never_end_is_refused(
+    where: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """re:(.+)+!$ tries every way to cut a name: 2^40 of them for one of 40 characters."""
+    monkeypatch.setattr(structure, "_MATCH_S", 2.0)
+    told = ours()
+    (told if where == "ignore" else group(told))[where] = ["re:(.+)+!$"]
+    [problem] = structure.native(checkpoint(told), None)
+    assert "patterns (re:) take longer than 2 s" in problem

@@ -1,13 +1,17 @@
-"""The proxy answers rightly or not at all: one hand-over is for one prompt and one answer.
+"""The proxy answers rightly or not at all: one hand-over is for one prompt and one answer, and
+no two requests have one name, by which engines know whose KV is whose.
 
 The servers here record what they get; test_same_as_colocated.py asks real engines.
 """
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
+
+from hostkit.base.health import wait_until
 
 # Real processes, seconds together.
 pytestmark = pytest.mark.slow
@@ -90,3 +94,30 @@ def test_a_client_s_own_kv_transfer_params_reach_no_server(
     assert running.post({"kv_transfer_params": EVIL, **body}).status == 200
     for seen in (*prefill.seen, *decode.seen):
         assert b"evil" not in seen.body
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+@pytest.mark.parametrize("disaggregated", [True, False])
+def test_two_requests_at_once_never_have_one_name(
+    start, backend, workers: int, disaggregated: bool
+) -> None:
+    """vLLM 0.9.0 gives the KV of the one to the other, or refuses the second."""
+    prefill, decode = backend("prefill"), backend("decode")
+    running = start([prefill] if disaggregated else [], [decode], worker_processes=workers)
+    body = {"prompt": "x", "stream": True}
+    with ThreadPoolExecutor(4) as pool:
+        asked = [pool.submit(running.post, body, X_Request_Id="mine") for _ in range(4)]
+        assert wait_until(lambda: len(decode.seen) == 4, 10, 0.01)
+        decode.go_on.set()
+        told = sorted(one.result().headers["x-request-id"] for one in asked)
+    seen = sorted(one.headers["x-request-id"] for one in decode.seen)
+    assert seen == told and len(set(seen)) == 4 and "mine" in seen
+    assert all(name == "mine" or name.startswith("mine-") for name in seen)
+    if disaggregated:
+        assert sorted(one.headers["x-request-id"] for one in prefill.seen) == seen
+    assert sorted(line["request_id"] for line in running.access(4)) == seen
+
+    def is_free() -> bool:
+        return running.post({"prompt": "x"}, X_Request_Id="mine").headers["x-request-id"] == "mine"
+
+    assert wait_until(is_free, 10, 0.01)

@@ -34,6 +34,7 @@ def test_devices_that_count_up_become_a_range(value: Any, ours: str) -> None:
         ("0,2", None),
         ("0-15", None),
         ("all", None),
+        ("²", None),
         ("", None),
         (None, None),
         (True, None),
@@ -51,6 +52,9 @@ def test_devices_given_as_a_list_are_refused_with_the_text_for_them() -> None:
     node = read("d: [0, 1]", "f.yml", 0).at(("d",))
     with pytest.raises(InputError, match="found a list") as caught:
         settings.devices(node, "x")
+    assert '"0,1"' in str(caught.value.todo)
+    with pytest.raises(InputError, match="found a list") as caught:
+        settings.devices(Node([0, "1", None], HERE), "x")  # of an expression
     assert '"0,1"' in str(caught.value.todo)
 
 

@@ -106,6 +106,14 @@ DAMAGE = {
     '{"time": "x"}': "about.json: its 'owner' is missing, or not a text",
     '{"time": 1, "owner": "o", "note": ""}': "its 'time' is missing, or not a text",
     '{"time": "t", "owner": "o", "note": "", "images": {}, "source": null}': "its 'source' is",
+    **{
+        '{"time": "t", "owner": "o", "note": "", ' + words + "}": "a change in it is not a text"
+        for words in (
+            '"images": {"a": 1}, "source": {}, "changed": {}',
+            '"images": {}, "source": {"revision": ["a"]}, "changed": {}',
+            '"images": {}, "source": {}, "changed": {"s0": null}',
+        )
+    },
 }
 
 
@@ -116,6 +124,7 @@ def test_one_that_is_damaged_is_left_out_and_named(
     made = [keep(deployed(tmp_path)) for _ in range(3)]
     name = deployed(tmp_path).plan.environment
     (made[1].folder / "about.json").write_text(text)
+    (made[1].folder.parent / "²").mkdir()  # no number, though a digit
     assert [release.number for release in releases.all_of(name)] == [1, 3]
     [fault] = releases.damaged(name)
     assert fault.startswith("release 2: ") and said in fault

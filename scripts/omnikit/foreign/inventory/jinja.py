@@ -6,7 +6,7 @@ import re
 from difflib import get_close_matches
 from typing import Any, Iterator, Mapping, Optional
 
-from jinja2 import StrictUndefined, TemplateError, Undefined, UndefinedError, meta, nodes
+from jinja2 import StrictUndefined, Undefined, UndefinedError, meta, nodes
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from hostkit.base.errors import InputError
@@ -118,7 +118,9 @@ class Variables:
             return _result(text, tree, context)
         except UndefinedError as error:
             raise self._undefined(node, text, missing, error, secret) from error
-        except (TemplateError, TypeError, ValueError, ArithmeticError, LookupError) as error:
+        except InputError:
+            raise  # of a variable that this one names
+        except Exception as error:  # whatever a filter raises: the expression is a user's
             said = "" if secret else f" {text!r}: {error}"
             raise InputError(
                 f"cannot evaluate this expression for {self._host}"

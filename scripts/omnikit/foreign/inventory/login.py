@@ -7,6 +7,7 @@ import shlex
 from difflib import get_close_matches
 from typing import Any, Callable, Iterator
 
+from hostkit.base.cli import whole
 from hostkit.base.errors import InputError
 from hostkit.base.redact import Hidden
 from omnikit.foreign.inventory.jinja import Variables
@@ -105,8 +106,8 @@ def _use(option: str, node: Node, found: dict[str, Node]) -> str:
     if name in _SETTINGS:
         if name == "proxyjump" and value.lower() == "none":
             return ""
-        number = name == "port" and value.isdigit()
-        return _set(found, _SETTINGS[name], int(value) if number else value, node)
+        number = whole(value) if name == "port" else None
+        return _set(found, _SETTINGS[name], value if number is None else number, node)
     options = found.setdefault("ssh_options", Node([], node.origin))
     if f"{key}={value}" not in options.plain():
         options.value.append(Node(f"{key}={value}", node.origin))

@@ -20,7 +20,7 @@ MATRIX, KEPT, PLAIN = "matrix", "kept", "plain"
 # An MTP layer's: copies of the main model's, which some checkpoints leave out.
 SHARED = (".embed_tokens.weight", ".shared_head.head.weight")
 
-_LAYER = re.compile(r"model\.layers\.(\d+)")
+_LAYER = re.compile(r"model\.layers\.(\d{1,9})\b")
 
 
 def tensors(config: dict[str, Any], folder: Path) -> dict[str, tuple[str, tuple[int, ...]]]:

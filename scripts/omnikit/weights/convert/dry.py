@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
-import os
 import random
 import time
 from collections import Counter
@@ -17,6 +16,7 @@ from typing import Any, Callable, Optional
 
 from hostkit.base.errors import InputError
 from hostkit.base.log import size_text
+from hostkit.base.writing import beside_of
 from omnikit.weights.checkpoint import headers, w8a8
 from omnikit.weights.checkpoint.w8a8 import COPY, QUANTISE, SCALE_INV, WIDEN, Conversion, NewShard
 from omnikit.weights.convert import records as convert_records
@@ -210,7 +210,7 @@ def rate(rest: Rest, threads: int) -> Optional[float]:
     sample = min(max(_SAMPLE, 2 * threads * _PART), rest.free // 2 // _LEAST * _LEAST)
     if sample < _LEAST:
         return None
-    path = rest.near / f".omnikit-write-{os.getpid()}"
+    path = beside_of(rest.near / "omnikit-write")
     try:
         return _measured(rest, threads, sample, path)
     except OSError as error:

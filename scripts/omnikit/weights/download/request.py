@@ -18,6 +18,7 @@ import requests
 import urllib3.exceptions
 from requests.adapters import HTTPAdapter
 
+from hostkit.base.cli import whole
 from hostkit.base.errors import ActionError
 from hostkit.files import regular
 from omnikit.weights.download.types import TransientError, host_of
@@ -339,14 +340,13 @@ class Requests:
 def _answer(response: requests.Response, offset: int) -> Answer:
     # One that ends early is told by whoever counts, with what was kept.
     response.raw.enforce_content_length = False
-    length = response.headers.get("Content-Length", "")
-    size = int(length) if length.isdigit() else None
+    size = whole(response.headers.get("Content-Length"))
     begin = 0
     if response.status_code == 206:
-        given, _, whole = response.headers.get("Content-Range", "").partition("/")
-        first = given.replace("bytes ", "").partition("-")[0]
-        begin = int(first) if first.isdigit() else -1
-        size = int(whole) if whole.isdigit() else None
+        given, _, total = response.headers.get("Content-Range", "").partition("/")
+        first = whole(given.replace("bytes ", "").partition("-")[0])
+        begin = -1 if first is None else first
+        size = whole(total)
         if begin != offset:
             response.close()
             raise TransientError(f"asked for bytes from {offset}, got them from {begin}")
@@ -362,8 +362,7 @@ def _no(
     if status == 416 and offset:
         return TransientError("the file on the server is shorter than what is here")
     if is_passing(status):
-        after = response.headers.get("Retry-After", "")
-        wait_s = min(_WAIT_MOST_S, float(after)) if after.isdigit() else 0.0
+        wait_s = min(_WAIT_MOST_S, float(whole(response.headers.get("Retry-After")) or 0))
         return TransientError(f"HTTP {status} {response.reason}", wait_s)
     return refused(status, url, token=token, hub=hub)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Mapping
 
 from hostkit.base import run
+from hostkit.base.cli import whole
 from hostkit.base.errors import InputError, ManyErrors, ToolkitError
 from hostkit.base.log import table
 from hostkit.ranks import device_facts
@@ -217,7 +218,7 @@ def _devices(tool: Tool, environment: Mapping[str, str]) -> Check:
         install = "install the NPU driver, or set ranktable.npu_smi; then: npu-smi info"
         return _failed("NPUs", error, needed, install)
     visible = environment.get("ASCEND_RT_VISIBLE_DEVICES", "")
-    ids = {int(word) for word in visible.split(",") if word.strip().isdigit()}
+    ids = {whole(word.strip()) for word in visible.split(",")} - {None}
     chips = [chip for chip in info.chips if not ids or chip.phy_id in ids]
     ill = [f"{chip.phy_id} ({chip.health})" for chip in chips if chip.health != "OK"]
     used = {(one.card, one.chip) for one in info.processes}

@@ -38,7 +38,7 @@ _BAR_EVERY_S = 10.0
 _SIGN_EVERY_S = 60.0
 _KEPT = 200
 _SHOWN = 15
-_LAYER = re.compile(r"model\.layers\.(\d+)\.")
+_LAYER = re.compile(r"model\.layers\.(\d{1,9})\.")
 STEPS = ("checked", "prepared", "converted", "finished")
 
 

@@ -5,12 +5,14 @@ what the tensors are.
 
 from __future__ import annotations
 
+import json
 import re
-from contextlib import suppress
+import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Iterator, Optional, Sequence
+from typing import Any, Iterator, Mapping, Optional, Sequence
 
+from hostkit.base import run
 from hostkit.base.errors import InputError
 from omnikit.weights.checkpoint import architecture, headers, w8a8
 from omnikit.weights.checkpoint.architecture import CONVERTED, KEPT, MATRIX, PLAIN, SERVED
@@ -40,6 +42,21 @@ OFFSET = "_offset"
 # name -> (what becomes of it, dtypes that it may have, shape)
 Expected = dict[str, tuple[str, tuple[str, ...], tuple[int, ...]]]
 _PLAIN = ("BF16", "F32", "F16")  # what is not quantised may be
+# Some patterns take longer than anybody waits, as (a+)+$: all are tried in a process that can be
+# ended. It reads [patterns, names] and writes {pattern: names that it matches}.
+_MATCHER = """
+import json, re, sys
+patterns, names = json.load(sys.stdin)
+found = {}
+for pattern in patterns:
+    try:
+        matches = re.compile(pattern).match
+    except (re.error, OverflowError, RecursionError):
+        continue  # it matches nothing then
+    found[pattern] = [name for name in names if matches(name)]
+json.dump(found, sys.stdout)
+"""
+_MATCH_S = 20.0
 
 
 def native(target: Checkpoint, source: Optional[Conversion]) -> list[str]:
@@ -48,7 +65,11 @@ def native(target: Checkpoint, source: Optional[Conversion]) -> list[str]:
         return []  # told already: it cannot be read
     config = source.config if source else w8a8.new_config(target)
     wanted_field = config[_FIELD]
-    told = _as_ours(target.config.get(_FIELD), wanted_field, target)
+    try:
+        told = _as_ours(target.config.get(_FIELD), wanted_field, target)
+    except run.Outlasted:
+        what = f"{_FIELD}: its patterns (re:) take longer than {_MATCH_S:g} s to match the layers"
+        return [f"config.json: {what}: write simpler ones, or the layers' names"]
     problems = [
         f"config.json: {at} is {shown(found)}, expected {shown(wanted)}"
         for at, found, wanted in _differences(_FIELD, told, wanted_field)
@@ -69,11 +90,13 @@ def _as_ours(told: Any, wanted: dict[str, Any], target: Checkpoint) -> Any:
         return told or {}
     int8 = [one.name for one in target.tensors.values() if one.dtype == "I8" and len(one.shape) > 1]
     modules = [*(name.removesuffix(".weight") for name in int8), *wanted["ignore"]]
-    ignored = _matching(told.get("ignore"), modules)
+    lists = [told.get("ignore"), *(group.get("targets") for group in groups.values())]
+    matches = _matches({word for words in map(_words, lists) for word in words}, modules)
+    ignored = _matching(lists[0], modules, matches)
     made: dict[str, Any] = {}
     left = set(modules)
     for name, group in groups.items():
-        used = _matching(group.get("targets"), modules) - ignored
+        used = _matching(group.get("targets"), modules, matches) - ignored
         left -= used
         if used:  # else it is of layers that are not here
             made[name] = {**group, "targets": ["Linear"]}
@@ -90,18 +113,26 @@ def _as_ours(told: Any, wanted: dict[str, Any], target: Checkpoint) -> Any:
     return {**told, "config_groups": shown_as, "ignore": sorted(left)}
 
 
-def _matching(patterns: Any, modules: Sequence[str]) -> set[str]:
+def _words(told: Any) -> list[str]:
+    return [word for word in told if isinstance(word, str)] if isinstance(told, list) else []
+
+
+def _matches(words: set[str], modules: Sequence[str]) -> Mapping[str, list[str]]:
+    """What each pattern among the words matches. Raises Outlasted."""
+    patterns = sorted(word[3:] for word in words if word.startswith("re:"))
+    if not patterns:
+        return {}
+    argv = [sys.executable, "-I", "-c", _MATCHER]
+    found = run.run(argv, stdin=json.dumps([patterns, modules]), timeout=_MATCH_S).out
+    return {f"re:{pattern}": names for pattern, names in json.loads(found).items()}
+
+
+def _matching(told: Any, modules: Sequence[str], matches: Mapping[str, Sequence[str]]) -> set[str]:
     """Which modules are meant. All that are asked about here are Linear layers."""
-    words = [word for word in patterns if isinstance(word, str)] if patterns else []
+    words = _words(told)
     if "Linear" in words:
         return set(modules)
-    found = set(words).intersection(modules)
-    for word in words:
-        if word.startswith("re:"):
-            with suppress(re.error):  # it matches nothing then
-                pattern = re.compile(word[3:])
-                found.update(name for name in modules if pattern.match(name))
-    return found
+    return set(words).intersection(modules).union(*(matches.get(word, ()) for word in words))
 
 
 def _arguments(told: dict[str, Any]) -> dict[str, Any]:
@@ -262,7 +293,7 @@ def _finished(target: Checkpoint) -> dict[str, Any]:
     """As finish_checkpoint.py makes it. The MTP layer is counted where that many layers lie here
     with it.
     """
-    found = (re.match(r"model\.layers\.(\d+)\.", name) for name in target.tensors)
+    found = (re.match(r"model\.layers\.(\d{1,9})\.", name) for name in target.tensors)
     there = max((int(match[1]) + 1 for match in found if match), default=0)
     config = {**target.config, "architectures": [architecture.SERVED]}
     if config.get("num_nextn_predict_layers") and config.get("num_hidden_layers") == there:

@@ -46,6 +46,7 @@ def found(text: str) -> tuple[dict[str, Any], list[str]]:
         ("-C -o IdentitiesOnly=yes", {"ssh_options": ["Compression=yes", "IdentitiesOnly=yes"]}),
         ("-o StrictHostKeyChecking=yes", {}),
         ("-o UserKnownHostsFile=/etc/known", {"known_hosts": "/etc/known"}),
+        ("-p ²", {"port": "²"}),  # a digit, but no number: the schema refuses it
         ("", {}),
     ],
 )

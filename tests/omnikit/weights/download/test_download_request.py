@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Iterator
 
 import pytest
+import requests
+import urllib3
 from weights_server import LARGE, REPOSITORY, WeightsServer
 
 from hostkit.base.errors import ActionError
@@ -111,3 +113,19 @@ def test_an_answer_that_was_read_to_its_end_can_be_cut(server: WeightsServer) ->
     answer = Requests(5).open(f"{server.url}/files/small")
     assert answer.read(100) == b"text"
     answer.cut()
+
+
+@pytest.mark.parametrize("digits", ["²", "9" * 5000], ids=["a sign", "many"])
+def test_a_server_s_number_that_is_none_is_not_known(digits: str) -> None:
+    response = requests.Response()
+    response.raw, response.status_code = urllib3.HTTPResponse(), 206
+    response.headers.update(
+        {"Content-Length": digits, "Content-Range": f"bytes {digits}-9/{digits}"}
+    )
+    with pytest.raises(TransientError, match="asked for bytes from 5"):
+        download_request._answer(response, 5)
+    response.status_code = 200
+    assert download_request._answer(response, 0).total is None
+    response.status_code = 503
+    response.headers["Retry-After"] = digits
+    assert isinstance(download_request._no(response, "http://h/x", 0, False, False), TransientError)

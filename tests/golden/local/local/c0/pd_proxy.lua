@@ -6,7 +6,7 @@
 local ffi = require "ffi"
 local json = require "pd_json"
 local servers = require "pd_servers"
-local state = ngx.shared.pd_state
+local state, names = ngx.shared.pd_state, ngx.shared.pd_names
 
 local KV_PARAMS = [[{"do_remote_decode": true, "do_remote_prefill": false, "remote_engine_id": null, "remote_block_ids": null, "remote_host": null, "remote_port": null}]]  -- kv_transfer_params of the prefill request, as JSON text
 local MIN_TOKENS = false  -- a prompt that ends at once is handed over too
@@ -132,6 +132,17 @@ local function is_open(path)
     return false
 end
 
+-- Engines know a request by its name, and whose KV is whose: one that another request has now is made
+-- longer. The client is told.
+local function name_request()
+    local var = ngx.var
+    if names:safe_add(var.pd_request_id, true, READ_MS / 1000) then
+        var.pd_name = var.pd_request_id
+    else
+        var.pd_request_id = var.pd_request_id .. "-" .. var.request_id
+    end
+end
+
 -- Every request for a server comes in here: who asks, and for what. What a client sends as its key
 -- reaches no server where keys are in use; the servers get their own. wait: for the whole body.
 function proxy.enter(wait)
@@ -139,6 +150,7 @@ function proxy.enter(wait)
         refuse(404, "not_found", "The proxy does not pass this path on; proxy.paths names those that it does.")
         return false
     end
+    name_request()
     if wait then
         proxy.pass()
     end
@@ -675,6 +687,9 @@ function proxy.log()
     proxy.arrived()
     release "prefill"
     release "decode"
+    if var.pd_name ~= "" then
+        names:delete(var.pd_name)
+    end
     if var.pd_holds ~= "" then
         local role, name = var.pd_holds:match "^(%l+) (.+)$"
         end_try(role, name, last_failure())
