@@ -96,9 +96,10 @@ def _recipe(options: argparse.Namespace, source: Path, shown: str, text: str) ->
     from omnikit.foreign import recipe, trees
     from omnikit.topology.topology import make_plan
 
-    tree = trees.read_yaml(text, shown, layers.ENVIRONMENT)
+    repeated: list[str] = []
+    tree = trees.read_yaml(text, shown, layers.ENVIRONMENT, repeated)
     hosts = _machines(options.hosts, tree)
-    reader = recipe.Reader(tree, shown, layers.ENVIRONMENT, hosts)
+    reader = recipe.Reader(tree, shown, layers.ENVIRONMENT, hosts, repeated)
     settings = reader.read()
     made = foreign_layout.environment(settings, shown, recipe.KIND)
     out = Path(options.out).expanduser() if options.out else _default(source)

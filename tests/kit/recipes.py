@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import yaml
+from recorded_servers import Started
 
 from omnikit.config import config, layers
 from omnikit.foreign import recipe, trees
@@ -38,13 +40,14 @@ def planned_text(text: str, shown: str, *sets: str) -> tuple[Plan, list[str]]:
 
 def read(text: str, shown: str, hosts: int = 0) -> recipe.Reader:
     """What reads a recipe's text. hosts: how many are given; 0: as many as the recipe says."""
-    tree = trees.read_yaml(text, shown, layers.ENVIRONMENT)
+    repeated: list[str] = []
+    tree = trees.read_yaml(text, shown, layers.ENVIRONMENT, repeated)
     count = hosts or tree.at(("num_nodes",)).value
     words = ",".join(f"10.0.0.{n + 1}" for n in range(count))
     machines = recipe.addresses(words, "--hosts", layers.ENVIRONMENT)
     for _, settings in machines:
         settings.value["interface"] = Node("eth0", settings.origin)
-    return recipe.Reader(tree, shown, layers.ENVIRONMENT, machines)
+    return recipe.Reader(tree, shown, layers.ENVIRONMENT, machines, repeated)
 
 
 _BLOCKS = (
@@ -265,7 +268,11 @@ def laid_out(prefill: list[tuple[int, int, int]], decode: list[tuple[int, int, i
             "kv_port": str(30000 + 100 * number),
             "kv_connector_extra_config": sizes,
         }
-        words = ["--port", "${PORT}", "--tensor-parallel-size", "${TP_SIZE}"]
+        words = ["--host", "0.0.0.0", "--port", "${PORT}", "--tensor-parallel-size", "${TP_SIZE}"]
+        for name in ("SIZE", "RANK", "ADDRESS", "RPC_PORT"):
+            if dp > 1 or name != "RANK":  # vLLM takes no rank where there is one alone
+                flag = f"--data-parallel-{name.lower().replace('_', '-')}"
+                words += [flag, f"${{DP_{name}}}"]
         words += ["--kv-transfer-config", json.dumps(told)]
         for index in range(first, first + hosts):
             groups[group].append(index)
@@ -292,3 +299,145 @@ def laid_out(prefill: list[tuple[int, int, int]], decode: list[tuple[int, int, i
         "templates": templates,
     }
     return str(yaml.safe_dump(made, sort_keys=False))
+
+
+def with_words(*words: str, text: str = SMALL) -> str:
+    """A recipe with these words before prefill's first flag."""
+    listed = "".join(f"      - {json.dumps(word)}\n" for word in words)
+    return edited((_FIRST_WORDS, f"{listed}{_FIRST_WORDS}"), text=text)
+
+
+def with_envs(*lines: str) -> str:
+    """The small recipe with these variables of prefill."""
+    return edited(('      HCCL_BUFFSIZE: "256"\n', "".join(f"      {one}\n" for one in lines)))
+
+
+def swapped(text: str, *forms: str) -> str:
+    """A text in which the hosts 0 and 1 have each other's number in these forms."""
+    for form in forms:
+        first, second, other = form % 0, form % 1, form % 9
+        text = text.replace(first, other).replace(second, first).replace(other, second)
+    return text
+
+
+def of_several_workers(key: str, flag: str) -> str:
+    """The small recipe with prefill ranks of two groups of 4 devices. key: which of the sizes."""
+    return edited(
+        ("tp_size: 8\n", f"tp_size: 4\n    {key}: 2\n"),
+        (
+            "      - ${TP_SIZE}\n",
+            f"      - ${{TP_SIZE}}\n      - {flag}\n      - ${{{key.upper()}}}\n",
+        ),
+        *[('"dp_size": 2, "tp_size": 8', '"dp_size": 2, "tp_size": 4')] * 2,
+    )
+
+
+_FIRST_WORDS = "      - --host\n      - "
+_FIRST_ENVS = "env_common: &env_common\n"
+_MORE_ENVS = """\
+env_more: &env_more
+  HCCL_BUFFSIZE: "999"
+  MORE: "1"
+  SERVER_PORT: ${PORT}
+"""
+_MERGED = '      <<: *env_common\n      HCCL_BUFFSIZE: "256"\n'
+# The small recipe in forms that upstream's loader takes too.
+FORMS = {
+    "of two merge keys the later counts": edited(
+        (_FIRST_ENVS, _MORE_ENVS + _FIRST_ENVS),
+        (_MERGED, "      <<: *env_common\n      <<: *env_more\n"),
+    ),
+    "of one's list the earlier": edited(
+        (_FIRST_ENVS, _MORE_ENVS + _FIRST_ENVS),
+        (_MERGED, "      <<: [*env_more, *env_common]\n"),
+    ),
+    "variables of those above them": edited(
+        (_MERGED, '      <<: *env_common\n      OWN: "$SERVER_PORT/x"\n')
+    ),
+    "a key twice": with_envs('A: "1"', 'B: "2"', 'A: "$B"'),
+    "values of all kinds": with_envs(
+        *("A: 1", "B: true", "C: 0.90", "D: 1e3", "E:", 'F: ""', "G: 010", "H: yes", "I: 0x10"),
+        *("J: 2024-01-01", "K: 12:30", 'L: it\'s "x"', "M: $(hostname)", "N: ${HOME:-x}", "O: 中"),
+    ),
+    "variables of the launcher": with_envs(
+        *(
+            'GLOO_SOCKET_IFNAME: "$NIC_NAME"',
+            'HCCL_IF_IP: "$LOCAL_IP"',
+            'X: "${LOCAL_IP} $MASTER_IP"',
+        ),
+    ),
+    "variables of each rank": with_envs(
+        *('A: "/tmp/${DP_RANK}"', 'B: "${LOCAL_RANK}:${PORT}"', 'C: "$A/x"', 'D: "${NODE_INDEX}"')
+    ),
+    "rank 0 at one's own address": edited(
+        ('dp_address: "${NODE_0_IP}"', 'dp_address: "${LOCAL_IP}"'),
+        ('dp_address: "${NODE_1_IP}"', "dp_address: $LOCAL_IP"),
+    ),
+    "ports of HCCL and of Mooncake": with_envs(
+        *("HCCL_IF_BASE_PORT: 29000", "ASCEND_BASE_PORT: 24000", "MC_MIN_PRC_PORT: 16000"),
+    ),
+    "API servers at the proxy's port": edited(("port_start: 7100", "port_start: 7000")),
+    "a rank 0 above the ports that Linux keeps": edited(("rpc_port: 12321", "rpc_port: 36000")),
+    "a group with a KV port for each host": "30200".join(
+        laid_out([(1, 2, 8)], [(2, 8, 4)]).rsplit("30100", 1)
+    ),
+    "facts in JSON": edited(
+        (PREFILL_KV, PREFILL_KV.replace(": 8}", ": ${TP_SIZE}}").replace('"30000"', '"$KV"')),
+        ("  SERVER_PORT", '  KV: "30000"\n  SERVER_PORT'),
+    ),
+    "JSON of all kinds": with_words(
+        *("--additional-config", '{"a": {}, "b": [], "c": null, "d": 1e-6, "e.f": [{"g": null}]}'),
+        *("--hf-overrides", "{}", "--seed", "1", "--gpu-memory-utilization", "0.90"),
+    ),
+    "pipeline parallel": of_several_workers("pp_size", "--pipeline-parallel-size"),
+    "context parallel": of_several_workers("cp_size", "--prefill-context-parallel-size"),
+    "decode context parallel": with_words("--decode-context-parallel-size", "8"),
+    "hosts with 8 devices": laid_out([(1, 2, 4)], [(2, 8, 2)]).replace("node: 16", "node: 8"),
+    "hosts in another order": swapped(
+        edited(("prefiller: [0]\n    decoder: [1]", "prefiller: [1]\n    decoder: [0]")),
+        *("node_index: %d", "NODE_%d_IP"),
+    ),
+}
+
+
+def launched(text: str) -> dict[tuple[str, int], Started]:
+    """What upstream's launcher starts for a recipe, by address and API port, on 10.0.0.1 and up.
+
+    As facts of vllm-ascend v0.23.0 say (external_dp_config.py), held against its recordings: texts
+    alone, without a plan.
+    """
+    written = yaml.safe_load(text)
+    count = len(written["config"])
+    addresses = [f"10.0.0.{n + 1}" for n in range(count)]
+    nodes = {f"NODE_{n}_IP": address for n, address in enumerate(addresses)}
+    made = {}
+    templates = {one["node_index"]: one for one in written["templates"]}
+    for entry in written["config"]:
+        index = entry["node_index"]
+        template = templates[index]
+        size = entry["tp_size"] * entry.get("pp_size", 1) * entry.get("cp_size", 1)
+        for local in range(entry["dp_size_local"]):
+            known = {**nodes, **{f"{key}_SIZE": 1 for key in ("CP", "SP", "PP")}}
+            known.update(MODEL=written["model"], LOCAL_RANK=local, NODE_INDEX=index)
+            known.update((key.upper(), entry[key]) for key in entry if key != "node_index")
+            known.update(CONFIG_INDEX=index, LWS_WORKER_INDEX=index)
+            known.update(PORT=entry["port_start"] + local, DP_RANK=entry["dp_rank_start"] + local)
+            known["VISIBLE_DEVICES"] = ",".join(map(str, range(local * size, (local + 1) * size)))
+            own = {"LOCAL_IP": addresses[index], "MASTER_IP": addresses[0], "NIC_NAME": "eth0"}
+            known.update(own)
+            known["DP_ADDRESS"] = _rendered(str(entry["dp_address"]), known, own)
+            env = dict(own)
+            for name, value in (template.get("envs") or {}).items():
+                env[name] = _rendered("" if value is None else str(value), known, env)
+            words = [_rendered(str(w), known, env) for w in template["server_cmd_template"]]
+            env["HCCL_IF_IP"] = addresses[index]
+            for name in ("HCCL", "GLOO", "TP"):
+                env[f"{name}_SOCKET_IFNAME"] = "eth0"
+            argv = ("vllm", "serve", written["model"], *words)
+            made[addresses[index], int(str(known["PORT"]))] = Started(argv, env, "/")
+    return made
+
+
+def _rendered(text: str, known: dict[str, Any], env: dict[str, str]) -> str:
+    text = re.sub(r"\$\{(\w+)\}", lambda found: str(known[found[1]]), text)
+    return re.sub(r"\$(\w+)", lambda found: env.get(found[1], ""), text)

@@ -395,6 +395,7 @@ class Part(Strict):
     node_name: Optional[NodeName] = _said("name of the instance's part here; null: p0, d0, …")
     devices: Optional[Devices] = _said("accelerators of the instance here")
     api_port: Optional[Port] = _said("first API port of the instance here")
+    kv_port: Optional[Port] = _said("first port of its KV block here")
 
 
 class Instance(Strict):
@@ -499,6 +500,9 @@ class Connector(Strict):
     absent: Dict[FlagName, Union[int, str]] = Field(
         default={}, description="what such a flag is where it is not given"
     )
+    only: Dict[Literal["prefill", "decode"], Dict[FlagName, int]] = Field(
+        default={}, description="flags that a role may have with this value alone"
+    )
 
 
 class ModelSettings(Strict):
@@ -513,6 +517,7 @@ class Ray(Strict):
     worker: Annotated[List[Line], Field(min_length=1)]
     resource: Name
     deadline_s: Seconds
+    worker_ports: Annotated[RandomPorts, Field(description="what its workers take at random")]
     server: ServerPart
 
 

@@ -9,6 +9,7 @@ Format: vllm-ascend v0.23.0, tests/e2e/…/external_dp (template.md and external
 from __future__ import annotations
 
 import json
+import math
 import re
 from dataclasses import dataclass, field
 from typing import Any, Callable, Optional, Sequence
@@ -22,6 +23,11 @@ PROFILE = {"engine": "vllm-ascend", "omni_version": "vllm-ascend-v0.23.0", "mode
 MODELS = "/data/models"  # folder of the models on the hosts, unless it is set otherwise
 _TOP = ("config", "routing", "templates")
 _READ = (*_TOP, "test_name", "model", "num_nodes", "npu_per_node", "cluster_hosts")
+_SIZES = {"dp_rank_start": 0, "cp_size": 1, "sp_size": 1, "pp_size": 1}  # and what they are unsaid
+_TIMES = {"pp_size": "pipeline-parallel-size", "cp_size": "prefill-context-parallel-size"}
+_COUNTS = ("port_start", "dp_rpc_port", "dp_size", "dp_size_local", "tp_size")
+_OF_HOST = ("node_index", "dp_address", *_COUNTS, *_SIZES)
+_OF_TEMPLATE = ("node_index", "envs", "server_cmd_template")
 _EPHEMERAL = 32768  # from here on Linux hands ports out, unless it is told otherwise
 _GROUPS = {"prefiller": "prefill", "decoder": "decode", "worker": "colocated"}
 _LETTER = {"prefill": "p", "decode": "d", "colocated": "s"}
@@ -38,6 +44,7 @@ _FACTS = {
     "DP_RPC_PORT": "master_port",
     "VISIBLE_DEVICES": "server_devices",
     "LOCAL_IP": "host_ip",
+    "NIC_NAME": "interface",
 }
 # Flags and variables that the engine's own settings fill from the plan.
 _PLANNED_FLAGS = {
@@ -52,7 +59,20 @@ _RANK_FLAGS = tuple(flag for flag in _PLANNED_FLAGS if flag.startswith("data-par
 _PLANNED_VARIABLES = {
     "ASCEND_RT_VISIBLE_DEVICES": "server_devices",
     "HCCL_IF_IP": "host_ip",
+    "HCCL_SOCKET_IFNAME": "interface",
+    "GLOO_SOCKET_IFNAME": "interface",
+    "TP_SOCKET_IFNAME": "interface",
 }
+# Flags of other layouts than one API server for each data-parallel rank.
+_OTHER_LAYOUTS = (
+    "data-parallel-size-local",
+    "data-parallel-start-rank",
+    "data-parallel-hybrid-lb",
+    "data-parallel-multi-port-external-lb",
+    "headless",
+    "nnodes",
+    "node-rank",
+)
 # vLLM's short flags; tests ask its parser for them.
 SHORT = {
     "-ac": "attention-config",
@@ -80,7 +100,16 @@ SHORT = {
 }
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}|\$([A-Za-z_][A-Za-z0-9_]*)")
 _KV = "kv-transfer-config"
+# Variables that say where the engine takes ports.
+_PORT_VARIABLES = {
+    "HCCL_IF_BASE_PORT": ("ports", "hccl_base"),
+    "ASCEND_BASE_PORT": ("ports", "random", "ascend_direct", "first"),
+    "MC_MIN_PRC_PORT": ("ports", "random", "mooncake_rpc", "first"),
+    "MC_MAX_PRC_PORT": ("ports", "random", "mooncake_rpc", "last"),
+}
+_HCCL_SPAN = 64  # ports of HCCL from its first on
 _SEVERAL = "MultiConnector"
+_PROXY, _UPSTREAMS_PROXY = 7000, 1999  # where our proxy listens by default, and upstream's
 _PUSHED = "MooncakeLayerwiseConnector"  # prefill pushes: the proxy asks decode first
 
 Leaves = dict[tuple[str, ...], Node]
@@ -131,7 +160,7 @@ class _Host:
             "tp_size": size,
             "master_ip": self.dp_address,
             "master_port": self.number("dp_rpc_port"),
-            "server_devices": ",".join(map(str, range(size))),
+            "server_devices": ",".join(map(str, range(_devices(self)))),
             "host_ip": self.address,
         }
         return str(known[fact]) if fact in known else None
@@ -141,13 +170,18 @@ class Reader:
     """One recipe with its hosts. notes: what in it has no effect here, each with its place."""
 
     def __init__(
-        self, tree: Node, source: str, layer: int, hosts: Sequence[tuple[str, Node]]
+        self,
+        tree: Node,
+        source: str,
+        layer: int,
+        hosts: Sequence[tuple[str, Node]],
+        notes: Sequence[str] = (),
     ) -> None:
         """hosts: name and settings of each machine, in the order of the recipe's hosts."""
         self._tree, self._origin, self._hosts = tree, Origin(source, 0, layer), hosts
         self._members: list[_Host] = []
         self._served: list[Node] = []
-        self.notes: list[str] = []
+        self.notes: list[str] = list(notes)
         self.layout: dict[str, int] = {}
         self._pushed: Optional[Node] = None
 
@@ -161,6 +195,7 @@ class Reader:
         made = Node({}, self._origin)
         for key, value in PROFILE.items():
             _put(made, ("profile", key), Node(value, self._origin))
+        self._hardware(made, members)
         self._model(made)
         machines = dict(self._hosts[: len(members)])
         _put(made, ("hosts",), Node(machines, self._origin, whole=True))
@@ -173,8 +208,32 @@ class Reader:
         made.notes = tuple(self.notes)
         return made
 
+    def _hardware(self, made: Node, members: list[_Host]) -> None:
+        """The chip, which no recipe names: a host of A3 has 16 devices, of the others 8."""
+        most = self._tree.child("npu_per_node")
+        said = most and number(most, "npu_per_node", 1, 1024).value
+        sure = (said or max(map(_devices, members))) > 8
+        model = self._tree.at(("model",))
+        chip, why, node = "a2", "a host has 8 devices", most or Node(None, self._origin)
+        if sure or any(("env", "ASCEND_A3_ENABLE") in host.leaves for host in members):
+            chip, why = "a3", "ASCEND_A3_ENABLE is set"
+        elif re.search(r"(?i)fp[48]", str(model.value)):
+            chip, why, node = "a5", f"the others do not compute {model.value}", model
+        _put(made, ("profile", "hardware"), Node(chip, node.origin))
+        if not sure:
+            self.notes.append(
+                f"{node.origin}: taken for hardware {chip}: {why}; if the hosts are of another,"
+                " write it below profile: hardware"
+            )
+
     def _not_read(self, count: int) -> None:
         """Note what of the recipe, and of the hosts beside it, is not used."""
+        for listed, known in (("config", _OF_HOST), ("templates", _OF_TEMPLATE)):
+            for index, entry in enumerate(self._tree.at((listed,)).value):
+                for key in entry.value:
+                    if key not in known:
+                        origin = entry.key_origins[key]
+                        self.notes.append(f"{origin}: {listed}[{index}].{key} is not used")
         for key in self._tree.value:
             if key not in _READ and not key.startswith("env"):  # those are only anchors
                 installed = key == "special_dependencies"
@@ -203,36 +262,32 @@ class Reader:
         made = []
         for index, entry in enumerate(entries):
             numbers = {}
-            for key in ("port_start", "dp_rpc_port", "dp_size", "dp_size_local", "tp_size"):
+            for key in _COUNTS:
                 found = required(entry, key, f"config[{index}]", "1")
                 numbers[key] = number(found, f"config[{index}].{key}", 1, 65535)
-            for key, lowest in (
-                ("dp_rank_start", 0),
-                ("cp_size", 1),
-                ("sp_size", 1),
-                ("pp_size", 1),
-            ):
+            for key, lowest in _SIZES.items():
                 found = entry.child(key) or Node(lowest, entry.origin)
                 numbers[key] = number(found, f"config[{index}].{key}", lowest, 65535)
-                if key != "dp_rank_start" and numbers[key].value != 1:
-                    raise InputError(
-                        f"config[{index}].{key} is {numbers[key].value}: only tensor and data"
-                        " parallel instances can be planned.",
-                        where=str(numbers[key].origin),
-                        todo="write 1, or take another recipe",
-                    )
+            if numbers["sp_size"].value != 1:
+                raise InputError(
+                    f"config[{index}].sp_size is {numbers['sp_size'].value}: vLLM has no size of"
+                    " this name, and none is planned.",
+                    where=str(numbers["sp_size"].origin),
+                    todo="write 1, or take another recipe",
+                )
             name, settings = self._hosts[index]
             address = str(settings.at(("address",)).value)
             host = _Host(index, entry.origin, name, address, roles[index], numbers, "")
             given = required(entry, "dp_address", f"config[{index}]", "${NODE_0_IP}")
-            host.dp_address = self._filled(text(given, "dp_address"), host, {}, None)
+            told = self._filled(text(given, "dp_address"), host, {}, None)
+            host.dp_address = told.replace(f"${{plan.{_FACTS['LOCAL_IP']}}}", address)
             self._check_sizes(host)
             made.append(host)
         return made
 
     def _check_sizes(self, host: _Host) -> None:
         """What upstream's own launcher checks."""
-        devices = host.number("dp_size_local") * host.number("tp_size")
+        devices = _devices(host)
         most = self._tree.child("npu_per_node")
         limit = number(most, "npu_per_node", 1, 1024).value if most else devices
         last = host.number("dp_rank_start") + host.number("dp_size_local")
@@ -321,7 +376,7 @@ class Reader:
                         todo=f"write dp_rank_start: {rank}",
                     )
                 rank += host.number("dp_size_local")
-                for key in ("dp_size", "tp_size"):
+                for key in ("dp_size", "tp_size", *_TIMES):
                     if host.number(key) != hosts[0].number(key):
                         raise InputError(
                             f"{key} of config[{host.index}] is {host.number(key)}, of"
@@ -373,10 +428,21 @@ class Reader:
         for host in members:
             begin, rpc = host.numbers["port_start"], host.numbers["dp_rpc_port"]
             last.append((begin.value + host.number("dp_size_local") - 1, begin))
-            last.append((rpc.value, rpc))
+            last.append((rpc.value + 1, rpc))  # the plan has two ports for it
             if host.kv_port is not None:
-                ranks = host.number("dp_size") * host.number("tp_size")
+                ranks = host.number("dp_size") // host.number("dp_size_local") * _devices(host)
                 last.append((host.kv_port.value + ranks - 1, host.kv_port))
+        for name, path in _PORT_VARIABLES.items():
+            told = [host.leaves["env", name] for host in members if ("env", name) in host.leaves]
+            if len({str(node.value) for node in told}) == 1:
+                port = number(told[0], name, 1, 65535)
+                _put(made, path, port)
+                if name == "HCCL_IF_BASE_PORT":
+                    last.append((port.value + _HCCL_SPAN - 1, port))
+        servers = members[0].number("port_start"), members[0].number("dp_size_local")
+        if _PROXY in range(servers[0], sum(servers)):
+            origin = members[0].numbers["port_start"].origin
+            _put(made, ("ports", "proxy"), Node(_UPSTREAMS_PROXY, origin))
         high, node = max(last, key=lambda one: one[0])
         if _EPHEMERAL <= high <= 65535:
             _put(made, ("ports", "ephemeral_low"), Node(high + 1, node.origin))
@@ -410,7 +476,7 @@ class Reader:
 
     def _instance(self, hosts: list[_Host], own: Leaves) -> Node:
         first = hosts[0]
-        count = first.number("dp_size_local") * first.number("tp_size")
+        count = _devices(first)
         made = Node({}, first.where)
         names = [Node(host.name, host.where) for host in hosts]
         entries: dict[str, Node] = {
@@ -419,17 +485,9 @@ class Reader:
             "api_port": first.numbers["port_start"],
             "master_port": first.numbers["dp_rpc_port"],
         }
-        kv_ports = {host.kv_port.value: host.kv_port for host in hosts if host.kv_port is not None}
-        if len(kv_ports) > 1:
-            one, other = list(kv_ports.values())[:2]
-            raise InputError(
-                f"kv_port is {other.value} here and {one.value} for another host of the same group"
-                f" ({one.origin}).",
-                where=str(other.origin),
-                todo="give all hosts of a group the same",
-            )
-        if kv_ports:
-            entries["kv_port"] = next(iter(kv_ports.values()))
+        kv_port = None if first.kv_port is None else first.kv_port.value
+        if first.kv_port is not None:
+            entries["kv_port"] = first.kv_port
         size = Node(first.number("tp_size"), first.numbers["tp_size"].origin)
         for key, node in entries.items():
             _put(made, (key,), node)
@@ -438,11 +496,13 @@ class Reader:
             _put(made, ("server", *path), node)
         for host in hosts[1:]:
             part = {}
-            devices = host.number("dp_size_local") * host.number("tp_size")
+            devices = _devices(host)
             if devices != count:
                 part["devices"] = Node(f"0-{devices - 1}", host.where)
             if host.number("port_start") != first.number("port_start"):
                 part["api_port"] = host.numbers["port_start"]
+            if host.kv_port is not None and host.kv_port.value != kv_port:
+                part["kv_port"] = host.kv_port
             for key, node in part.items():
                 _put(made, ("parts", host.name, key), node)
         return made
@@ -458,7 +518,8 @@ class Reader:
             value = "" if node.value is None else str(node.value)
             own = re.fullmatch(rf"(.*?):?\$(?:{name}\b|\{{{name}\}}):?(.*)", value)
             if own:
-                self._prepend(host, name, Node(own[1], node.origin), Node(own[2], node.origin))
+                around = Node(own[1], node.origin), Node(own[2], node.origin)
+                self._prepend(host, name, *around, told)
                 continue
             told[name] = self._filled(Node(value, node.origin), host, told, self._of_launcher(name))
             planned = self._is_planned(host, told[name], _PLANNED_VARIABLES.get(name))
@@ -471,18 +532,72 @@ class Reader:
                 where=str(words.origin),
                 todo="write each word below, after a dash",
             )
-        for flag, node in self._flags(host, words.value, told):
+        flags = self._flags(host, words.value, told)
+        for flag, node in flags:
             self._flag(host, flag, node)
+        self._check_layout(host, template.key_origins["server_cmd_template"], dict(flags))
 
-    def _prepend(self, host: _Host, name: str, before: Node, after: Node) -> None:
+    def _check_layout(self, host: _Host, where: Origin, flags: dict[str, Node]) -> None:
+        """One API server for each data-parallel rank is what these recipes have."""
+        other = next((flag for flag in _OTHER_LAYOUTS if flag in flags), None)
+        if other is not None and str(flags[other].value) not in ("1", "0"):
+            raise InputError(
+                f"--{other} belongs to another layout than one API server for each data-parallel"
+                " rank, which these recipes have.",
+                where=str(flags[other].origin),
+                todo="remove it, or write an environment (docs/engines.md)",
+            )
+        for key, flag in _TIMES.items():
+            node = flags.get(flag, Node(1, where))
+            size = host.numbers[key]
+            if str(node.value) not in (str(size.value), f"${{plan.{key}}}"):
+                raise InputError(
+                    f"--{flag} is {node.value}, config[{host.index}].{key} {size.value}"
+                    f" ({size.origin}): by it the servers get their devices.",
+                    where=str(node.origin),
+                    todo=f"write {key} in config, and --{flag} ${{{key.upper()}}}",
+                )
+        lacking = [flag for flag in _RANK_FLAGS[:2] if flag not in flags]
+        if host.number("dp_size") > 1 and lacking:
+            raise InputError(
+                f"config[{host.index}] has dp_size {host.number('dp_size')}, its servers are not"
+                f" told --{lacking[0]}: each would serve alone.",
+                where=str(where),
+                todo="add --data-parallel-size ${DP_SIZE} and --data-parallel-rank ${DP_RANK}; for"
+                " servers that are alone write an environment with servers: replicas",
+            )
+        if host.role != "colocated" and _KV not in flags:
+            self.notes.append(
+                f"{where}: no --{_KV}: the servers get that of configs/engines/vllm-ascend.yaml"
+            )
+
+    def _prepend(
+        self, host: _Host, name: str, before: Node, after: Node, told: dict[str, str]
+    ) -> None:
         """What a recipe puts around a variable that the image has."""
-        parts = [self._filled(part, host, {}, None) for part in (before, after) if part.value]
+        parts = [
+            self._filled(Node(part, node.origin), host, told, self._of_launcher(name))
+            for node in (before, after)
+            for part in str(node.value).split(":")
+            if part and not self._of_image(host, name, Node(part, node.origin), told)
+        ]
         if parts:  # else the image's own value stays
             host.leaves["prepend", name] = Node(":".join(parts), before.origin)
         if after.value:
             self.notes.append(
                 f"{after.origin}: {name}: {after.value} is put in front of what the image has"
             )
+
+    def _of_image(self, host: _Host, name: str, part: Node, told: dict[str, str]) -> bool:
+        """Whether a folder is named by a variable that the image alone knows: it has it there."""
+        names = [found[2] for found in _VARIABLE.finditer(str(part.value)) if found[2]]
+        unknown = [one for one in names if one not in told and one not in self._values(host)]
+        if unknown:
+            self.notes.append(
+                f"{part.origin}: {name}: {part.value} is left out: ${unknown[0]} is the image's,"
+                " whose own setting stays behind"
+            )
+        return bool(unknown)
 
     def _of_launcher(self, name: str) -> Callable[[str, Node], str]:
         def found(variable: str, node: Node) -> str:
@@ -605,13 +720,19 @@ class Reader:
                 f"{draft.origin}: {draft.value}: every server downloads this model; to have it"
                 " verified, write the path of a folder on the hosts"
             )
+        alone = host.number("dp_size") == 1
+        if alone and flag == "data-parallel-rank":
+            self.notes.append(
+                f"{node.origin}: --{flag} is left out: of data-parallel size 1 vLLM takes no rank"
+            )
+            return
         if self._is_planned(host, node.value, _PLANNED_FLAGS.get(flag)):
             # The engine's own settings have the flags of ranks for prefill and decode alone.
             if host.role == "colocated" and flag in _RANK_FLAGS and host.number("dp_size") > 1:
                 fact = f"${{plan.{_PLANNED_FLAGS[flag]}}}"
                 host.leaves["args", flag] = Node(fact, node.origin)
             return
-        if flag.startswith("data-parallel-") and host.number("dp_size") == 1:
+        if flag.startswith("data-parallel-") and alone:
             self.notes.append(
                 f"{node.origin}: --{flag} {node.value} is not used: data-parallel size 1"
             )
@@ -677,6 +798,12 @@ class Reader:
                 node.value[path[0]] = Node(f"${{plan.{fact}}}", leaf.origin)
 
 
+def _devices(host: _Host) -> int:
+    """Devices that a host's servers take."""
+    sizes = ("dp_size_local", "tp_size", *_TIMES)
+    return math.prod(map(host.number, sizes))
+
+
 def _as_flag(word: str) -> Optional[tuple[str, list[str]]]:
     """A flag's long name and the value in the same word, if any; None for a word that is none."""
     name, equals, rest = word.partition("=")
@@ -732,7 +859,7 @@ def _value(flag: str, values: list[str], origin: Origin) -> Node:
         return Node([Node(value, origin) for value in values], origin)
     if values[0].lstrip()[:1] == "{":
         try:
-            return _located(json.loads(values[0]), origin)
+            data = _json(values[0])
         except ValueError as error:
             if flag.endswith("-config"):  # a chat template begins with { too
                 raise InputError(
@@ -740,7 +867,29 @@ def _value(flag: str, values: list[str], origin: Origin) -> Node:
                     where=str(origin),
                     todo="check quotes, commas and brackets",
                 ) from error
+        else:
+            # Of our settings null removes a key; as text it stays in the JSON.
+            return (
+                Node(values[0], origin)
+                if flag != _KV and _has_null(data)
+                else _located(data, origin)
+            )
     return Node(values[0], origin)
+
+
+def _json(text: str) -> Any:
+    """JSON in which our facts may stand for numbers. Raises ValueError."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return json.loads(re.sub(r'(?<!")(\$\{plan\.\w+\})(?!")', r'"\1"', text))
+
+
+def _has_null(data: Any) -> bool:
+    """Whether a key of JSON has no value."""
+    if isinstance(data, dict):
+        return any(child is None or _has_null(child) for child in data.values())
+    return isinstance(data, list) and any(map(_has_null, data))
 
 
 def _located(value: Any, origin: Origin) -> Node:

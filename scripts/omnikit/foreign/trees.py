@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from getpass import getpass
 from pathlib import Path
-from typing import Any, Iterator
+from typing import Any, Iterator, Optional
 
 import yaml
 
@@ -86,10 +86,14 @@ _CONSTRUCTED = ("int", "bool", "null", "float")
 _PREFIX = "tag:yaml.org,2002:"
 
 
-def read_yaml(text: str, source: str, layer: int) -> Node:
-    """YAML text to a tree. Raises InputError: source:line."""
+def read_yaml(text: str, source: str, layer: int, repeated: Optional[list[str]] = None) -> Node:
+    """YAML text to a tree. Raises InputError: source:line.
+
+    repeated: takes a note for each key that stands twice, of which the later counts as in PyYAML;
+    without it, such a key is refused.
+    """
     tree = compose(text, source, secret="pass" in text.lower())
-    return _Reader(source, layer).node(tree)
+    return _Reader(source, layer, repeated).node(tree)
 
 
 def is_secret(key: str) -> bool:
@@ -101,6 +105,7 @@ def is_secret(key: str) -> bool:
 class _Reader:
     source: str
     layer: int
+    repeated: Optional[list[str]] = None
     count: int = 0
 
     def origin(self, tree: Any) -> Origin:
@@ -128,31 +133,43 @@ class _Reader:
         return Node(tree.value if tree.style else _plain(tree.value), origin)
 
     def map(self, tree: Any, origin: Origin, depth: int) -> Node:
-        made = Node({}, origin)
-        below: list[Node] = []
+        own = Node({}, origin)
+        merged: list[Node] = []
         for key_tree, child in tree.value:
             where = self.origin(key_tree)
             if not isinstance(key_tree, yaml.ScalarNode):
                 raise InputError("a key must be a plain word.", where=str(where))
             key = key_tree.value
             if key == "<<":
-                merged = child.value if isinstance(child, yaml.SequenceNode) else [child]
-                below += [self.node(part, depth + 1) for part in merged]
+                parts = child.value if isinstance(child, yaml.SequenceNode) else [child]
+                merged += [self.node(part, depth + 1) for part in reversed(parts)]
                 continue
-            if key in made.value:
-                raise InputError(
-                    f"the key {key!r} stands twice, first on line {made.key_origins[key].line}.",
-                    where=str(where),
-                    todo="keep one of the two",
-                )
-            made.value[key] = self.node(child, depth + 1, is_secret(key))
-            made.key_origins[key] = where
-        for part in below:
-            for key, child in part.value.items() if isinstance(part.value, dict) else ():
-                if key not in made.value:
-                    made.value[key] = child
-                    made.key_origins[key] = part.key_origins[key]
+            if key in own.value:
+                self.twice(key, own.key_origins[key], where)
+            own.value[key] = self.node(child, depth + 1, is_secret(key))
+            own.key_origins[key] = where
+        if not merged:
+            return own
+        # In PyYAML's order, of which the later counts: recipes have variables that refer to those
+        # above them.
+        made = Node({}, origin)
+        for part in [*merged, own]:
+            if isinstance(part.value, dict):
+                made.value.update(part.value)
+                made.key_origins.update(part.key_origins)
         return made
+
+    def twice(self, key: str, first: Origin, where: Origin) -> None:
+        """Note a key that stands twice, or refuse it."""
+        if self.repeated is None:
+            raise InputError(
+                f"the key {key!r} stands twice, first on line {first.line}.",
+                where=str(where),
+                todo="keep one of the two",
+            )
+        note = f"{first}: {key} stands twice, the later one counts ({where})"
+        if note not in self.repeated:  # an alias is read each time
+            self.repeated.append(note)
 
 
 def _plain(text: str) -> Any:

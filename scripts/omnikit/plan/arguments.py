@@ -233,6 +233,12 @@ def flag(node: NodePlan, name: str) -> Optional[str]:
     return None
 
 
+def size_of(args: Mapping[str, Any], name: str) -> int:
+    """A parallel size among a server's flags, however it is spelled; 1 where it is not given."""
+    told = next((str(v) for key, v in args.items() if key.replace("_", "-") == name), "1")
+    return int(told) if told.isdecimal() else 1
+
+
 def json_flag(node: NodePlan, name: str) -> dict[str, Any]:
     """A flag whose value is a JSON object; {} where it is none."""
     text = flag(node, name)

@@ -66,6 +66,7 @@ def check(config: Config, plan: Plan) -> Iterator[ToolkitError]:
         yield from _sizes(config, nodes, name, rules)
         yield from _tensor_parallel(config, firsts["prefill"], firsts["decode"], name, rules)
         yield from _equal(config, nodes, name, rules)
+        yield from _only(config, firsts, name, rules)
 
 
 def notes(config: Config, plan: Plan) -> Iterator[str]:
@@ -215,6 +216,21 @@ def _equal(
             where=_flag_at(config, node, wanted),
             todo=f"give both the same: roles.disaggregated.server.args.{wanted}",
         )
+
+
+def _only(
+    config: Config, firsts: Mapping[str, NodePlan], name: str, rules: Connector
+) -> Iterator[ToolkitError]:
+    for role, flags in rules.only.items():
+        for wanted, value in flags.items():
+            told = flag(firsts[role], wanted)
+            if told not in (None, str(value)):
+                yield InputError(
+                    f"{firsts[role].name} has --{wanted} {told}: with {name}, {role} can have"
+                    f" {value} alone.",
+                    where=_flag_at(config, firsts[role], wanted),
+                    todo=f"write {value}, or choose another connector",
+                )
 
 
 def _shown(node: NodePlan, name: str, value: Optional[str]) -> str:

@@ -222,13 +222,15 @@ def _check_tensor_parallel(config: Config, group: Group) -> None:
         path = _devices_path(config, m, group)
         if not m.devices:
             raise config.error(f"{m.name} has no devices.", *path, todo='for example: "0-15"')
-        tp = m.tensor_parallel
+        tp, size = m.tensor_parallel, m.server_devices
         one = m.servers == "instance"
         found = whole if one else len(m.devices)
-        if found != tp if one else found % tp:
+        if found != size if one else found % size:
             need = "just" if one else "a multiple of"
+            times = f" times {size // tp} (pipeline and context parallel)" if size > tp else ""
             raise config.error(
-                f"{m.name} has {found} devices, expected {need} its tensor parallel size {tp}.",
+                f"{m.name} has {found} devices, expected {need} its tensor parallel size {tp}"
+                f"{times}.",
                 *path,
                 todo="change the devices or server.tensor_parallel"
                 f" ({m.settings.at(('tensor_parallel',)).origin})",

@@ -8,15 +8,19 @@ follow from the plan must not be replaced by others.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import prod
 from typing import Any, Iterator, Mapping, Optional, Sequence
 
 from hostkit.base.errors import InputError
 from omnikit.config.config import Config
 from omnikit.config.schema import ROLES, Instance, Server
-from omnikit.plan.arguments import env_text, fill, references
+from omnikit.plan.arguments import env_text, fill, references, size_of
 from omnikit.yaml.node import Node
 from omnikit.yaml.setting_types import parse_devices
 
+# Each device of a tensor parallel group stands for as many. Of decode context parallel size none is
+# added: it divides the devices of a group.
+_MULTIPLY = ("pipeline-parallel-size", "prefill-context-parallel-size")
 _PREFIX = {"prefill": "p", "decode": "d", "colocated": "s"}
 
 
@@ -24,7 +28,8 @@ _PREFIX = {"prefill": "p", "decode": "d", "colocated": "s"}
 class Member:
     """One host's part of an instance.
 
-    offset and server_offset: devices and API servers of the instance on the hosts before. key:
+    offset and server_offset: devices and API servers of the instance on the hosts before.
+    server_devices: of one API server, over all its hosts. key:
     equal for members whose server settings are equal. servers: what the instance's API servers are,
     see roles in configs/defaults.yaml.
     """
@@ -40,6 +45,7 @@ class Member:
     settings: Node
     key: tuple[str, int, str]
     tensor_parallel: int
+    server_devices: int
     server_count: int
     server_offset: int
     servers: str
@@ -125,10 +131,10 @@ def _members(
         if key not in known:
             known[key] = config.server_for(role, index, host, profiled)
         server, tree = known[key]
-        tp = server.tensor_parallel
+        tp, times = server.tensor_parallel, prod(size_of(server.args, name) for name in _MULTIPLY)
         if tp is None:
-            tp = max(1, sum(map(len, per_host))) if npu and whole else 1
-        count = len(devices) // tp if npu else 1
+            tp = max(1, sum(map(len, per_host)) // times) if npu and whole else 1
+        count = len(devices) // (tp * times) if npu else 1
         if whole:
             count = 1 if rank == 0 else 0
         made.append(
@@ -144,6 +150,7 @@ def _members(
                 settings=tree,
                 key=key,
                 tensor_parallel=tp,
+                server_devices=tp * times,
                 server_count=count,
                 server_offset=servers,
                 servers=servers_are,

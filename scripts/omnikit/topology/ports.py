@@ -12,7 +12,7 @@ from typing import Any, Callable, Iterable, Union
 
 from hostkit.base.errors import InputError
 from omnikit.config.config import Config
-from omnikit.config.schema import Settings
+from omnikit.config.schema import RandomPorts, Settings
 from omnikit.plan.arguments import references
 from omnikit.plan.types import Listener, NodePlan
 from omnikit.topology.members import Group, Member, replaced_by
@@ -100,25 +100,23 @@ _MASTER = 2
 
 @dataclass(frozen=True)
 class GroupPorts:
-    """Ports of an instance, on its master. ray: only used when it spans several hosts.
-
-    kv_base: first port of its KV block, on every host of it.
-    """
+    """Ports of an instance, on its master. ray: only used when it spans several hosts."""
 
     master: int
     ray: int
-    kv_base: int
 
 
 @dataclass(frozen=True)
 class NodePorts:
     """First ports of a node: api and kv are the first of as many as it has servers.
 
+    kv_base: first port of its instance's KV block there.
     listeners: what of all this the node really listens on.
     """
 
     api: int
     kv: int
+    kv_base: int
     zmq: int
     hccl: int
     listeners: tuple[Listener, ...]
@@ -144,6 +142,7 @@ class Ports:
         if proxy is not None:
             address = config.settings.hosts[proxy].address
             self._claim(address, self._ports.proxy, 1, "the proxy", "ports", "proxy")
+        self._kv_bases: dict[tuple[str, int, int], int] = {}
         self._groups = {(g.role, g.index): self._group(g) for g in groups}
         self._nodes = {_key(m): self._node(m) for g in groups for m in g.members}
         self.notes = [note for g in groups for note in self._unused_master(g)]
@@ -155,15 +154,25 @@ class Ports:
             address = self._address(m)
             devices[address] = max(devices.get(address, 0), *m.devices, 0)
         for name, given in self._ports.random.items():
-            where = self._where(("ports", "random", name))
             for address, highest in devices.items():
-                last = given.last
-                if last is None:
-                    last = given.first + (highest + 1) * (given.per_device or 0) - 1
-                purpose = f"what the engine takes at random ({name})"
-                self._ledger.reserve(
-                    address, Claim(given.first, last - given.first + 1, purpose, where)
+                self._random(address, name, given, highest + 1, "ports", "random", name)
+        workers = self._config.settings.ray.worker_ports
+        for group in (g for g in groups if self._config.on_ray(g.role, g.index)):
+            for m in group.members:
+                self._random(
+                    *(self._address(m), "Ray's workers", workers, len(m.devices)),
+                    *("ray", "worker_ports"),
                 )
+
+    def _random(
+        self, address: str, taker: str, given: RandomPorts, devices: int, *path: Union[str, int]
+    ) -> None:
+        last = given.last
+        if last is None:
+            last = given.first + devices * (given.per_device or 0) - 1
+        purpose = f"what the engine takes at random ({taker})"
+        claim = Claim(given.first, last - given.first + 1, purpose, self._where(path))
+        self._ledger.reserve(address, claim)
 
     def group(self, group: Group) -> GroupPorts:
         """The ports of an instance's master."""
@@ -221,29 +230,43 @@ class Ports:
         first, ray = group.members[0], self._ports.ray
         if self._config.on_ray(group.role, group.index):
             ray = self._next(first, "ray", "ray", 1, f"the Ray head of {first.name}")
-        return GroupPorts(self._masters[group.role, group.index][0], ray, self._kv_block(group))
+        self._kv_block(group)
+        return GroupPorts(self._masters[group.role, group.index][0], ray)
 
-    def _kv_block(self, group: Group) -> int:
-        """The first port of an instance's KV block, the same on all its hosts.
+    def _kv_block(self, group: Group) -> None:
+        """The first port of an instance's KV block on each of its hosts, the same if nobody says.
 
-        Each rank listens on the first port + dp_rank x tensor parallel size + tp_rank (Mooncake's
-        connectors of vllm-ascend; omni-infer's data links), on its own host; all of it is kept
-        free on every one.
+        Each worker listens on the first port + dp_rank x devices of a rank + its own among them
+        (Mooncake's connectors of vllm-ascend; omni-infer's data links), on its own host; all of it
+        is kept free on every one.
         """
-        first, port = group.members[0], group.entry.kv_port
-        base = self._ports.kv_block if port is None else port
-        if not self._is_told(first, "kv_base"):
-            return base
-        count = group.server_count * first.tensor_parallel * self._ports.kv_block_per_device
+        first, entry = group.members[0], group.entry
+        place: Setting = ("topology", group.role, group.index)
         path: Setting = ("ports", "kv_block")
-        if port is not None:
-            path = ("topology", group.role, group.index, "kv_port")
-        else:
+        base = self._ports.kv_block
+        if entry.kv_port is not None:
+            base, path = entry.kv_port, (*place, "kv_port")
+        told = self._is_told(first, "kv_base")
+        count = group.server_count * first.server_devices * self._ports.kv_block_per_device
+        if told and entry.kv_port is None:
             base = self._ledger.common_free([self._address(m) for m in group.members], base, count)
         for m in group.members:
-            purpose = f"the KV block of {m.name}"
-            self._listen(m, "kv", base, count, purpose, path)
-        return base
+            own = entry.parts[m.host].kv_port if m.host in entry.parts else None
+            here = path if own is None else (*place, "parts", m.host, "kv_port")
+            self._kv_bases[_key(m)] = port = base if own is None else own
+            if told:
+                self._listen(m, "kv", port, count, f"the KV block of {m.name}", here)
+                self._check_alone(m, here)
+
+    def _check_alone(self, m: Member, path: Setting) -> None:
+        """Replicas have rank 0 each: those of one host would listen on the same ports."""
+        if m.servers == "replicas" and m.server_count > 1:
+            raise InputError(
+                f"the {m.server_count} servers of {m.name} are alone, and would all listen on the"
+                " first ports of its KV block.",
+                where=self._where(path),
+                todo="list an instance for each, with devices of its own",
+            )
 
     def _node(self, m: Member) -> NodePorts:
         ports = self._ports
@@ -258,7 +281,9 @@ class Ports:
             zmq = self._next(m, "zmq", "zmq", 1, f"the ZMQ messages of {m.name}")
         if self._config.settings.engine.device_kind == "npu" and self._is_told(m, "hccl_base"):
             hccl = self._next(m, "hccl", "hccl_base", ports.hccl_span, f"HCCL of {m.name}")
-        return NodePorts(self._apis[_key(m)], kv, zmq, hccl, tuple(self._listeners[_key(m)]))
+        key = _key(m)
+        listeners = tuple(self._listeners[key])
+        return NodePorts(self._apis[key], kv, self._kv_bases[key], zmq, hccl, listeners)
 
     def _api(self, m: Member, group: Group) -> int:
         rank = m.node_rank if m.role == "decode" else m.index
@@ -344,13 +369,13 @@ def engine_places(settings: Settings, path: Callable[..., str]) -> tuple[str, st
 
 def server(m: Member, k: int, ports: NodePorts) -> dict[str, Any]:
     """The k-th API server of a node, without its command."""
-    tp = m.tensor_parallel
+    size = m.server_devices
     whole = m.servers == "instance"
     return {
         "name": m.name if m.server_count < 2 else f"{m.name}.{k}",
         "local_rank": k,
         "dp_rank": m.server_offset + k if m.servers == "ranks" else 0,
-        "devices": m.devices if whole else m.devices[k * tp : (k + 1) * tp],
+        "devices": m.devices if whole else m.devices[k * size : (k + 1) * size],
         "api_port": ports.api + k,
         "kv_port": ports.kv + k,
     }

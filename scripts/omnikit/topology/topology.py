@@ -242,7 +242,6 @@ class _Planner:
             "master_ip": self._address(group.members[0]),
             "master_port": ports.master,
             "ray_port": ports.ray,
-            "kv_base": ports.kv_base,
         }
 
     def _node_facts(
@@ -259,6 +258,7 @@ class _Planner:
             "tp_size": m.tensor_parallel,
             "devices": ",".join(map(str, m.devices)),
             "server_offset": 0 if m.servers == "instance" else m.offset,
+            "kv_base": ports.kv_base,
             "zmq_port": ports.zmq,
             "hccl_base": ports.hccl,
             "log_dir": self._log_dir(m.name),

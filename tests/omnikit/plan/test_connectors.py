@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 import recipes
+import settings_file
 from recipes import DECODE_KV, PREFILL_KV, SMALL, edited, place, several
 
 from hostkit.base.errors import InputError
@@ -175,6 +177,37 @@ def test_a_flag_that_is_not_given_has_the_engines_value() -> None:
 
 
 # Names
+
+
+PAIR = """
+profile: {engine: vllm-ascend, omni_version: vllm-ascend-v0.23.0, model: any}
+hosts: {a: {address: 192.0.2.1}, b: {address: 192.0.2.2}}
+topology: {prefill: [{hosts: [a]}], decode: [{hosts: [b]}], proxy: a}
+roles: {disaggregated: {server: {tensor_parallel: 8}}}
+"""
+
+
+@pytest.mark.parametrize(
+    "connector, role, name",
+    [
+        ("MooncakeConnectorV1", "decode", "pipeline-parallel-size"),
+        ("MooncakeLayerwiseConnector", "decode", "prefill-context-parallel-size"),
+        ("MooncakeHybridConnector", "prefill", "decode-context-parallel-size"),
+    ],
+)
+def test_what_a_connector_does_not_take_is_refused(
+    tmp_path: Path, connector: str, role: str, name: str
+) -> None:
+    way = "layerwise" if "Layerwise" in connector else "mooncake"
+    kv = "roles.disaggregated.server.args.kv-transfer-config.kv_connector"
+    sets = [f"{kv}={connector}", f"proxy.kv_params={way}", f"roles.{role}.server.args.{name}=2"]
+    with pytest.raises(InputError) as caught:
+        settings_file.plan(tmp_path, PAIR, sets)
+    node = {"prefill": "p0", "decode": "d0"}[role]
+    assert str(caught.value).startswith(
+        f"--set roles.{role}.server.args.{name}: {node} has --{name} 2: with {connector}, {role}"
+    )
+    settings_file.plan(tmp_path, PAIR, [*sets[:2], f"{sets[2][:-1]}1"])
 
 
 def test_both_sides_have_the_same_connector() -> None:

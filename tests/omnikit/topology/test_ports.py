@@ -56,6 +56,59 @@ def test_only_an_instance_over_several_hosts_has_a_ray_head(tmp_path: Path) -> N
     assert [node.ray_port for node in moved.nodes[:2]] == [6380, 6380]
 
 
+def test_what_rays_workers_take_is_left_free(tmp_path: Path) -> None:
+    text = FLEET.replace("[{hosts: [p0]}, {hosts: [p1]}]", "[{hosts: [p0, p1]}]")
+    sets = ["ports.zmq=12000"]  # chosen by the toolkit from there on
+    p0, *_ = plan(tmp_path, text, sets).nodes
+    assert p0.zmq_port == 20000
+    assert plan(tmp_path, FLEET, sets).nodes[0].zmq_port == 12000
+    with pytest.raises(
+        InputError, match=r"port 12000 on .* by what .* \(Ray's workers\)"
+    ) as caught:
+        plan(tmp_path, text, ["topology.proxy=p1", "ports.proxy=12000"])
+    assert "ray.worker_ports" in str(caught.value)
+    with pytest.raises(InputError, match="either last or per_device"):
+        plan(tmp_path, text, ["ray.worker_ports.per_device=3"])
+
+
+MOONCAKE = """
+profile: {engine: vllm-ascend, omni_version: vllm-ascend-v0.23.0, model: any}
+hosts: {a: {address: 192.0.2.1}, b: {address: 192.0.2.2}, c: {address: 192.0.2.3}}
+topology:
+  prefill: [{hosts: [a], servers: ranks}]
+  decode: [{hosts: [b, c], kv_port: 30100, parts: {c: {kv_port: 30200}}}]
+  proxy: a
+roles: {disaggregated: {server: {tensor_parallel: 8}}}
+"""
+
+
+def test_a_part_of_an_instance_may_have_a_kv_port_of_its_own(tmp_path: Path) -> None:
+    found = {
+        node.name: next((one.port, one.count) for one in node.listeners if one.kind == "kv")
+        for node in plan(tmp_path, MOONCAKE).nodes
+    }
+    assert found == {"p0": (18000, 16), "d0": (30100, 32), "d1": (30200, 32)}
+    assert '"kv_port": 30200' in " ".join(plan(tmp_path, MOONCAKE).nodes[2].command)
+
+
+def test_a_rank_of_several_tensor_parallel_groups_has_the_devices_of_all(tmp_path: Path) -> None:
+    sets = ["roles.prefill.server.args.pipeline-parallel-size=2"]
+    made = plan(tmp_path, MOONCAKE, [*sets, "roles.disaggregated.server.tensor_parallel=4"])
+    p0, d0, _ = made.nodes
+    assert [len(s.devices) for s in p0.servers] == [8, 8] and len(d0.servers) == 4
+    assert next(one.count for one in p0.listeners if one.kind == "kv") == 16
+    with pytest.raises(
+        InputError, match=r"a multiple of its tensor parallel size 3 times 2 \(pipe"
+    ):
+        plan(tmp_path, MOONCAKE, [*sets, "roles.prefill.server.tensor_parallel=3"])
+
+
+def test_replicas_of_one_host_would_take_the_same_kv_ports(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="the 2 servers of p0 are alone") as caught:
+        plan(tmp_path, MOONCAKE.replace("servers: ranks", "servers: replicas"))
+    assert "list an instance for each" in str(caught.value)
+
+
 @pytest.mark.parametrize(
     ("sets", "port", "place"),
     [
