@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import gc
-import re
 import sys
 from pathlib import Path
 from typing import Callable, Optional, Sequence
@@ -12,12 +11,12 @@ from typing import Callable, Optional, Sequence
 from hostkit.base.errors import InputError, ToolkitError, of_disk
 from hostkit.base.log import for_people
 from hostkit.base.run import as_interrupt
+from hostkit.base.values import whole
 
 # Objects between two looks for cycles. Modules and the configuration make a great many that all
 # stay; at the default of 700, looking through them again and again is a sixth of a script's start.
 _COLLECT_AFTER = 50_000
 _TERMINAL = Path("/dev/tty")
-_WHOLE = re.compile("[0-9]{1,18}")
 EXIT_CODES = "exit codes: 0 done, 1 failed, 2 wrong input or precondition (nothing changed)"
 
 
@@ -31,14 +30,6 @@ def parser(doc: str, *, example: str) -> argparse.ArgumentParser:
     )
     made.add_argument("-v", "--verbose", action="store_true", help="show tracebacks and details")
     return made
-
-
-def whole(text: Optional[str]) -> Optional[int]:
-    """The whole number that a text is, in up to 18 digits of ASCII; None: it is none.
-
-    str.isdigit takes digits that int does not, and int takes no more than 4,300.
-    """
-    return int(text) if text and _WHOLE.fullmatch(text) else None
 
 
 def positive(text: str) -> int:

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Callable, Iterator, Mapping, Optional
 from urllib.parse import urlsplit
 
+from hostkit.base.values import parsed
+
 if TYPE_CHECKING:
     import ssl
 
@@ -24,7 +26,7 @@ class Answer:
     def json(self) -> Any:
         """The body as data, or None when it is not JSON."""
         try:
-            return json.loads(self.text)
+            return parsed(self.text)
         except ValueError:
             return None
 

@@ -96,7 +96,7 @@ def _finish(folder: str, parameters: dict[str, Any]) -> dict[str, Any]:
     remove_unfinished(folder, wanted)
     copy_record.complete(folder, None, record, wanted, found.index)
     if parameters["owner"]:
-        said = f"synced {folder} from {record['source']}"
+        said = f"synced {folder} from {record.get('source')}"
         lock.audit(Path(parameters["work_dir"]), parameters["owner"], said, "ok")
     return {"changed": True, "digest": record["digest"], "read_bytes": found.read}
 

@@ -78,6 +78,8 @@ def _below(path: str, place: str) -> bool:
 
 RECORD, INDEX = f"{tree.OURS}json", f"{tree.OURS}index.json"
 Record = dict[str, Any]
+# What stands for a file: tree.Entry, and of the index size, mtime, ctime, inode, check sum.
+_ENTRY, _SEEN = (str, int, int, int, str), (int, int, int, int, str)
 
 
 def read(folder: str) -> Optional[Record]:
@@ -87,7 +89,19 @@ def read(folder: str) -> Optional[Record]:
     nothing should be installed from it.
     """
     record = read_back(Path(folder) / RECORD)
-    return record if {"complete", "digest", "files"} <= set(record) else None
+    files, sent = record.get("files"), record.get("sent", [])
+    good = isinstance(record.get("digest"), str) and isinstance(record.get("complete"), bool)
+    good = good and isinstance(files, dict) and _are_lists(files, _ENTRY)
+    return record if good and isinstance(sent, list) and _are_in(sent, files) else None
+
+
+def _are_lists(found: Mapping[str, Any], kinds: Sequence[type]) -> bool:
+    """Whether all of it are lists of such values: what is not was damaged, or is not ours."""
+    return all(isinstance(one, list) and tuple(map(type, one)) == kinds for one in found.values())
+
+
+def _are_in(sent: Sequence[Any], files: Any) -> bool:
+    return all(isinstance(path, str) and path in files for path in sent)
 
 
 def recorded(record: Record) -> Manifest:
@@ -102,7 +116,8 @@ def changed(before: Record, after: Record) -> tuple[str, ...]:
 
 def index(folder: str) -> Index:
     """What the files looked like when they were read last; empty when that is not known."""
-    return read_back(Path(folder) / INDEX)
+    found = read_back(Path(folder) / INDEX)
+    return found if _are_lists(found, _SEEN) else {}
 
 
 def write_index(folder: str, made: Index) -> None:

@@ -8,12 +8,12 @@ A file that a command will write is looked at before any work is done, and writt
 from __future__ import annotations
 
 import errno
-import json
 import os
 import stat
 from pathlib import Path
 from typing import Any, BinaryIO, Callable, Union
 
+from hostkit.base import values
 from hostkit.base.errors import InputError
 from hostkit.base.writing import write_atomically
 
@@ -79,10 +79,7 @@ def text(path: Path, errors: str = "strict", largest: int = LARGEST) -> str:
 
 def parsed(path: Path) -> Any:
     """The JSON in it. Raises OSError, ValueError."""
-    try:
-        return json.loads(data(path))
-    except RecursionError:
-        raise ValueError("it is nested too deeply") from None
+    return values.parsed(data(path))
 
 
 def to_write(path_text: str, option: str) -> Path:

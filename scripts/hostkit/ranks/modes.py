@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Callable, Sequence
 
-from hostkit.base.cli import whole
 from hostkit.base.errors import InputError
 from hostkit.base.log import say
+from hostkit.base.values import whole
 from hostkit.ranks import device_query, ranktable
 from hostkit.ranks.check import check_generated, check_global, check_local, check_merged, require
 from hostkit.ranks.device_query import Tools

@@ -125,15 +125,16 @@ def _is_built(
     code: Path, record: dict[str, Any], parameters: dict[str, Any], now: dict[str, State]
 ) -> bool:
     """Whether the wheels of exactly these sources are there."""
-    if not record.get("done") or not record["wheels"]:
+    if not record.get("done") or not record.get("wheels"):
         return False
-    if (record["command"], record["python"]) != (argv(parameters), parameters["python"]):
+    asked = (argv(parameters), parameters["python"])
+    if (record.get("command"), record.get("python")) != asked:
         return False
     for name, one in now.items():
-        then = record["sources"][name]
-        if one.commit is None or one.commit != then["commit"]:
+        then = record.get("sources", {}).get(name, {})
+        if one.commit is None or one.commit != then.get("commit"):
             return False
-        if one.digest not in (then["before"], then["after"]):
+        if one.digest not in (then["before"], then.get("after")):
             return False
     there: dict[str, str] = build_state.wheels(code, list(parameters["packages"]))
     return there == dict(record["wheels"])

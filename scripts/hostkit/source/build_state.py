@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Callable, Optional
 
+from hostkit.base import records
 from hostkit.base.log import say
 from hostkit.base.writing import read_back, write_atomically
 from hostkit.files import regular
@@ -58,7 +59,15 @@ def state(code: Path, name: str) -> State:
 
 def read(code: Path) -> dict[str, Any]:
     """The record of the last build; empty when there is none, or none that can be read."""
-    return read_back(code / RECORD)
+    record = read_back(code / RECORD)
+    sources, process = record.get("sources", {}), record.get("process")
+    good = isinstance(sources, dict) and all(map(_is_source, sources.values()))
+    good = good and (process is None or records.is_identity(process))
+    return record if good and isinstance(record.get("wheels", {}), dict) else {}
+
+
+def _is_source(told: Any) -> bool:
+    return isinstance(told, dict) and {"commit", "before"} <= set(told)
 
 
 def write(code: Path, record: dict[str, Any]) -> None:

@@ -52,7 +52,8 @@ def install(parameters: dict[str, Any]) -> dict[str, Any]:
         )
     built = dict(source.built) if source else {}
     kept = Path(parameters["work_dir"]) / _RECORD
-    known = read_back(kept)  # empty: all is installed again, which does no harm
+    # What is not known, or cannot be read, is installed again, which does no harm.
+    known = {name: one for name, one in read_back(kept).items() if isinstance(one, dict)}
     keys = ("dir", "editable", "args", "http_proxy", "patches", "set_aside")
     given = {key: parameters[key] for key in keys}
     found, patched = {}, {}

@@ -9,6 +9,7 @@ from difflib import get_close_matches
 from typing import Any, Collection, Iterator, Mapping, Optional, Sequence
 
 from hostkit.base.errors import InputError
+from hostkit.base.values import parsed
 from omnikit.config.schema import Secret, Server
 from omnikit.plan.types import NodePlan
 from omnikit.yaml.node import Node
@@ -243,7 +244,7 @@ def json_flag(node: NodePlan, name: str) -> dict[str, Any]:
     """A flag whose value is a JSON object; {} where it is none."""
     text = flag(node, name)
     try:
-        data = json.loads(text) if text else {}
+        data = parsed(text) if text else {}
     except ValueError:
         return {}
     return data if isinstance(data, dict) else {}

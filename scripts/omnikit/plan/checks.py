@@ -9,8 +9,8 @@ from __future__ import annotations
 import re
 from typing import Any, Iterable, Iterator, Mapping, Optional
 
-from hostkit.base.cli import whole
 from hostkit.base.errors import InputError, ManyErrors, ToolkitError
+from hostkit.base.values import whole
 from omnikit.config.config import Config
 from omnikit.plan import access, connectors
 from omnikit.plan.arguments import flag, json_flag

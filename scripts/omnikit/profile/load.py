@@ -8,9 +8,9 @@ from itertools import cycle
 from typing import Any, Iterator, Mapping, Optional, Sequence
 
 from hostkit.access.service import Service
-from hostkit.base.cli import whole
 from hostkit.base.errors import ActionError, InputError, ToolkitError
 from hostkit.base.health import Answer, metric
+from hostkit.base.values import whole
 from omnikit.access import targets
 from omnikit.config.config import Config
 from omnikit.config.schema import Settings

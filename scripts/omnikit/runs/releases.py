@@ -10,9 +10,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Mapping, Optional
 
-from hostkit.base.cli import whole
 from hostkit.base.errors import InputError
 from hostkit.base.log import say, table
+from hostkit.base.values import whole
 from hostkit.files import regular
 from omnikit.config import config as config_config
 from omnikit.config import report

@@ -15,6 +15,7 @@ from typing import Any, Callable, Mapping, Optional, Sequence
 from hostkit.base import command
 from hostkit.base.errors import ActionError, InputError, ToolkitError
 from hostkit.base.log import some
+from hostkit.base.values import parsed
 from hostkit.base.writing import write_private
 from hostkit.copy import copy as copy_place
 from hostkit.copy import tree
@@ -291,7 +292,7 @@ def _check(folder: str) -> None:
 
 def _cached(cache: Path, folder: str) -> tree.Index:
     try:
-        found = json.loads(cache.read_text())
+        found = parsed(cache.read_text())
         return dict(found["index"]) if found["folder"] == folder else {}
     except (OSError, ValueError, KeyError, TypeError):
         return {}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import unicodedata
 from contextlib import suppress
@@ -12,7 +11,7 @@ from typing import Annotated, Any, Callable, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
-from hostkit.base.cli import whole
+from hostkit.base.values import parsed, whole
 
 # Patterns, each with what it allows in words: the words stand in error messages.
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$"
@@ -211,7 +210,7 @@ def known_flags(given: dict[str, Any]) -> dict[str, Any]:
         steps: tuple[str, ...] = (name, _GUESSED)
         if isinstance(value, str):
             with suppress(ValueError):
-                data, steps = json.loads(value), (name,)
+                data, steps = parsed(value), (name,)
         told = data.get(_GUESSED, 0) if isinstance(data, dict) else 0
         if "${" not in str(told) and (type(told) is not int or told < 0):
             raise _error(f"a whole number as {_GUESSED}", steps, told)

@@ -9,7 +9,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import plan
 import pytest
+
+from hostkit.base.health import Answer
+from omnikit.weights.download import plan as download_plan
+from omnikit.weights.msmodelslim import edits
 
 pytestmark = pytest.mark.slow
 
@@ -59,3 +64,19 @@ def test_a_file_that_is_imported(tmp_path: Path) -> None:
     path = tmp_path / "inventory.yml"
     path.write_text(DEEP["an inventory"])
     refused(["import_config.py", str(path), "--dry-run"])
+
+
+DEEP_JSON = "[" * 100_000
+
+
+def test_a_flag_a_server_and_a_hub_that_write_json(tmp_path: Path) -> None:
+    """Where JSON is text, the reader of YAML does not see how deep it is."""
+    for flag in ("speculative_config", "kv-transfer-config"):
+        name = f"roles.decode.server.args.{flag}"
+        assert plan.main(["-e", "2p1d", "--set", f"{name}='{DEEP_JSON}'"]) in (0, 2)
+    assert Answer(200, DEEP_JSON, {}).json() is None
+    assert download_plan._weight_map(DEEP_JSON.encode()) is None
+    (tmp_path / "model.safetensors.index.json").write_text('{"weight_map": 5}')
+    edits.refuse_unconverted(tmp_path)
+    with pytest.raises(edits.Unexpected):
+        edits.config_after(DEEP_JSON, edits.LAYERS)

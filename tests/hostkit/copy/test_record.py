@@ -28,8 +28,17 @@ def test_records_of_two_copies_say_what_changed_between_them(tmp_path: Path) -> 
 
 def test_what_is_no_record_is_none(tmp_path: Path) -> None:
     assert record.read(str(tmp_path)) is None
-    for text in ("", "[]", "{}", '{"complete": true}', "\x00"):
+    for text in (
+        *("", "[]", "{}", '{"complete": true}', "\x00"),
+        '{"complete": true, "digest": "d", "files": [1]}',
+        '{"complete": true, "digest": "d", "files": {"a": 5}}',
+        '{"complete": true, "digest": "d", "files": {"a": ["f", 1, 2]}}',
+        '{"complete": true, "digest": "d", "files": {"a": ["f", 1, 2, "3", ""]}}',
+        '{"complete": false, "digest": "d", "files": {}, "sent": ["b"]}',
+        '{"complete": false, "digest": "d", "files": {}, "sent": 3}',
+    ):
         (tmp_path / record.RECORD).write_text(text)
         assert record.read(str(tmp_path)) is None
-    (tmp_path / record.INDEX).write_text("[1]")
-    assert record.index(str(tmp_path)) == {}
+    for text in ("[1]", '{"a": 1}', '{"a": []}', '{"a": [1, 2, 3, 4, {}]}'):
+        (tmp_path / record.INDEX).write_text(text)
+        assert record.index(str(tmp_path)) == {}

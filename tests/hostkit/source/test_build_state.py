@@ -37,6 +37,22 @@ def test_whose_changes_they_are(last: dict[str, Any], whose: str) -> None:
     assert left_by_build(last, "vllm", NOW) == whose
 
 
+@pytest.mark.parametrize(
+    "told",
+    [
+        {"sources": []},
+        {"sources": {"vllm": 1}},
+        {"sources": {"vllm": {"after": "d1"}}},
+        {"wheels": "x"},
+        {"process": {"pid": "1"}},
+        {"process": [1]},
+    ],
+)
+def test_a_record_of_a_wrong_shape_is_none(told: dict[str, Any], tmp_path: Path) -> None:
+    build_state.write(tmp_path, {"done": True, **told})
+    assert build_state.read(tmp_path) == {}
+
+
 @pytest.fixture
 def code(tmp_path: Path) -> Path:
     sources = make_sources(tmp_path / "repos")

@@ -48,6 +48,8 @@ def test_installed_unchanged_and_moved(venv: Path, tmp_path: Path) -> None:
         ("omni_infer", "installed"),
     ]
     assert rows[0]["why"] == "not installed from here"
+    [record] = (tmp_path / "work").iterdir()
+    record.write_text(json.dumps({str(venv / "bin" / "python"): 5}))  # damaged: it says nothing
     again = editable.install(given(venv, tmp_path))
     assert not again["changed"]
     (tmp_path / "src").rename(tmp_path / "elsewhere")

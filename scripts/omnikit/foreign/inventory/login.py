@@ -7,9 +7,9 @@ import shlex
 from difflib import get_close_matches
 from typing import Any, Callable, Iterator
 
-from hostkit.base.cli import whole
 from hostkit.base.errors import InputError
 from hostkit.base.redact import Hidden
+from hostkit.base.values import whole
 from omnikit.foreign.inventory.jinja import Variables
 from omnikit.foreign.settings import port, text, wrong
 from omnikit.yaml.node import Node

@@ -20,11 +20,21 @@ MATRIX, KEPT, PLAIN = "matrix", "kept", "plain"
 # An MTP layer's: copies of the main model's, which some checkpoints leave out.
 SHARED = (".embed_tokens.weight", ".shared_head.head.weight")
 
+# What names and shapes are made of. Where one is needed and missing, that is seen when it is used.
+_NUMBERS = (
+    *("hidden_size", "num_attention_heads", "qk_nope_head_dim", "qk_rope_head_dim", "v_head_dim"),
+    *("vocab_size", "num_hidden_layers", "num_nextn_predict_layers", "q_lora_rank"),
+    *("kv_lora_rank", "first_k_dense_replace", "moe_layer_freq", "intermediate_size"),
+    *("moe_intermediate_size", "n_routed_experts", "n_shared_experts"),
+)
+_LARGEST = (1 << 31) - 1
+_MOST = 500_000  # tensors of a model: ten times those of DeepSeek-V3
 _LAYER = re.compile(r"model\.layers\.(\d{1,9})\b")
 
 
 def tensors(config: dict[str, Any], folder: Path) -> dict[str, tuple[str, tuple[int, ...]]]:
-    """name -> (MATRIX, KEPT or PLAIN; shape). Raises InputError: a number is missing."""
+    """name -> (MATRIX, KEPT or PLAIN; shape). Raises InputError: a number is missing or is none."""
+    _check_numbers(config, folder)
     try:
         return _tensors(config)
     except (KeyError, TypeError) as error:
@@ -33,6 +43,24 @@ def tensors(config: dict[str, Any], folder: Path) -> dict[str, tuple[str, tuple[
             where=str(folder / "config.json"),
             todo="take config.json from the original checkpoint again",
         ) from error
+
+
+def _check_numbers(config: dict[str, Any], folder: Path) -> None:
+    """Raises InputError: what is counted with is no number, or counts more than any model has."""
+    told = {name: config.get(name) or 0 for name in _NUMBERS}
+    wrong = [name for name, n in told.items() if type(n) is not int or not 0 <= n <= _LARGEST]
+    if wrong:
+        what = f"found {wrong[0]} {ascii(told[wrong[0]])[:80]}, expected a whole number from 0"
+    else:
+        layers = told["num_hidden_layers"] + told["num_nextn_predict_layers"]
+        if layers * (3 * told["n_routed_experts"] + 1) <= _MOST:
+            return
+        what = f"{layers} layers of {told['n_routed_experts']} experts are more than any model has"
+    raise InputError(
+        f"{what}.",
+        where=str(folder / "config.json"),
+        todo="take config.json from the original checkpoint again",
+    )
 
 
 def check_complete(checkpoint: Checkpoint) -> None:

@@ -152,9 +152,20 @@ def _weight_map(folder: Path) -> dict[str, str]:
     if not isinstance(weight_map, dict) or not weight_map:
         raise InputError("has no weight_map.", where=str(index), todo="download it again")
     for name, file in weight_map.items():
-        if not isinstance(file, str) or "/" in file or not file.endswith(".safetensors"):
-            raise InputError(f"{name}: {file!r} is no name of a shard.", where=str(index))
+        if not is_name(file) or not file.endswith(".safetensors"):
+            what = f"{ascii(name)[:80]}: {ascii(file)[:80]} is no name of a shard."
+            raise InputError(what, where=str(index))
     return dict(sorted(weight_map.items()))
+
+
+def is_name(told: Any) -> bool:
+    """Whether a list of files names one that can lie in its own folder."""
+    if not isinstance(told, str) or told in ("", ".", "..") or not {"/", "\0"}.isdisjoint(told):
+        return False
+    try:
+        return len(told.encode()) <= 255
+    except UnicodeEncodeError:  # half of a character
+        return False
 
 
 def _index(folder: Path) -> Optional[Path]:
@@ -222,7 +233,9 @@ def problems(folder: Path) -> list[str]:
         weight_map = regular.parsed(indexes[0])["weight_map"]
         held: dict[str, list[str]] = {}
         for name, file in sorted(weight_map.items()):
-            held.setdefault(str(file), []).append(name)
+            if not is_name(file):
+                raise ValueError(f"{ascii(file)[:80]} is no file's name")
+            held.setdefault(file, []).append(name)
     except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
         return [*found, f"{indexes[0].name} cannot be read: {error!r}"]
     missing = [name for name in sorted(held) if not _size(folder / name)]

@@ -225,9 +225,9 @@ def _sources(shard: NewShard) -> list[str]:
 def done(work: Path, conversion: Conversion, shard: NewShard) -> Optional[dict[str, Any]]:
     """The record of a shard that is there and was made of the source as it is now."""
     try:
-        record: dict[str, Any] = json.loads((work / _RECORDS / f"{shard.name}.json").read_text())
+        record = writing.read_back(work / _RECORDS / f"{shard.name}.json")
         size = (work / shard.name).stat().st_size
-    except (OSError, ValueError):
+    except OSError:
         return None
     good = record.get("size") == size == shard.size
     return record if good and record.get("made_of") == stamp(conversion, shard) else None

@@ -16,6 +16,7 @@ from typing import Any, Callable, Collection, Optional, Sequence
 
 from hostkit.base import writing
 from hostkit.base.errors import ActionError, InputError
+from hostkit.base.values import parsed
 from hostkit.files import regular
 from omnikit.weights.checkpoint.hashes import of_file
 from omnikit.weights.checkpoint.headers import INDEX, read_header
@@ -136,7 +137,7 @@ def _missing(shards: Collection[str], wanted: Wanted) -> list[str]:
 def _weight_map(text: bytes) -> Optional[dict[str, str]]:
     """Tensor to file; None where there is no such thing in it."""
     try:
-        found = json.loads(text)["weight_map"]
+        found = parsed(text)["weight_map"]
         return {str(name): str(file) for name, file in found.items()} or None
     except (ValueError, KeyError, TypeError, AttributeError):
         return None
@@ -197,7 +198,7 @@ def read_record(target: Path) -> Record:
     """
     record = Record(target)
     try:
-        data = json.loads((staging(target) / "record.json").read_text(encoding="utf-8"))
+        data = parsed((staging(target) / "record.json").read_text(encoding="utf-8"))
         record.origin, record.revision = str(data["origin"]), str(data["revision"])
         for name, entry in data["files"].items():
             keys = ("size", "mtime_ns", "identity", "hash")

@@ -18,8 +18,8 @@ import requests
 import urllib3.exceptions
 from requests.adapters import HTTPAdapter
 
-from hostkit.base.cli import whole
 from hostkit.base.errors import ActionError
+from hostkit.base.values import whole
 from hostkit.files import regular
 from omnikit.weights.download.types import TransientError, host_of
 

@@ -9,7 +9,6 @@ An address may hold a secret (a password, a token in its query): no message repe
 from __future__ import annotations
 
 import base64
-import json
 import logging
 import re
 from concurrent.futures import ThreadPoolExecutor
@@ -23,6 +22,7 @@ from requests.exceptions import HTTPError, JSONDecodeError, RequestException
 
 from hostkit.base.errors import ActionError, InputError
 from hostkit.base.health import wait_until
+from hostkit.base.values import parsed
 from hostkit.files import regular
 from omnikit.weights.checkpoint.headers import INDEX, SINGLE
 from omnikit.weights.download import request
@@ -559,7 +559,7 @@ def _shards(base: str, requests: Requests) -> set[str]:
     if text is None:
         return set()
     try:
-        return set(map(str, json.loads(text)["weight_map"].values()))
+        return set(map(str, parsed(text)["weight_map"].values()))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ActionError("has no weight_map.", where=base + INDEX) from error
 
@@ -568,7 +568,7 @@ def _modules(base: str, requests: Requests) -> dict[str, str]:
     """Python files that the configuration names as the model's code, with who names them."""
     text = _text(base + "config.json", requests)
     try:
-        told: Any = json.loads(text or "{}").get("auto_map") or {}
+        told: Any = parsed(text or "{}").get("auto_map") or {}
         classes = list(told.values())
     except (ValueError, AttributeError):
         return {}  # is told when it is read as a configuration

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any, Mapping
 
 from hostkit.base import run
-from hostkit.base.cli import whole
 from hostkit.base.errors import InputError, ManyErrors, ToolkitError
 from hostkit.base.log import table
+from hostkit.base.values import whole
 from hostkit.ranks import device_facts
 from omnikit.engine.progress import Progress, Say
 from omnikit.weights.checkpoint import headers

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, Callable, Mapping, Sequence
 
 from hostkit.base.errors import ActionError, InputError, ManyErrors, ToolkitError
+from hostkit.base.values import parsed
 from hostkit.base.writing import written
 from hostkit.files import regular
 from omnikit.weights.checkpoint.architecture import CONVERTED, SERVED
@@ -268,7 +269,7 @@ def after(layers: int = LAYERS, todo: str = "") -> Edits:
 def refuse_unconverted(folder: Path) -> None:
     """Raise InputError for a source: prepared, its config.json is like that of a result."""
     for index in folder.glob("*.safetensors.index.json"):
-        with contextlib.suppress(OSError, ValueError, AttributeError):
+        with contextlib.suppress(OSError, ValueError, AttributeError, TypeError):
             names = regular.parsed(index).get("weight_map", {})
             if any(str(name).endswith(".weight_scale_inv") for name in names):
                 raise InputError(
@@ -401,7 +402,7 @@ def _method(values: dict[str, Any]) -> Any:
 
 def _values(text: str) -> dict[str, Any]:
     try:
-        values = json.loads(text)
+        values = parsed(text)
     except ValueError as error:
         raise Unexpected(f"expected a JSON object, found what is none: {error}") from None
     if not isinstance(values, dict):

@@ -203,6 +203,9 @@ def _hashes(
         return 0, [f"{file.name} {error.what}"]
     if not isinstance(files, dict):
         return 0, [f"{file.name} has no list of files"]
+    odd = [name for name in files if not headers.is_name(name)]
+    if odd:
+        return 0, [f"{file.name} names {ascii(odd[0])[:80]}, which is no file's name"]
     hashes = {name: one["sha256"] for name, one in files.items() if _has_hash(one)}
     problems = [f"{file.name} has no hash of {name}" for name in files if name not in hashes]
     problems += [f"{name} is missing" for name in files if not (target / name).is_file()]

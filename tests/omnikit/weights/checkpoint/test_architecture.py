@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
+import pytest
+
+from hostkit.base.errors import InputError
 from omnikit.weights.checkpoint import architecture
 from omnikit.weights.loadable.small_deepseek import CONFIG
 
@@ -59,3 +63,24 @@ def test_all_names_and_shapes_with_a_dense_layer_experts_and_mtp() -> None:
     plain = ("norm.weight", "embed_tokens.weight", "head.weight", "mlp.gate.weight", "bias")
     assert not any(name.endswith((*plain, "eh_proj.weight")) for name in matrices)
     assert len(matrices) == 4 * 4 + 3 + 3 * 3 * 5
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("num_nextn_predict_layers", 10**18),  # took all memory, and never ended
+        ("num_hidden_layers", 10**6),
+        ("n_routed_experts", 10**6),
+        ("n_routed_experts", "4"),
+        ("moe_layer_freq", 1.5),
+        ("num_attention_heads", True),
+        ("q_lora_rank", -1),
+        ("vocab_size", [1]),
+        ("hidden_size", 10**4000),
+    ],
+    ids=lambda one: ascii(one)[:30],
+)
+def test_numbers_that_no_model_has_are_refused(name: str, value: Any) -> None:
+    with pytest.raises(InputError) as caught:
+        architecture.tensors({**CONFIG, name: value}, Path("folder"))
+    assert caught.value.where == "folder/config.json" and len(str(caught.value)) < 300

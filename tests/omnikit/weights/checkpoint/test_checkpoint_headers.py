@@ -116,6 +116,14 @@ def _strange(folder: Path) -> None:
     (folder / headers.INDEX).write_text(json.dumps(index))
 
 
+@pytest.mark.parametrize("name", [f"{'a' * 300}.safetensors", "a\0.safetensors", "\ud800", 5])
+def test_an_index_that_names_what_can_be_no_file(folder: Path, name: object) -> None:
+    (folder / headers.INDEX).write_text(json.dumps({"weight_map": {"x": name}}))
+    with pytest.raises(InputError, match="no name of a shard"):
+        headers.read(folder)
+    assert "no file's name" in headers.problems(folder)[-1]
+
+
 def _outside(folder: Path) -> None:
     index = {"weight_map": {"a": "../model.safetensors"}}
     (folder / headers.INDEX).write_text(json.dumps(index))

@@ -224,6 +224,10 @@ def test_what_is_null_or_says_nothing_may_be_left_out(source: Path, copy: Path) 
         ('{"files": {"config.json": {}}}', "omnikit-weights.json has no hash of config.json"),
         ('{"files": {"config.json": 1}}', "omnikit-weights.json has no hash of config.json"),
         ('{"files": []}', "omnikit-weights.json has no list of files"),
+        *(
+            (f'{{"files": {{"{name}": 1}}}}', "omnikit-weights.json names ")
+            for name in ("../x", "a" * 300, "a\\u0000", "\\ud800", "..")
+        ),
         ("{", "omnikit-weights.json cannot be read"),
     ],
 )
