@@ -50,6 +50,7 @@ def limits(**more: Any) -> dict[str, Any]:
     return {
         "timeout_s": 20,
         "driver_version": None,
+        "driver_oldest": None,
         "hbm_mib": None,
         "hbm_used_mib": 8192,
         "memory_free_mib": 0,
@@ -71,6 +72,8 @@ def tools(**more: Any) -> dict[str, Any]:
         "source": "auto",
         "hccn_tool": str(FAKE / "hccn_tool"),
         "hccn_conf": "/etc/hccn.conf",
+        "device_address": "ip",
+        "device_ping": "ping",
         "npu_smi": str(FAKE / "npu-smi"),
         "ip": str(FAKE / "ip"),
         "timeout_s": 20,

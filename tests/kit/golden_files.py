@@ -39,6 +39,8 @@ SHOWN: Mapping[str, Optional[tuple[str, ...]]] = {
     "qwen2.5": None,
     "vllm-ascend-single": None,
     "vllm-ascend-pd": ("p1",),
+    "vllm-ascend-a2-pd": (),
+    "vllm-ascend-a5": (),
     "1p1d": (),
     "2p1d": None,
     "4p1d": (),

@@ -312,12 +312,15 @@ def with_envs(*lines: str) -> str:
     return edited(('      HCCL_BUFFSIZE: "256"\n', "".join(f"      {one}\n" for one in lines)))
 
 
-def swapped(text: str, *forms: str) -> str:
-    """A text in which the hosts 0 and 1 have each other's number in these forms."""
-    for form in forms:
-        first, second, other = form % 0, form % 1, form % 9
-        text = text.replace(first, other).replace(second, first).replace(other, second)
-    return text
+def backwards(text: str) -> str:
+    """A recipe of two hosts with the second first."""
+    written = yaml.safe_load(text)
+    written["routing"]["groups"] = {"decoder": [0], "prefiller": [1]}
+    for key in ("config", "templates"):
+        written[key].reverse()
+    for index, entry in enumerate(written["config"]):
+        entry.update(node_index=index, dp_address=f"${{NODE_{index}_IP}}")
+    return str(yaml.safe_dump(written, sort_keys=False))
 
 
 def of_several_workers(key: str, flag: str) -> str:
@@ -356,22 +359,43 @@ FORMS = {
     ),
     "a key twice": with_envs('A: "1"', 'B: "2"', 'A: "$B"'),
     "values of all kinds": with_envs(
-        *("A: 1", "B: true", "C: 0.90", "D: 1e3", "E:", 'F: ""', "G: 010", "H: yes", "I: 0x10"),
+        *(
+            "A: 1",
+            "B: true",
+            "C: 0.90",
+            "D: 1e3",
+            'E: "$$x"',
+            'F: ""',
+            "G: 010",
+            "H: yes",
+            "I: 0x10",
+        ),
         *("J: 2024-01-01", "K: 12:30", 'L: it\'s "x"', "M: $(hostname)", "N: ${HOME:-x}", "O: 中"),
     ),
-    "variables of the launcher": with_envs(
-        *(
-            'GLOO_SOCKET_IFNAME: "$NIC_NAME"',
-            'HCCL_IF_IP: "$LOCAL_IP"',
-            'X: "${LOCAL_IP} $MASTER_IP"',
+    "variables of the launcher": with_words(
+        *("--aggregate-engine-logging", "--uvicorn-log-level", "$NIC_NAME"),
+        text=with_envs(
+            "GLOO_SOCKET_IFNAME: lo", "HCCL_IF_IP: 127.0.0.1", 'X: "${LOCAL_IP} ${MASTER_IP}"'
         ),
+    ),
+    "sizes that are 1 when nobody says it": edited(
+        (
+            "    dp_size_local: 16\n    dp_rank_start: 0\n    tp_size: 1\n",
+            "    dp_size_local: 16\n",
+        ),
+        ("    dp_size: 1\n    dp_size_local: 1\n    dp_rank_start: 0\n", ""),
+        text=one_to_thirty_two(),
+    ),
+    "templates without an index, or another": edited(
+        ("templates:\n  - node_index: 0\n    envs", "templates:\n  - envs"),
+        ("  - node_index: 1\n    envs", "  - node_index: 0\n    envs"),
     ),
     "variables of each rank": with_envs(
         *('A: "/tmp/${DP_RANK}"', 'B: "${LOCAL_RANK}:${PORT}"', 'C: "$A/x"', 'D: "${NODE_INDEX}"')
     ),
     "rank 0 at one's own address": edited(
         ('dp_address: "${NODE_0_IP}"', 'dp_address: "${LOCAL_IP}"'),
-        ('dp_address: "${NODE_1_IP}"', "dp_address: $LOCAL_IP"),
+        ('dp_address: "${NODE_1_IP}"', 'dp_address: "${LOCAL_IP}"'),
     ),
     "ports of HCCL and of Mooncake": with_envs(
         *("HCCL_IF_BASE_PORT: 29000", "ASCEND_BASE_PORT: 24000", "MC_MIN_PRC_PORT: 16000"),
@@ -393,46 +417,39 @@ FORMS = {
     "context parallel": of_several_workers("cp_size", "--prefill-context-parallel-size"),
     "decode context parallel": with_words("--decode-context-parallel-size", "8"),
     "hosts with 8 devices": laid_out([(1, 2, 4)], [(2, 8, 2)]).replace("node: 16", "node: 8"),
-    "hosts in another order": swapped(
-        edited(("prefiller: [0]\n    decoder: [1]", "prefiller: [1]\n    decoder: [0]")),
-        *("node_index: %d", "NODE_%d_IP"),
-    ),
+    "decode before prefill": backwards(SMALL),
 }
 
 
 def launched(text: str) -> dict[tuple[str, int], Started]:
     """What upstream's launcher starts for a recipe, by address and API port, on 10.0.0.1 and up.
 
-    As facts of vllm-ascend v0.23.0 say (external_dp_config.py), held against its recordings: texts
-    alone, without a plan.
+    As external_dp_config.py and runtime.py of vllm-ascend v0.23.0 do it, held against its
+    recordings: texts alone, without a plan.
     """
     written = yaml.safe_load(text)
-    count = len(written["config"])
-    addresses = [f"10.0.0.{n + 1}" for n in range(count)]
+    addresses = [f"10.0.0.{n + 1}" for n in range(len(written["config"]))]
     nodes = {f"NODE_{n}_IP": address for n, address in enumerate(addresses)}
     made = {}
-    templates = {one["node_index"]: one for one in written["templates"]}
-    for entry in written["config"]:
-        index = entry["node_index"]
-        template = templates[index]
-        size = entry["tp_size"] * entry.get("pp_size", 1) * entry.get("cp_size", 1)
+    for index, (entry, template) in enumerate(zip(written["config"], written["templates"])):
+        sizes = {f"{key}_size": 1 for key in ("dp", "tp", "cp", "sp", "pp")}
+        sizes.update({"dp_size_local": 1, "dp_rank_start": 0})
+        entry = {**sizes, **entry}
+        size = entry["tp_size"] * entry["cp_size"] * entry["sp_size"] * entry["pp_size"]
+        own = {"LOCAL_IP": addresses[index], "MASTER_IP": addresses[0]}
+        set_last = {**own, "NIC_NAME": "eth0", "HCCL_IF_IP": addresses[index]}
+        set_last.update({f"{name}_SOCKET_IFNAME": "eth0" for name in ("HCCL", "GLOO", "TP")})
         for local in range(entry["dp_size_local"]):
-            known = {**nodes, **{f"{key}_SIZE": 1 for key in ("CP", "SP", "PP")}}
-            known.update(MODEL=written["model"], LOCAL_RANK=local, NODE_INDEX=index)
-            known.update((key.upper(), entry[key]) for key in entry if key != "node_index")
-            known.update(CONFIG_INDEX=index, LWS_WORKER_INDEX=index)
+            known = {**nodes, **own, "MODEL": written["model"], "LOCAL_RANK": local}
+            known.update((key.upper(), value) for key, value in entry.items())
+            known.update(NODE_INDEX=index, CONFIG_INDEX=index, LWS_WORKER_INDEX=index)
             known.update(PORT=entry["port_start"] + local, DP_RANK=entry["dp_rank_start"] + local)
             known["VISIBLE_DEVICES"] = ",".join(map(str, range(local * size, (local + 1) * size)))
-            own = {"LOCAL_IP": addresses[index], "MASTER_IP": addresses[0], "NIC_NAME": "eth0"}
-            known.update(own)
-            known["DP_ADDRESS"] = _rendered(str(entry["dp_address"]), known, own)
-            env = dict(own)
-            for name, value in (template.get("envs") or {}).items():
-                env[name] = _rendered("" if value is None else str(value), known, env)
+            known["DP_ADDRESS"] = _rendered(str(entry["dp_address"]), known, {})
+            env: dict[str, str] = {}
+            for name, value in {**(template["envs"] or {}), **set_last}.items():
+                env[name] = _rendered(str(value), known, env)
             words = [_rendered(str(w), known, env) for w in template["server_cmd_template"]]
-            env["HCCL_IF_IP"] = addresses[index]
-            for name in ("HCCL", "GLOO", "TP"):
-                env[f"{name}_SOCKET_IFNAME"] = "eth0"
             argv = ("vllm", "serve", written["model"], *words)
             made[addresses[index], int(str(known["PORT"]))] = Started(argv, env, "/")
     return made
@@ -440,4 +457,4 @@ def launched(text: str) -> dict[tuple[str, int], Started]:
 
 def _rendered(text: str, known: dict[str, Any], env: dict[str, str]) -> str:
     text = re.sub(r"\$\{(\w+)\}", lambda found: str(known[found[1]]), text)
-    return re.sub(r"\$(\w+)", lambda found: env.get(found[1], ""), text)
+    return re.sub(r"(?<!\$)\$(\w+)", lambda found: env.get(found[1], ""), text)

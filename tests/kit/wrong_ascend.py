@@ -221,6 +221,18 @@ BY_TWIN = {
         ),
         "rank-alone",
     ),
+    "a rank that the group does not have": (
+        _one(words={"p0.0": ["--data-parallel-rank", "2"]}),
+        "rank-out-of-range",
+    ),
+    "rank 0 at an address of another host": (
+        _one(words={"p0.0": ["--data-parallel-address", "192.0.2.9"]}),
+        "address-not-here",
+    ),
+    "rank 0's port is taken": (
+        _one(words={"p0.0": ["--data-parallel-rpc-port", str(RPC_PORT)]}, taken={"a3": RPC_PORT}),
+        "dp-port-in-use",
+    ),
     "rank 0 without the others": (
         Fault(starts=("d0.0",), watched="d0.0", in_vain=True),
         "ranks-missing",

@@ -274,6 +274,31 @@ def version(group: Group, running: str) -> None:
         needed=f"{wanted} (checks.driver_version)" if wanted else "what is installed also runs",
         todo=todo,
     )
+    _oldest(group, running)
+
+
+def _oldest(group: Group, running: str) -> None:
+    """A driver that is older than the release's graphs want: servers may start, and fail later."""
+    oldest = group.limits["driver_oldest"]
+    if oldest:
+        group.add(
+            *("npu.driver_age", "age of the driver", _numbers(running) >= _numbers(oldest)),
+            found=running,
+            needed=f"{oldest} or newer (checks.driver_oldest)",
+            todo=f"install driver and firmware (HDK) {oldest} or newer; until then graphs may not"
+            " be had: enforce-eager, or cudagraph_mode FULL_DECODE_ONLY",
+            required=False,
+        )
+
+
+def _numbers(version: str) -> list[int]:
+    """The numbers that a version begins with.
+
+    >>> _numbers("25.5.1"), _numbers("24.1.rc2")
+    ([25, 5, 1], [24, 1])
+    """
+    begin = re.match(r"\d+(\.\d+)*", version)
+    return [int(number) for number in begin.group().split(".")] if begin else []
 
 
 def _same(one: str, other: str) -> bool:

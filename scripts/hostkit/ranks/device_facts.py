@@ -86,11 +86,11 @@ def address_problem(text: object) -> Optional[str]:
     return None
 
 
-_HCCN_ADDRESS = re.compile(r"^\s*ipaddr\s*:\s*(\S*)\s*$", re.MULTILINE)
+_HCCN_ADDRESS = re.compile(r"^\s*(?:vnic )?ipaddr\s*:\s*(\S*)\s*$", re.MULTILINE)
 
 
 def hccn_answer(out: str, err: str = "", code: int = 0) -> HccnAnswer:
-    """Read the answer of `hccn_tool -i N -ip -g`.
+    """Read the answer of `hccn_tool -i N -ip -g`, or of -vnic.
 
     Blank, unset (0.0.0.0) and "no ip was preset" are the same answer: the device has no address.
     The tool is not for two users at a time and then says that it is busy, with status 0 or not.

@@ -18,7 +18,10 @@ AUTO, HCCN_TOOL, HCCN_CONF = "auto", "hccn_tool", "hccn.conf"
 
 @dataclass(frozen=True)
 class Tools:
-    """Where the host's tools are, and how long one may take. names: of programs, or paths."""
+    """Where the host's tools are, and how long one may take. names: of programs, or paths.
+
+    address: the option by which hccn_tool tells a device's address: ip, or vnic.
+    """
 
     hccn_tool: str
     hccn_conf: Path
@@ -26,6 +29,7 @@ class Tools:
     ip: str
     timeout_s: float
     interval_s: float
+    address: str = "ip"
 
 
 @dataclass(frozen=True)
@@ -92,7 +96,8 @@ def device_addresses(
     for device in devices:
         written = in_file.get(device)
         if device in found:
-            if written and written != found[device].address:
+            # The file has what -ip says.
+            if tools.address == "ip" and written and written != found[device].address:
                 notes.append(
                     f"host {host}, device {device}: hccn_tool says {found[device].address}, "
                     f"{tools.hccn_conf} says {written}; the tool's answer is used"
@@ -105,8 +110,8 @@ def device_addresses(
             raise InputError(
                 f"Device {device} has no address: {' and '.join(asked)} know none.",
                 where=f"host {host}",
-                todo=f"npu-smi info lists the devices; {tools.hccn_tool} -i {device} -ip -g "
-                "must print a line ipaddr:…",
+                todo=f"npu-smi info lists the devices; {tools.hccn_tool} -i {device}"
+                f" -{tools.address} -g must print a line ipaddr:…",
             )
     return {device: found[device] for device in devices}, notes
 
@@ -138,7 +143,7 @@ def _ask_all(
 def hccn_address(device: int, tools: Tools, host: str) -> HccnAnswer:
     """Ask hccn_tool for one device, again while it is busy. Raises when it fails or hangs."""
     answers: list[HccnAnswer] = []
-    argv = [tools.hccn_tool, "-i", str(device), "-ip", "-g"]
+    argv = [tools.hccn_tool, "-i", str(device), f"-{tools.address}", "-g"]
     todo = (
         "npu-smi info shows the device's health; --devices-source hccn.conf does without the tool"
     )

@@ -139,6 +139,7 @@ def reach_parameters(
                 [list(device_ips[p.name].values()) for p in peers if device_ips.get(p.name)],
             ),
             "hccn_tool": settings.ranktable.hccn_tool,
+            "device_ping": settings.ranktable.device_ping,
             "timeout_s": settings.checks.timeout_s,
             "interval_s": settings.ranktable.interval_s,
             "at_once": settings.checks.peers_at_once,

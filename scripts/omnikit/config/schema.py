@@ -223,6 +223,7 @@ class FreeSpace(Strict):
 class Checks(Strict):
     timeout_s: Seconds
     driver_version: Optional[Line]
+    driver_oldest: Optional[Annotated[str, Field(pattern=r"^[0-9]+(\.[0-9]+)*$")]]
     hbm_mib: Optional[Count]
     hbm_used_mib: Mebibytes
     memory_free_mib: Mebibytes
@@ -590,6 +591,8 @@ class Ranktable(Strict):
     source: Literal["auto", "hccn_tool", "hccn.conf"]
     hccn_tool: Line
     hccn_conf: Line
+    device_address: Literal["ip", "vnic"]
+    device_ping: Literal["ping", "hccs_ping"]
     npu_smi: Line
     ip: Line
     timeout_s: Seconds

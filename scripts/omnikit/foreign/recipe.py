@@ -23,10 +23,10 @@ PROFILE = {"engine": "vllm-ascend", "omni_version": "vllm-ascend-v0.23.0", "mode
 MODELS = "/data/models"  # folder of the models on the hosts, unless it is set otherwise
 _TOP = ("config", "routing", "templates")
 _READ = (*_TOP, "test_name", "model", "num_nodes", "npu_per_node", "cluster_hosts")
-_SIZES = {"dp_rank_start": 0, "cp_size": 1, "sp_size": 1, "pp_size": 1}  # and what they are unsaid
+_SIZES = ("dp_size", "dp_size_local", "tp_size", "cp_size", "sp_size", "pp_size")  # 1 if unsaid
 _TIMES = {"pp_size": "pipeline-parallel-size", "cp_size": "prefill-context-parallel-size"}
-_COUNTS = ("port_start", "dp_rpc_port", "dp_size", "dp_size_local", "tp_size")
-_OF_HOST = ("node_index", "dp_address", *_COUNTS, *_SIZES)
+_PORTS = ("port_start", "dp_rpc_port")
+_OF_HOST = ("node_index", "dp_address", "dp_rank_start", *_PORTS, *_SIZES)
 _OF_TEMPLATE = ("node_index", "envs", "server_cmd_template")
 _EPHEMERAL = 32768  # from here on Linux hands ports out, unless it is told otherwise
 _GROUPS = {"prefiller": "prefill", "decoder": "decode", "worker": "colocated"}
@@ -63,6 +63,9 @@ _PLANNED_VARIABLES = {
     "GLOO_SOCKET_IFNAME": "interface",
     "TP_SOCKET_IFNAME": "interface",
 }
+# What upstream's launcher sets over whatever a recipe says.
+_OF_LAUNCHER = {"LOCAL_IP", "MASTER_IP", "NIC_NAME", *_PLANNED_VARIABLES}
+_OF_LAUNCHER -= {"ASCEND_RT_VISIBLE_DEVICES"}
 # Flags of other layouts than one API server for each data-parallel rank.
 _OTHER_LAYOUTS = (
     "data-parallel-size-local",
@@ -98,7 +101,7 @@ SHORT = {
     "-sc": "speculative-config",
     "-tp": "tensor-parallel-size",
 }
-_VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}|\$([A-Za-z_][A-Za-z0-9_]*)")
+_VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}|(?<!\$)\$([A-Za-z_][A-Za-z0-9_]*)")
 _KV = "kv-transfer-config"
 # Variables that say where the engine takes ports.
 _PORT_VARIABLES = {
@@ -188,7 +191,7 @@ class Reader:
     def read(self) -> Node:
         """The settings of an environment. Raises InputError: source:line."""
         self._members = members = self._read_members()
-        templates = self._by_index("templates", len(members))
+        templates = self._of_hosts("templates", len(members))
         for host, template in zip(members, templates):
             self._server(host, template)
         instances = self._instances(members)
@@ -252,7 +255,7 @@ class Reader:
 
     def _read_members(self) -> list[_Host]:
         roles = self._roles()
-        entries = self._by_index("config", len(roles))
+        entries = self._of_hosts("config", len(roles))
         if len(self._hosts) < len(entries):
             raise InputError(
                 f"the recipe has {len(entries)} hosts, {len(self._hosts)} were given.",
@@ -262,12 +265,21 @@ class Reader:
         made = []
         for index, entry in enumerate(entries):
             numbers = {}
-            for key in _COUNTS:
-                found = required(entry, key, f"config[{index}]", "1")
+            for key in _PORTS:
+                found = required(entry, key, f"config[{index}]", "7100")
                 numbers[key] = number(found, f"config[{index}].{key}", 1, 65535)
-            for key, lowest in _SIZES.items():
+            for key in ("dp_rank_start", *_SIZES):
+                lowest = int(key in _SIZES)
                 found = entry.child(key) or Node(lowest, entry.origin)
                 numbers[key] = number(found, f"config[{index}].{key}", lowest, 65535)
+            group = entry.child("node_group")
+            if group is not None and str(group.value) != "-1":
+                raise InputError(
+                    f"config[{index}].node_group is {shown(group)}: servers over several hosts are"
+                    " of recipes later than v0.23.0.",
+                    where=str(group.origin),
+                    todo="write an environment whose instance has several hosts (docs/engines.md)",
+                )
             if numbers["sp_size"].value != 1:
                 raise InputError(
                     f"config[{index}].sp_size is {numbers['sp_size'].value}: vLLM has no size of"
@@ -338,22 +350,31 @@ class Reader:
             )
         return [found[index] for index in range(len(found))]
 
-    def _by_index(self, key: str, count: int) -> list[Node]:
-        """The entries of a list by their node_index, one for each host."""
+    def _of_hosts(self, key: str, count: int) -> list[Node]:
+        """The entries of a list, one for each host, in its order: as upstream, which of templates
+        does not read node_index."""
         listed = self._tree.at((key,))
-        found: dict[int, Node] = {}
-        for position, entry in enumerate(listed.value if isinstance(listed.value, list) else ()):
-            entries(entry, f"{key}[{position}]")
-            given = entry.child("node_index") or Node(position, entry.origin)
-            found[number(given, f"{key}[{position}].node_index", 0, 65535).value] = entry
-        if sorted(found) != list(range(count)):
+        found = listed.value if isinstance(listed.value, list) else []
+        if len(found) != count:
             raise InputError(
-                f"{key} has entries for the hosts {sorted(found)}, routing.groups has 0 to"
-                f" {count - 1}.",
+                f"{key} has {len(found)} entries, routing.groups the hosts 0 to {count - 1}.",
                 where=str(self._tree.key_origins.get(key, self._tree.origin)),
-                todo=f"give {key} one entry for each host, with its node_index",
+                todo=f"give {key} one entry for each host, in their order",
             )
-        return [found[index] for index in range(count)]
+        for position, entry in enumerate(found):
+            entries(entry, f"{key}[{position}]")
+            given = entry.child("node_index")
+            if given is None or str(given.value) == str(position):
+                continue
+            said = f"{key}[{position}].node_index is {shown(given)}"
+            if key == "config":
+                raise InputError(
+                    f"{said}, expected {position}: the entries stand in the order of the hosts.",
+                    where=str(given.origin),
+                    todo=f"write node_index: {position}, or change their order",
+                )
+            self.notes.append(f"{given.origin}: {said}: not used, it is that of host {position}")
+        return list(found)
 
     def _instances(self, members: list[_Host]) -> dict[str, list[list[_Host]]]:
         """Hosts of one data-parallel group, in the order of their ranks; the first has rank 0."""
@@ -516,6 +537,12 @@ class Reader:
         told: dict[str, str] = {}
         for name, node in envs.items():
             value = "" if node.value is None else str(node.value)
+            if name in _OF_LAUNCHER:
+                fact = _PLANNED_VARIABLES.get(name)
+                if value not in ("$LOCAL_IP", "${LOCAL_IP}", "$NIC_NAME"):
+                    self.notes.append(f"{node.origin}: {name} is not used: it is that of each host")
+                told[name] = f"${{plan.{fact}}}" if fact else self._values(host)[name]
+                continue
             own = re.fullmatch(rf"(.*?):?\$(?:{name}\b|\{{{name}\}}):?(.*)", value)
             if own:
                 around = Node(own[1], node.origin), Node(own[2], node.origin)

@@ -73,7 +73,7 @@ class Group:
 
 def groups(config: Config) -> list[Group]:
     """Every instance on its hosts, which must be known. Raises InputError."""
-    known: dict[tuple[str, int, str], tuple[Server, Node]] = {}
+    known: dict[tuple[str, int, str], tuple[Server, Node, int]] = {}
     made: list[Group] = []
     for role in ROLES:
         count = 0
@@ -110,7 +110,7 @@ def _members(
     role: str,
     index: int,
     first: int,
-    known: dict[tuple[str, int, str], tuple[Server, Node]],
+    known: dict[tuple[str, int, str], tuple[Server, Node, int]],
 ) -> list[Member]:
     settings = config.settings
     entry: Instance = getattr(settings.topology, role)[index]
@@ -129,9 +129,10 @@ def _members(
         own_instance = index if apart else -1
         key = (role, own_instance, host if settings.hosts[host].server is not None else "")
         if key not in known:
-            known[key] = config.server_for(role, index, host, profiled)
-        server, tree = known[key]
-        tp, times = server.tensor_parallel, prod(size_of(server.args, name) for name in _MULTIPLY)
+            server, tree = config.server_for(role, index, host, profiled)
+            known[key] = server, tree, prod(size_of(server.args, name) for name in _MULTIPLY)
+        server, tree, times = known[key]
+        tp = server.tensor_parallel
         if tp is None:
             tp = max(1, sum(map(len, per_host)) // times) if npu and whole else 1
         count = len(devices) // (tp * times) if npu else 1

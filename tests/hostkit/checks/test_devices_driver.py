@@ -106,6 +106,16 @@ def test_the_running_driver_is_the_installed_and_the_wanted_one(
     assert group.facts == {"driver_version": running}
 
 
+@pytest.mark.parametrize(
+    ("running", "state"),
+    [("25.5.1", "ok"), ("26.0", "ok"), ("25.2.1", "warning"), ("24.1.rc2", "warning")],
+)
+def test_a_driver_older_than_the_release_wants_is_a_warning(tmp_path, running, state):
+    entry = one(version(tmp_path, running, checks=limits(driver_oldest="25.5.1")), "npu.driver_age")
+    assert (entry["state"], entry["found"]) == (state, running)
+    assert "checks.driver_oldest" in entry["needed"]
+
+
 def test_letters_of_a_version_may_be_large_or_small(tmp_path):
     def candidate(root):
         put(root, "/usr/local/Ascend/driver/version.info", "Version=24.1.RC3\n")

@@ -30,6 +30,17 @@ def test_a_healthy_host(tmp_path):
     assert group.facts["tls"] == {str(n): "off" for n in range(16)}
 
 
+def test_inside_of_a_super_pod_other_words_are_used(tmp_path, monkeypatch):
+    monkeypatch.setenv("FAKE_LOG", str(tmp_path / "calls"))
+    group = hccn(tmp_path, devices=[3], ranktable=tools(device_address="vnic"))
+    assert group.facts["device_ips"] == {"3": "192.168.0.103"}
+    assert "hccn_tool -i 3 -vnic -g" in (tmp_path / "calls").read_text()
+    assert {entry["state"] for entry in group.checks} == {"ok"}
+    twice = hccn(tmp_path, devices=[3, 300], ranktable=tools(device_address="vnic"))
+    assert one(twice, "npu.address")["state"] == "failed"
+    assert "ranktable.device_address: ip" in one(twice, "npu.address")["todo"]
+
+
 def test_nothing_without_npus_or_devices(tmp_path):
     assert look(checks_hccn.look, parameters(tmp_path)).checks == []
     assert hccn(tmp_path, devices=[]).checks == []  # a host with the proxy alone

@@ -117,6 +117,17 @@ def test_pings_that_come_back_are_ok(monkeypatch: pytest.MonkeyPatch) -> None:
     ]
 
 
+def test_inside_of_a_super_pod_pings_go_another_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FAKE_LOG", str(tmp_path / "calls"))
+    found = reach(given(pings=[[0, "192.168.1.100"]], device_ping="hccs_ping"))["pings"]
+    assert found[0]["ok"]
+    assert (tmp_path / "calls").read_text() == (
+        "hccn_tool -i 0 -hccs_ping -g address 192.168.1.100\n"
+    )
+
+
 def test_a_lost_ping_is_told_from_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FAKE_PING_LOST", "10.1.1.101")
     found = reach(given(pings=[[0, "10.1.1.100"], [0, "10.1.1.101"]]))["pings"]

@@ -223,6 +223,7 @@ def test_variables_of_the_image_are_added_to() -> None:
             'OWN: "${LOCAL_IP}-${DP_RANK_START}"',
             'TWICE: "$OWN/$OWN"',
             'HOMELY: "$HOME/x"',
+            'TP_SOCKET_IFNAME: "eth9"',
         )
     )
     plan, notes = plan_of(text=text)
@@ -236,6 +237,8 @@ def test_variables_of_the_image_are_added_to() -> None:
     )
     assert "PYTHONPATH" not in env
     assert f"{place(text, 'LD_LIBRARY')}: LD_LIBRARY_PATH: /b is put in front" in notes
+    assert f"{place(text, 'TP_SOCKET')}: TP_SOCKET_IFNAME is not used" in notes
+    assert env["TP_SOCKET_IFNAME"] == "eth0"
     assert f"{place(text, 'HOMELY')}: HOMELY: $HOME is of the shell" in notes
 
 
@@ -406,11 +409,11 @@ MISTAKES: dict[str, tuple[tuple[str, str], tuple[str, int], str, str]] = {
         "config[0] has dp_size 2, its servers are not told --data-parallel-rank",
         "add --data-parallel-size ${DP_SIZE} and --data-parallel-rank",
     ),
-    "a size that is missing": (
-        ("    tp_size: 8\n", ""),
-        ("dp_size: 2", 1),
-        "config[0]: tp_size is missing",
-        "add: tp_size: 1",
+    "a port that is missing": (
+        ("    port_start: 7100\n", ""),
+        ("dp_rank_start", 1),
+        "config[0]: port_start is missing",
+        "add: port_start: 7100",
     ),
     "a host in two groups": (
         ("decoder: [1]", "decoder: [0]"),
@@ -452,7 +455,7 @@ MISTAKES: dict[str, tuple[tuple[str, str], tuple[str, int], str, str]] = {
         "give the value",
     ),
     "an entry that is none": (
-        ("config:\n", "config:\n  - 7\n"),
+        (SMALL[SMALL.index("  - node_index: 0") : SMALL.index("  - node_index: 1")], "  - 7\n"),
         ("- 7", 1),
         "config[0]: found 7, expected a map",
         "key: value",
@@ -460,8 +463,20 @@ MISTAKES: dict[str, tuple[tuple[str, str], tuple[str, int], str, str]] = {
     "too many entries": (
         ("decoder: [1]", "decoder: []"),
         ("config:", 1),
-        "config has entries for the hosts [0, 1], routing.groups has 0 to 0.",
-        "give config one entry for each host, with its node_index",
+        "config has 2 entries, routing.groups the hosts 0 to 0.",
+        "give config one entry for each host, in their order",
+    ),
+    "entries in another order": (
+        ("node_index: 0", "node_index: 1"),
+        ("node_index: 1", 1),
+        "config[0].node_index is 1, expected 0",
+        "write node_index: 0, or change their order",
+    ),
+    "a server over several hosts": (
+        ("    tp_size: 8\n", "    tp_size: 8\n    node_group: 0\n"),
+        ("node_group", 1),
+        "config[0].node_group is 0: servers over several hosts",
+        "write an environment",
     ),
     "variables that are a list": (
         ('    envs:\n      <<: *env_common\n      HCCL_BUFFSIZE: "256"\n', "    envs: [A]\n"),

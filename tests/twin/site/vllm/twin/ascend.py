@@ -29,7 +29,12 @@ class FrontEnd(parallel.Group):
         try:
             listener.bind(place)
         except OSError as error:
-            raise Fault(ports.zmq_error(error, *place)) from error
+            raise Fault(
+                ports.zmq_error(error, *place),
+                '  File "/vllm-workspace/vllm/vllm/v1/engine/utils.py", line 1068, in'
+                " launch_core_engines",
+                "    with zmq_socket_ctx(",
+            ) from error
 
     def unreachable(self, end: float) -> Fault:
         """vllm/v1/engine/core.py, startup_handshake: the real words, whatever the limit is here."""
@@ -49,7 +54,7 @@ def layout(values: Any) -> parallel.Parallel:
         )
     rank = rank or 0
     if rank >= size:
-        raise Fault(f"ValueError: data_parallel_rank ({rank}) must be in the range [0, {size})")
+        raise Fault(f"  Value error, data_parallel_rank ({rank}) must be in the range [0, {size})")
     place = (values.data_parallel_address, values.data_parallel_rpc_port)
     return parallel.Parallel(values.tensor_parallel_size, size, rank, 0, *place)
 
