@@ -619,6 +619,14 @@ class Stop(Strict):
     grace_s: Seconds
 
 
+class Restart(Strict):
+    policy: Literal["never", "on-failure"]
+    delay_s: Seconds
+    delay_max_s: Seconds
+    limit: Count
+    settled_s: Seconds
+
+
 class Logs(Strict):
     max_mib: Mebibytes
     files: Count
@@ -679,6 +687,7 @@ class Settings(Strict):
     doctor: Doctor
     readiness: Readiness
     stop: Stop
+    restart: Restart
     logs: Logs
     smoke_test: SmokeTest
     benchmark: Benchmark

@@ -115,6 +115,8 @@ def host_files(
     ranks = {f"ranktable/{name}": text for name, text in tables.items()}
     files: Files = dict(ranks)
     nodes = []
+    # No part of a digest: what runs is told anew by the file.
+    again = {"restart": rule} if (rule := _restart_rule(settings)) else {}
     for node in plan.on_host(host.name):
         if not (node.servers or node.ray):
             continue
@@ -125,14 +127,15 @@ def host_files(
         for name, data in node.files.items():
             own[f"{node.name}/{name}"] = json.dumps(data, indent=1, ensure_ascii=False) + "\n"
         files.update(own)
-        nodes.append(_node(node, host, settings, {**own, **ranks}, inputs))
+        made_node = _node(node, host, settings, {**own, **ranks}, inputs)
+        nodes.append(made_node if plan.is_part(node) else {**made_node, **again})
     if plan.proxy is not None and plan.proxy.host == host.name:
         spec = proxy_spec(plan.proxy, settings, host, proxy_found)
         made = proxy.files(spec, plan.environment)
         own = {f"{plan.proxy.name}/{name}": text for name, text in made.items()}
         files.update(own)
         profile = containers.get(plan.proxy.container, {}).get("profile")
-        nodes.append(_proxy_node(plan.proxy, spec, own, host, profile))
+        nodes.append({**_proxy_node(plan.proxy, spec, own, host, profile), **again})
         if settings.proxy.tls.certificate is not None:
             nodes[-1]["tls"] = settings.proxy.tls.model_dump(include={"certificate", "key"})
     data = {
@@ -156,6 +159,12 @@ def host_files(
     }
     files["host.json"] = json.dumps(data, indent=1, ensure_ascii=False) + "\n"
     return files
+
+
+def _restart_rule(settings: Settings) -> Optional[dict[str, Any]]:
+    """How a node is started again after a death; None: it is not."""
+    rule = settings.restart
+    return rule.model_dump(exclude={"policy"}) if rule.policy == "on-failure" else None
 
 
 def _digest(own: Files, node: dict[str, Any], inputs: Mapping[str, str]) -> str:
