@@ -28,7 +28,7 @@ from hostkit.base.log import say
 from hostkit.base.records import Record, identity, write_record
 from hostkit.base.writing import read_back
 from hostkit.copy import record
-from hostkit.nodes import family
+from hostkit.nodes import family, history
 from hostkit.nodes.server_logs import ServerLogs
 
 _SIGNALS = {signal.SIGCHLD, signal.SIGTERM, signal.SIGINT}
@@ -57,6 +57,7 @@ class Supervisor:
         self.deaths = 0  # in a row
         self.again_at: Optional[float] = None  # when all is started again
         self.logs = ServerLogs(host, node)
+        self.teller = history.Teller(host, node)
 
     def run(self) -> int:
         """Start, watch, stop. Returns 0 after an ordered stop, 1 when a server died."""
@@ -81,6 +82,7 @@ class Supervisor:
         write_record(self.state_dir, self.record)
         try:
             self._start_all()
+            self.teller.tell("started")
             self.deadline = time.monotonic() + self.host["deadline_s"]
             return self._watch()
         finally:
@@ -162,6 +164,7 @@ class Supervisor:
             if server["exit"] is None and server["helpers"] != seen:
                 server["helpers"] = seen
                 self.unwritten = True
+        self.teller.flush()
         if self.unwritten:
             self._write()
 
@@ -174,8 +177,10 @@ class Supervisor:
                 self._stop_all()
                 self.record["phase"] = _STOPPED
                 self._write()
+                self.teller.tell("stopped")
                 return 0
-            why = self._first_death() if self._reap() else ""
+            dead = self._reap()
+            why = f"{dead[0]['name']} ended with exit status {dead[0]['exit']}" if dead else ""
             if self.again_at is not None:
                 if self.unwritten:
                     self._write()
@@ -192,6 +197,9 @@ class Supervisor:
                     continue
                 self.record["phase"] = _FAILED
                 self._write()
+                given_up = self.record.get("reason", why)
+                loops = given_up.startswith("crash loop")
+                self.teller.tell("crash-loop" if loops else "failed", given_up)
                 if not self.children:
                     return 1
             if time.monotonic() - self.tended > _TEND_S:
@@ -212,17 +220,13 @@ class Supervisor:
             self.record["ready_at"] = time.time()
             self.record.pop("reason", None)
             self._write()
+            took_s = round(time.time() - self.record["started_at"], 1)
+            self.teller.tell("ready", f"after {took_s:g} s")
         elif self.refused or time.monotonic() > self.deadline:
             why = self.refused or f"not ready within {self.host['deadline_s']:g} s"
             self.record["reason"] = why
             return why
         return ""
-
-    def _first_death(self) -> str:
-        """How the server ended that ended first."""
-        dead = [server for server in self.record["servers"] if server["exit"] is not None]
-        first = min(dead, key=lambda server: server["ended_at"])
-        return f"{first['name']} ended with exit status {first['exit']}"
 
     def _rule(self) -> Optional[dict[str, Any]]:
         """How this node is started again, as the host file says now; None: it is not."""
@@ -262,6 +266,7 @@ class Supervisor:
         before = self.record.get("restarts", {"count": 0})
         self.record["restarts"] = {"count": before["count"] + 1, "at": time.time(), "why": why}
         self._write()
+        self.teller.tell("died", self.record["reason"])
         return True
 
     def _start_again(self) -> str:
@@ -276,11 +281,12 @@ class Supervisor:
             self._start_all()
         except (ToolkitError, OSError) as error:
             return f"it could not be started: {error}"
+        self.teller.tell("restarted", f"restart {self.deaths} in a row")
         return ""
 
-    def _reap(self) -> bool:
-        """Collect ended children; True when one of the servers was among them."""
-        died = False
+    def _reap(self) -> list[Record]:
+        """Collect ended children; those of them that are servers, as they ended."""
+        died: list[Record] = []
         while True:
             try:
                 pid, status = os.waitpid(-1, os.WNOHANG)
@@ -291,9 +297,9 @@ class Supervisor:
             self.logs.ended(pid, status)
             if self.children.pop(pid, None) is None:
                 continue  # an orphan from below a server
-            died = True
             for server in self.record["servers"]:
                 if server["process"]["pid"] == pid:
+                    died.append(server)
                     server["exit"] = os.waitstatus_to_exitcode(status)
                     server["ended_at"] = time.time()
                     server["state"] = _STOPPED if self.stopping else _FAILED

@@ -125,7 +125,7 @@ def as_text(found: dict[str, Any]) -> str:
                 " left it out.\nWhat to do: invoke roll-prefill, or invoke deploy"
             )
         if node.get("restarts") and node["state"] == "ready":
-            notes.append(f"{again(node)}")
+            notes.append(f"{again(node)}\nWhat happened: invoke history")
         elif node.get("reason") and node["state"] in ("starting", "failed"):
             notes.append(f"{node['node']} {node['state']}: {node['reason']}")
         for server in node["servers"] or [{"name": node["node"], "state": node["state"]}]:

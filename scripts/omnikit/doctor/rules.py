@@ -373,7 +373,7 @@ def starting(host: str, look: Look) -> list[str]:
     ]
     for node in look["nodes"]:
         if node["state"] == "ready" and node.get("restarts"):
-            found.append(f"{status.again(node)} on {host}")
+            found.append(f"on {host}, {status.again(node)}; all that happened: invoke history")
     return found
 
 

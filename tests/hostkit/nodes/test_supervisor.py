@@ -12,7 +12,7 @@ from host_cases import a_host, a_node, processes, record_of, running, write
 
 from hostkit.base.health import wait_until
 from hostkit.base.records import alive
-from hostkit.nodes import needed, observe, start_stop
+from hostkit.nodes import history, needed, observe, start_stop
 
 # Real processes, seconds together.
 pytestmark = pytest.mark.slow
@@ -41,6 +41,12 @@ def comes(host: dict[str, Any], **wanted: Any) -> dict[str, Any]:
     return record_of(host, "d0")
 
 
+def told(host: dict[str, Any]) -> list[str]:
+    """What the host's history says happened, in order."""
+    found = history.read({"work_dir": host["work_dir"], "most": 100})
+    return [event["what"] for event in found["events"]]
+
+
 def test_a_death_starts_all_of_the_node_again(tmp_path: Path) -> None:
     with running(host_of(tmp_path, RULE, "child", "")) as host:
         before = record_of(host, "d0")
@@ -62,6 +68,7 @@ def test_a_death_starts_all_of_the_node_again(tmp_path: Path) -> None:
         assert all(token in log.read_text() for token in (first[0], second[0]))
         assert start_stop.up(host, {"prefill"}) == {"d0": "unchanged"}
         assert len(list(files.iterdir())) == opened  # nothing of the first start is left open
+    assert told(host) == ["started", "ready", "died", "restarted", "ready", "stopped"]
 
 
 def test_too_often_is_a_crash_loop_which_a_deploy_ends(tmp_path: Path) -> None:
@@ -72,6 +79,9 @@ def test_too_often_is_a_crash_loop_which_a_deploy_ends(tmp_path: Path) -> None:
         found = comes(host, phase="failed")
         why = "d0.0 ended with exit status 1, after 2 restarts in a row; there is no other"
         assert found["reason"] == f"crash loop: {why}"
+        assert told(host) == [
+            *("started", "ready", "died", "restarted", "died", "restarted", "crash-loop")
+        ]
         assert found["restarts"]["count"] == 2 and not processes(found)
         state, [node] = observe.wait(host, {"prefill"}, 5)
         assert state == "failed" and "the stand-in is broken" in node["servers"][0]["tail"]
@@ -107,6 +117,7 @@ def test_the_first_start_is_none_to_be_repeated(tmp_path: Path) -> None:
     try:
         start_stop.up(host, {"prefill"})
         assert "restarts" not in comes(host, phase="failed")
+        assert wait_until(lambda: told(host) == ["started", "failed"], 10, 0.02)
     finally:
         start_stop.stop(host)
 

@@ -1,0 +1,135 @@
+"""What happened to the nodes of this host: one line of JSON for each change of a state.
+
+Supervisors and reloads append to one file, which stays small: when it is full it becomes the older
+of two. A disk that takes nothing harms nobody: what could not be written waits, a while and in
+order, and no half line stays. Read back with what the audit file says of commands.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import os
+import time
+from collections import deque
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from typing import Any, Iterator, Mapping, Optional
+
+from hostkit.base import lock
+from hostkit.base.health import wait_until
+from hostkit.nodes import log_writer
+
+FILE = "state/history.jsonl"
+_FULL = 4 << 20  # bytes of one file, some 15,000 lines
+_WAITING = 200  # lines that wait for a disk at the most; the oldest are lost
+_LOCK_S = 1  # a writer that stands still holds the others up for no longer
+_READ = 8 << 20  # bytes that are read of a file, from its end
+Event = dict[str, Any]
+
+
+class Teller:
+    """Tells of one node. host: host.json's data; node: one entry of its nodes."""
+
+    def __init__(self, host: Mapping[str, Any], node: Mapping[str, Any]) -> None:
+        self.work_dir = Path(host["work_dir"])
+        self.about = {key: host.get(key) for key in ("environment", "host")}
+        self.about.update(node=node["name"], role=node["role"])
+        self.waiting: deque[str] = deque(maxlen=_WAITING)
+
+    def tell(self, what: str, why: Optional[str] = None, **more: Any) -> None:
+        """Say what the node is now, or was done to it: started, ready, died, failed …"""
+        event = {"time": stamp(time.time()), **self.about, "what": what, "why": why, **more}
+        self.waiting.append(json.dumps(event))
+        self.flush()
+
+    def flush(self) -> None:
+        """Write what waits, as far as the disk takes it."""
+        with suppress(OSError):
+            while self.waiting:
+                _append(self.work_dir / FILE, self.waiting[0].encode() + b"\n")
+                self.waiting.popleft()
+
+
+def stamp(at: float) -> str:
+    """A time as lines have it, to the millisecond, in UTC: as texts they are in order."""
+    thousandths = int(at * 1000)
+    text = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(thousandths // 1000))
+    return f"{text}.{thousandths % 1000:03d}Z"
+
+
+def _append(path: Path, line: bytes) -> None:
+    """Add a line, all of it or nothing. Raises OSError."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    while True:
+        flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
+        file = os.open(path, flags, 0o644)
+        try:
+            ours = wait_until(partial(_locked, file), _LOCK_S, 0.01)
+            here = os.fstat(file)
+            if ours and here.st_size and here.st_size + len(line) > _FULL:
+                with suppress(FileNotFoundError):  # another one was faster
+                    if os.path.samestat(here, path.stat()):
+                        log_writer.put_aside(path, 2)
+                continue
+            # A process that was killed, or a disk that was full, may have left half a line.
+            if here.st_size and os.pread(file, 1, here.st_size - 1) != b"\n":
+                line = b"\n" + line
+            if os.write(file, line) < len(line):
+                if ours:
+                    os.ftruncate(file, here.st_size)
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+            return
+        finally:
+            os.close(file)
+
+
+def _locked(file: int) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def read(parameters: dict[str, Any]) -> dict[str, Any]:
+    """The job "history". parameters: {"work_dir", "since_s": only of so many last seconds, by this
+    host's clock; None: all, "most": only so many, the last ones}.
+
+    Returns {"events", oldest first, "left_out": how many more there are}. An event has time and
+    what; of a node also environment, host, node, role and why; of a command by and result.
+    """
+    work_dir = Path(parameters["work_dir"])
+    own = work_dir / FILE
+    found = [*_lines(own.with_name(own.name + ".1")), *_lines(own)]
+    for line in _lines(work_dir / lock.AUDIT):
+        if isinstance(line.get("owner"), str):
+            line["by"] = line.pop("owner")
+            found.append(line)
+    since_s = parameters.get("since_s")
+    if since_s is not None:
+        since = stamp(time.time() - since_s)
+        found = [event for event in found if event["time"] >= since]
+    found.sort(key=lambda event: event["time"])
+    kept = found[-int(parameters["most"]) :]
+    return {"changed": False, "events": kept, "left_out": len(found) - len(kept)}
+
+
+def _lines(path: Path) -> Iterator[Event]:
+    """What can be read of the end of such a file."""
+    try:
+        with path.open("rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(0, size - _READ))
+            data = file.read(_READ)
+    except OSError:
+        return
+    for line in data.splitlines():
+        with suppress(ValueError, RecursionError):
+            event = json.loads(line)
+            if isinstance(event, dict) and all(
+                isinstance(event.get(key), str) for key in ("time", "what")
+            ):
+                yield event
