@@ -3,6 +3,8 @@
 Supervisors and reloads append to one file, which stays small: when it is full it becomes the older
 of two. A disk that takes nothing harms nobody: what could not be written waits, a while and in
 order, and no half line stays. Read back with what the audit file says of commands.
+Who wants to be told at once, a command or a webhook (setting hooks), is told by a process of its
+own for each event, with bounded time: this module, run by its name. What fails there is an event.
 """
 
 from __future__ import annotations
@@ -11,6 +13,9 @@ import errno
 import fcntl
 import json
 import os
+import signal
+import subprocess
+import sys
 import time
 from collections import deque
 from contextlib import suppress
@@ -18,14 +23,19 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Iterator, Mapping, Optional
 
-from hostkit.base import lock
-from hostkit.base.health import wait_until
+from hostkit.base import lock, run
+from hostkit.base.errors import ToolkitError
+from hostkit.base.health import request, wait_until
+from hostkit.base.writing import read_back
 from hostkit.nodes import log_writer
 
 FILE = "state/history.jsonl"
+HOOKS = "hooks.json"  # below bundle/, for one user: addresses of webhooks are often secrets
+_EVENT = "OMNIKIT_EVENT"  # holds the event, and begins the names of what a command is told
 _FULL = 4 << 20  # bytes of one file, some 15,000 lines
 _WAITING = 200  # lines that wait for a disk at the most; the oldest are lost
 _LOCK_S = 1  # a writer that stands still holds the others up for no longer
+_FAILED = "hook-failed"
 _READ = 8 << 20  # bytes that are read of a file, from its end
 Event = dict[str, Any]
 
@@ -38,12 +48,22 @@ class Teller:
         self.about = {key: host.get(key) for key in ("environment", "host")}
         self.about.update(node=node["name"], role=node["role"])
         self.waiting: deque[str] = deque(maxlen=_WAITING)
+        self.hooks: dict[int, subprocess.Popen[bytes]] = {}
 
     def tell(self, what: str, why: Optional[str] = None, **more: Any) -> None:
         """Say what the node is now, or was done to it: started, ready, died, failed …"""
         event = {"time": stamp(time.time()), **self.about, "what": what, "why": why, **more}
         self.waiting.append(json.dumps(event))
         self.flush()
+        settings = self.work_dir / "bundle" / HOOKS
+        if what != _FAILED and settings.is_file():
+            with suppress(ToolkitError, OSError):
+                child = run.start(
+                    [sys.executable, "-S", "-m", __name__, str(settings)],
+                    output=subprocess.DEVNULL,
+                    env={_EVENT: json.dumps(event), "PYTHONPATH": _code()},
+                )
+                self.hooks[child.pid] = child
 
     def flush(self) -> None:
         """Write what waits, as far as the disk takes it."""
@@ -51,6 +71,11 @@ class Teller:
             while self.waiting:
                 _append(self.work_dir / FILE, self.waiting[0].encode() + b"\n")
                 self.waiting.popleft()
+
+
+def _code() -> str:
+    """The folder or archive that this code runs from."""
+    return str(Path(run.__file__).parents[2])
 
 
 def stamp(at: float) -> str:
@@ -133,3 +158,62 @@ def _lines(path: Path) -> Iterator[Event]:
                 isinstance(event.get(key), str) for key in ("time", "what")
             ):
                 yield event
+
+
+def main(settings: Path) -> None:
+    """Tell of the event in the environment, as the settings in this file say."""
+    text = os.environ.pop(_EVENT)
+    del os.environ["PYTHONPATH"]  # of this process, none of the command's business
+    event, hooks = json.loads(text), read_back(settings)
+    faults = []
+    if hooks.get("command"):
+        faults.append(_called(hooks["command"], text, event, hooks["timeout_s"]))
+    if hooks.get("webhook"):
+        faults.append(_posted(hooks, event))
+    host = {**event, "work_dir": settings.parents[1]}
+    teller = Teller(host, {"name": event["node"], "role": event["role"]})
+    for fault in filter(None, faults):
+        teller.tell(_FAILED, f"of {event['what']}, {event['time']}: {fault}")
+
+
+def _called(words: list[str], text: str, event: Event, timeout_s: float) -> Optional[str]:
+    """Have the user's command told; what went wrong."""
+    told = {f"{_EVENT}_{key.upper()}": value for key, value in event.items()}
+    file = os.memfd_create("event")
+    try:
+        os.write(file, text.encode())
+        child = run.start(
+            words,
+            output=subprocess.DEVNULL,
+            env={name: value for name, value in told.items() if isinstance(value, str)},
+            tied=True,
+            stdin=Path(f"/proc/self/fd/{file}"),
+        )
+    except (ToolkitError, OSError) as error:
+        return f"the command: {error}"
+    finally:
+        os.close(file)
+    if not wait_until(lambda: child.poll() is not None, timeout_s, 0.02):
+        run.end_group(child.pid, signal.SIGKILL)
+        return f"the command {words[0]} was ended after {timeout_s:g} s"
+    status = child.poll()
+    return f"the command {words[0]} ended with exit status {status}" if status else None
+
+
+def _posted(hooks: Mapping[str, Any], event: Event) -> Optional[str]:
+    """Send the event to the webhook; what went wrong, without the address."""
+    key = hooks.get("authorization")
+    answer = request(
+        hooks["webhook"],
+        timeout_s=hooks["timeout_s"],
+        body=event,
+        headers={"Authorization": key} if key else None,
+    )
+    if 200 <= answer.status < 300:
+        return None
+    said = answer.text.replace(hooks["webhook"], "its address")
+    return f"the webhook answers {answer.status}" if answer.status else f"the webhook: {said}"
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

@@ -87,7 +87,14 @@ class Supervisor:
             return self._watch()
         finally:
             self._stop_all()  # nothing is left, whatever happened
+            if self.record["container"]:
+                # It may end as soon as this process has: who is to be told of that is told before.
+                wait_until(self._told, self.host["grace_s"], 0.05)
             shutil.rmtree(temp_dir, ignore_errors=True)
+
+    def _told(self) -> bool:
+        self._reap()
+        return not self.teller.hooks
 
     def _run_folder(self, again: bool = False) -> Path:
         """Make the node's run folder, a proxy's with what it runs on, unless that ran already: it
@@ -296,7 +303,8 @@ class Supervisor:
                 return died
             self.logs.ended(pid, status)
             if self.children.pop(pid, None) is None:
-                continue  # an orphan from below a server
+                self.teller.hooks.pop(pid, None)
+                continue  # an orphan from below a server, or one who told of an event
             for server in self.record["servers"]:
                 if server["process"]["pid"] == pid:
                     died.append(server)
@@ -310,7 +318,8 @@ class Supervisor:
                         self.logs.drained(server["name"])
 
     def _adopted(self) -> list[int]:
-        return [pid for pid in family.children() if pid != self.logs.pid]
+        own = (self.logs.pid, *self.teller.hooks)
+        return [pid for pid in family.children() if pid not in own]
 
     def _all_healthy(self) -> bool:
         changed = False

@@ -10,6 +10,7 @@ from pydantic import (
     ConfigDict,
     Field,
     InstanceOf,
+    TypeAdapter,
     WithJsonSchema,
     create_model,
     model_validator,
@@ -619,6 +620,26 @@ class Stop(Strict):
     grace_s: Seconds
 
 
+def _web_address(value: Any) -> Any:
+    """An address, or a reference to one that is a secret."""
+    return secret_of(value) or _ADDRESS.validate_python(value)
+
+
+_ADDRESS: TypeAdapter[str] = TypeAdapter(Url)
+SecretOrUrl = Annotated[
+    Any,
+    AfterValidator(_web_address),
+    WithJsonSchema({"anyOf": [_ADDRESS.json_schema(), _REFERENCE]}),
+]
+
+
+class Hooks(Strict):
+    command: List[Line]
+    webhook: Optional[SecretOrUrl]
+    authorization: Optional[Secret]
+    timeout_s: Seconds
+
+
 class Restart(Strict):
     policy: Literal["never", "on-failure"]
     delay_s: Seconds
@@ -688,6 +709,7 @@ class Settings(Strict):
     readiness: Readiness
     stop: Stop
     restart: Restart
+    hooks: Hooks
     logs: Logs
     smoke_test: SmokeTest
     benchmark: Benchmark

@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import shlex
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Mapping, Optional
 
+from hostkit.base.errors import InputError
 from hostkit.base.redact import Hidden
 from hostkit.base.writing import private_folder, write_private
 from hostkit.containers.profile import Profile, words
-from hostkit.nodes import proxy_run
+from hostkit.nodes import history, proxy_run
 from omnikit import proxy
 from omnikit.access import targets
 from omnikit.access.targets import in_url
 from omnikit.config import layers
 from omnikit.config.config import Config, read_secret
-from omnikit.config.schema import Settings
+from omnikit.config.schema import Secret, Settings
 from omnikit.fleet import bundle, fleet, render
 from omnikit.plan import containers as plan_containers
 from omnikit.plan.types import HostPlan, NodePlan, Plan, ProxyPlan, reachable
@@ -52,7 +54,31 @@ def _files(plan: Plan, host: str, settings: Settings) -> dict[str, Hidden]:
         text = targets.proxy_file(settings)
         if text is not None:
             made[f"{plan.proxy.name}/{targets.PROXY_FILE}"] = text
-    return made
+    told = _hooks(settings)
+    return {**made, history.HOOKS: told} if told else made
+
+
+def _hooks(settings: Settings) -> Optional[Hidden]:
+    """Who is told of changes, as hosts read it; None: nobody. It restarts nothing.
+
+    Raises InputError for a secret that cannot be read or is no address.
+    """
+    hooks = settings.hooks
+    webhook, authorization = hooks.webhook, hooks.authorization
+    if not hooks.command and webhook is None:
+        return None
+    if isinstance(webhook, Secret):
+        webhook = read_secret(webhook, "hooks.webhook").strip()
+        if not re.fullmatch(r"https?://[^\s/]+\S*", webhook):
+            raise InputError("what is there is no address of the web.", where="hooks.webhook")
+    made = {
+        "command": hooks.command,
+        "webhook": webhook,
+        "authorization": authorization
+        and read_secret(authorization, "hooks.authorization").strip(),
+        "timeout_s": hooks.timeout_s,
+    }
+    return Hidden(json.dumps(made, indent=1) + "\n")
 
 
 def _variables(node: NodePlan) -> Hidden:

@@ -6,12 +6,16 @@ import json
 import resource
 import subprocess
 import sys
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from threading import Thread
+from typing import Any, Iterator
 
 import pytest
 
 from hostkit.base import lock
+from hostkit.base.health import wait_until
 from hostkit.nodes import history
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -115,3 +119,88 @@ def test_several_writers_lose_nothing_also_when_the_file_is_full(tmp_path: Path)
     assert {(e["node"], e["what"]) for e in events} == {
         (name, str(number)) for name in ("a", "b", "c") for number in range(50)
     }
+
+
+@contextmanager
+def receiver(status: int) -> Iterator[tuple[str, list[tuple[Any, dict[str, Any]]]]]:
+    """A web server that takes what is posted: its address, and the headers and bodies it got."""
+    got: list[tuple[Any, dict[str, Any]]] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def log_message(self, *_: object) -> None:
+            """Say nothing."""
+
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            got.append((self.headers, json.loads(body)))
+            self.send_response(status)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}/hook?key=hidden-key", got
+        server.shutdown()
+
+
+def hooked(folder: Path, **settings: Any) -> history.Teller:
+    made = {"command": [], "webhook": None, "authorization": None, "timeout_s": 30, **settings}
+    (folder / "bundle").mkdir()
+    (folder / "bundle" / history.HOOKS).write_text(json.dumps(made))
+    return teller(folder)
+
+
+def ended(one: history.Teller) -> bool:
+    return wait_until(lambda: all(c.poll() is not None for c in one.hooks.values()), 60, 0.02)
+
+
+def test_a_webhook_gets_the_event_with_its_secret(tmp_path: Path) -> None:
+    with receiver(204) as (url, got):
+        one = hooked(tmp_path, webhook=url, authorization="Bearer x")
+        one.tell("died", "p0 ended with exit status 1")
+        assert ended(one)
+    [(headers, event)] = got
+    assert headers["Authorization"] == "Bearer x"
+    assert headers["Content-Type"] == "application/json"
+    assert [event] == read(tmp_path)["events"] and event["why"] == "p0 ended with exit status 1"
+
+
+def test_a_command_gets_the_event_by_standard_input_and_variables(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    line = f'cat > {out}.part; echo " $OMNIKIT_EVENT_WHAT $OMNIKIT_EVENT_NODE" >> {out}.part'
+    one = hooked(tmp_path, command=["sh", "-c", f"{line}; mv {out}.part {out}"])
+    one.tell("ready")
+    assert ended(one)
+    event, words = out.read_text().rsplit("}", 1)
+    assert [json.loads(event + "}")] == read(tmp_path)["events"]
+    assert words.split() == ["ready", "d0"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"command": ["sh", "-c", "exit 3"]}, "the command sh ended with exit status 3"),
+        ({"command": ["/no/such"]}, "the command: cannot start /no/such"),
+        ({"command": ["sleep", "3600"], "timeout_s": 0.2}, "sleep was ended after 0.2 s"),
+        ({"webhook": "http://127.0.0.1:1/?key=hidden-key"}, "the webhook: ConnectionRefused"),
+        ({"webhook": "http://[?key=hidden-key"}, "the webhook: "),
+    ],
+)
+def test_what_fails_is_an_event_that_nobody_is_told_of(
+    tmp_path: Path, settings: dict[str, Any], said: str
+) -> None:
+    one = hooked(tmp_path, **settings)
+    one.tell("ready")
+    assert ended(one)
+    first, failed = read(tmp_path)["events"]
+    assert (first["what"], failed["what"]) == ("ready", "hook-failed")
+    assert said in failed["why"] and f"of ready, {first['time']}: " in failed["why"]
+    assert failed["node"] == "d0" and "hidden-key" not in failed["why"]
+
+
+def test_a_webhook_that_refuses_is_a_failure(tmp_path: Path) -> None:
+    with receiver(403) as (url, _):
+        one = hooked(tmp_path, webhook=url)
+        one.tell("ready")
+        assert ended(one)
+    assert "the webhook answers 403" in read(tmp_path)["events"][1]["why"]

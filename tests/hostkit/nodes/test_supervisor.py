@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 from pathlib import Path
@@ -71,6 +72,19 @@ def test_a_death_starts_all_of_the_node_again(tmp_path: Path) -> None:
     assert told(host) == ["started", "ready", "died", "restarted", "ready", "stopped"]
 
 
+def test_hooks_are_told_also_of_a_death_though_all_that_is_below_is_ended(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    line = f'cat > /dev/null; echo "$OMNIKIT_EVENT_WHAT" >> {out}'
+    hooks = {"command": ["sh", "-c", line], "timeout_s": 60}
+    host = host_of(tmp_path, RULE, "child")
+    (tmp_path / "bundle" / history.HOOKS).write_text(json.dumps(hooks))
+    with running(host):
+        kill(host)
+        comes(host, phase="ready", restarts=1)
+    wanted = sorted(["started", "ready", "died", "restarted", "ready", "stopped"])
+    assert wait_until(lambda: sorted(out.read_text().split()) == wanted, 60, 0.02), told(host)
+
+
 def test_too_often_is_a_crash_loop_which_a_deploy_ends(tmp_path: Path) -> None:
     broken = tmp_path / "broken"
     with running(host_of(tmp_path, RULE, f"broken={broken}", "")) as host:
@@ -79,9 +93,8 @@ def test_too_often_is_a_crash_loop_which_a_deploy_ends(tmp_path: Path) -> None:
         found = comes(host, phase="failed")
         why = "d0.0 ended with exit status 1, after 2 restarts in a row; there is no other"
         assert found["reason"] == f"crash loop: {why}"
-        assert told(host) == [
-            *("started", "ready", "died", "restarted", "died", "restarted", "crash-loop")
-        ]
+        assert wait_until(lambda: told(host)[-1] == "crash-loop", 10, 0.02)
+        assert told(host)[:-1] == ["started", "ready", *["died", "restarted"] * 2]
         assert found["restarts"]["count"] == 2 and not processes(found)
         state, [node] = observe.wait(host, {"prefill"}, 5)
         assert state == "failed" and "the stand-in is broken" in node["servers"][0]["tail"]
