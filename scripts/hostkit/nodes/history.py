@@ -26,7 +26,7 @@ from typing import Any, Iterator, Mapping, Optional
 from hostkit.base import lock, run
 from hostkit.base.errors import ToolkitError
 from hostkit.base.health import request, wait_until
-from hostkit.base.writing import read_back
+from hostkit.base.writing import read_back, write_atomically
 from hostkit.nodes import log_writer
 
 FILE = "state/history.jsonl"
@@ -38,6 +38,11 @@ _LOCK_S = 1  # a writer that stands still holds the others up for no longer
 _FAILED = "hook-failed"
 _READ = 8 << 20  # bytes that are read of a file, from its end
 Event = dict[str, Any]
+# What happened, and the state that a node is in then.
+_STATES = {
+    **{"started": "starting", "restarted": "starting", "died": "waiting", "ready": "ready"},
+    **{"failed": "failed", "crash-loop": "crash-loop", "stopped": "stopped"},
+}
 
 
 class Teller:
@@ -49,12 +54,15 @@ class Teller:
         self.about.update(node=node["name"], role=node["role"])
         self.waiting: deque[str] = deque(maxlen=_WAITING)
         self.hooks: dict[int, subprocess.Popen[bytes]] = {}
+        self.restarts = 0
 
     def tell(self, what: str, why: Optional[str] = None, **more: Any) -> None:
         """Say what the node is now, or was done to it: started, ready, died, failed …"""
         event = {"time": stamp(time.time()), **self.about, "what": what, "why": why, **more}
         self.waiting.append(json.dumps(event))
         self.flush()
+        if what in _STATES:
+            self._expose(what)
         settings = self.work_dir / "bundle" / HOOKS
         if what != _FAILED and settings.is_file():
             with suppress(ToolkitError, OSError):
@@ -64,6 +72,21 @@ class Teller:
                     env={_EVENT: json.dumps(event), "PYTHONPATH": _code()},
                 )
                 self.hooks[child.pid] = child
+
+    def _expose(self, what: str) -> None:
+        """The state as Prometheus' node_exporter reads it (its textfile collector)."""
+        self.restarts += what == "restarted"
+        names = ("environment", "node", "role")  # the host is known to who reads it
+        labels = ",".join(f'{name}="{self.about[name]}"' for name in names)
+        lines = ["# TYPE omnikit_instance_state gauge"]
+        for state in dict.fromkeys(_STATES.values()):
+            is_it = int(_STATES[what] == state)
+            lines.append(f'omnikit_instance_state{{{labels},state="{state}"}} {is_it}')
+        lines.append("# TYPE omnikit_instance_restarts_total counter")
+        lines.append(f"omnikit_instance_restarts_total{{{labels}}} {self.restarts}")
+        path = self.work_dir / "state" / f"{self.about['node']}.prom"
+        with suppress(OSError):
+            write_atomically(path, "\n".join(lines) + "\n")
 
     def flush(self) -> None:
         """Write what waits, as far as the disk takes it."""

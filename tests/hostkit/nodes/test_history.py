@@ -16,6 +16,7 @@ import pytest
 
 from hostkit.base import lock
 from hostkit.base.health import wait_until
+from hostkit.base.records import remove_record
 from hostkit.nodes import history
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -49,6 +50,22 @@ def test_events_of_nodes_and_commands_are_read_in_order_of_time(tmp_path: Path) 
     assert times == sorted(times)
 
 
+def test_the_present_state_is_there_for_prometheus(tmp_path: Path) -> None:
+    one = teller(tmp_path)
+    for what in ("started", "ready", "died", "restarted", "crash-loop"):
+        one.tell(what)
+    path = tmp_path / "state" / "d0.prom"
+    lines = path.read_text().splitlines()
+    labels = 'environment="test",node="d0",role="decode"'
+    assert f'omnikit_instance_state{{{labels},state="crash-loop"}} 1' in lines
+    assert f"omnikit_instance_restarts_total{{{labels}}} 1" in lines
+    assert [line for line in lines if line.endswith(" 1") and "state=" in line] == [
+        f'omnikit_instance_state{{{labels},state="crash-loop"}} 1'
+    ]
+    remove_record(tmp_path / "state", "d0")
+    assert not path.exists()
+
+
 def test_only_the_last_ones_or_those_of_some_time_are_told(tmp_path: Path) -> None:
     path = tmp_path / history.FILE
     path.parent.mkdir()
@@ -72,7 +89,7 @@ def test_the_file_stays_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(history, "_FULL", 1000)
     for number in range(20):
         teller(tmp_path).tell(str(number))
-    files = sorted((tmp_path / "state").iterdir())
+    files = sorted((tmp_path / "state").glob("history*"))
     assert [path.name for path in files] == ["history.jsonl", "history.jsonl.1"]
     assert all(path.stat().st_size <= 1000 for path in files)
     assert whats(tmp_path)[-1] == "19"
@@ -114,7 +131,9 @@ def test_several_writers_lose_nothing_also_when_the_file_is_full(tmp_path: Path)
     words = [sys.executable, "-c", code]
     writers = [subprocess.Popen([*words, name], env=env) for name in ("a", "b", "c")]
     assert [writer.wait() for writer in writers] == [0, 0, 0]
-    lines = b"".join(path.read_bytes() for path in (tmp_path / "state").iterdir()).splitlines()
+    lines = b"".join(
+        path.read_bytes() for path in (tmp_path / "state").glob("history*")
+    ).splitlines()
     events = [json.loads(line) for line in lines]
     assert {(e["node"], e["what"]) for e in events} == {
         (name, str(number)) for name in ("a", "b", "c") for number in range(50)
