@@ -81,7 +81,7 @@ ns = doors.collection(
             *("run_msmodelslim", "prepare_checkpoint", "finish_checkpoint"),
         ],
         "Measure": ["benchmark_serving", "profile_serving profile", "timeline", "metrics"],
-        "Inspect": ["status", "logs", "doctor", "fetch_logs", "report"],
+        "Inspect": ["status", "logs", "doctor", "history", "fetch_logs", "report"],
         "Develop": [
             *(test_fast, "lint", test, "docs", bench, "lock_dependencies", "write_sbom"),
         ],

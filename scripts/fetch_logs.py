@@ -10,24 +10,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
 import sys
 from pathlib import Path
 from typing import Optional
 
 from hostkit.base import cli
-from omnikit.front.options import add, add_config, load_config
+from omnikit.front.options import add, add_config, load_config, seconds, since
 from omnikit.front.script import Script
-
-_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-
-
-def seconds(text: str) -> float:
-    """A time like 90s, 30m, 2h or 1d in seconds."""
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])", text)
-    if not found:
-        raise argparse.ArgumentTypeError(f"{text!r} is no time; write for example 30m, 2h or 1d")
-    return float(found.group(1)) * _UNITS[found.group(2)]
 
 
 def body(options: argparse.Namespace) -> int:
@@ -56,12 +45,6 @@ def body(options: argparse.Namespace) -> int:
 
 def _bytes(mib: int, everything: bool) -> Optional[int]:
     return None if everything or not mib else mib << 20
-
-
-def since(text: str) -> str:
-    """A time, as it was given."""
-    seconds(text)
-    return text
 
 
 def arguments(made: argparse.ArgumentParser) -> None:

@@ -4,6 +4,7 @@ It stands in for vLLM where the supervision of processes is tested: the real eng
 to start and cannot be told to misbehave. The slow tests use the real one.
 Usage: stand_in_server.py --port PORT …
 or: stand_in_server.py PORT [ready-after=S] [exit-after=S] [status=N] [deaf] [child] [model=NAME]
+    [broken=FILE: ends at once while there is such a file] [refuses=FILE: answers 401 then]
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ def main() -> None:
     else:
         port = int(sys.argv[1])
         options = dict(word.partition("=")[::2] for word in sys.argv[2:])
+    if os.path.exists(options.get("broken", "")):  # noqa: PTH110
+        sys.exit("the stand-in is broken")
     if "deaf" in options:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
     if "child" in options and os.fork() == 0:
@@ -47,6 +50,8 @@ def main() -> None:
         def do_GET(self) -> None:
             if self.path == "/health":
                 self.answer(200 if time.monotonic() >= ready_at else 503, "")
+            elif os.path.exists(options.get("refuses", "")):  # noqa: PTH110
+                self.answer(401, "")
             elif self.path == "/v1/models":
                 self.answer(200, json.dumps({"data": [{"id": model}]}))
             elif self.path.startswith("/say"):

@@ -33,6 +33,7 @@ _JOBS = {
     "code-finish": ("copy.copy", "finish"),
     "proxy-out": ("nodes.roll", "leave_out"),
     "drain": ("nodes.roll", "drain"),
+    "history": ("nodes.history", "read"),
     "logs": ("logs.logs", "collect"),
     "symptoms": ("logs.symptoms", "symptoms"),
     "profile-prepare": ("logs.profile", "prepare"),

@@ -115,6 +115,7 @@ def remove_record(state_dir: Path, node: str) -> None:
     path = state_dir / f"{node}.json"
     try:
         path.unlink(missing_ok=True)
+        path.with_suffix(".prom").unlink(missing_ok=True)  # its metrics
     except OSError as error:
         say(f"{path} cannot be removed: {error.strerror}")
 

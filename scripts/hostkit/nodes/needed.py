@@ -55,9 +55,12 @@ def look(host: Host, only: Optional[set[str]] = None) -> dict[str, str]:
                 or source_differs(record, node)
                 or container_differs(container_of(host, node))
             )
-            found[node["name"]] = (
-                "restart" if differs else "reload" if proxy_run.differs(node) else "unchanged"
-            )
+            if not differs and proxy_run.differs(node):
+                # One that waits to be started again takes nothing over.
+                runs_now = any(alive(server["process"]) for server in record["servers"])
+                found[node["name"]] = "reload" if runs_now else "restart"
+            else:
+                found[node["name"]] = "restart" if differs else "unchanged"
     planned = {node["name"] for node in host["nodes"]}
     for name in recorded_nodes(state_dir(host)):
         if name not in planned and (only is None or name in only):

@@ -74,6 +74,7 @@ def observe(host: Host, name: str, *, metrics: bool = True) -> dict[str, Any]:
         "role": (spec or record or {}).get("role"),
         "state": state,
         "reason": (record or {}).get("reason"),
+        "restarts": (record or {}).get("restarts"),
         "started_at": (record or {}).get("started_at"),
         "ready_at": (record or {}).get("ready_at"),
         "servers": servers,

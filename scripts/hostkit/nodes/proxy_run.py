@@ -32,6 +32,7 @@ from hostkit.base.log import say
 from hostkit.base.records import Record, alive, pid_here, session_here, survivors
 from hostkit.base.writing import write_atomically
 from hostkit.containers import containers
+from hostkit.nodes import history
 
 CONF = "nginx.conf"
 Node = dict[str, Any]
@@ -269,6 +270,9 @@ def reload(host: Mapping[str, Any], node: Node, record: Record, wanted: Mapping[
             where=node["log_dir"],
             todo="see the end of nginx's error log there",
         )
+    out = left_out(node)
+    without_them = f"without {', '.join(out)}" if out else None
+    history.Teller(host, node).tell("reloaded", without_them)
     return True
 
 

@@ -116,6 +116,8 @@ class ServerLogs:
         """All servers have ended: so does the process that writes, or is made to."""
         self.begun()
         end_writer(self.writer, seconds)
+        while self.to_read:
+            os.close(self.to_read.popitem()[1])
 
 
 def end_writer(writer: Optional[Record], seconds: float) -> None:

@@ -1,8 +1,11 @@
 """Runs the API servers of one node (or a proxy) and tells the truth about them in a record.
 
-One process group, log file and record per server. While the node starts, the death of one ends
-all; afterwards a death is recorded and nothing is restarted silently. With a server ends all that
-it started. SIGTERM and SIGINT end all; if this process is killed, the kernel ends its servers.
+One process group, log file and record per server. While the node starts for the first time, the
+death of one ends all. Afterwards a death is recorded, and either that is all, or, where the host
+file has a rule for it (restart), it ends the node's other servers, which are parts of one instance,
+and all are started again after a delay that grows; too often is a crash loop, and a failure. With
+a server ends all that it started. SIGTERM and SIGINT end all, at any moment; if this process is
+killed, the kernel ends its servers.
 A start that cannot be recorded is none; later, a full or broken disk harms no server: the record
 is written when that is possible again.
 """
@@ -19,16 +22,18 @@ from typing import Any, Optional
 
 from hostkit.access import service
 from hostkit.base import folders, run
-from hostkit.base.errors import InputError
+from hostkit.base.errors import InputError, ToolkitError
 from hostkit.base.health import wait_until
 from hostkit.base.log import say
 from hostkit.base.records import Record, identity, write_record
+from hostkit.base.writing import read_back
 from hostkit.copy import record
-from hostkit.nodes import family
+from hostkit.nodes import family, history
 from hostkit.nodes.server_logs import ServerLogs
 
 _SIGNALS = {signal.SIGCHLD, signal.SIGTERM, signal.SIGINT}
 _TEND_S = 10  # between two looks at logs, helpers and what could not be written
+_DOUBLINGS = 40  # of a delay: more than any limit of it needs
 _STARTING, _READY, _FAILED, _STOPPED = "starting", "ready", "failed", "stopped"
 
 
@@ -45,7 +50,14 @@ class Supervisor:
         self.stopping = False
         self.ending = False
         self.tended = 0.0
+        self.deadline = 0.0
+        self.refused = ""  # why it will never be ready
+        self.was_ready = False
+        self.ready_since = 0.0
+        self.deaths = 0  # in a row
+        self.again_at: Optional[float] = None  # when all is started again
         self.logs = ServerLogs(host, node)
+        self.teller = history.Teller(host, node)
 
     def run(self) -> int:
         """Start, watch, stop. Returns 0 after an ordered stop, 1 when a server died."""
@@ -70,20 +82,32 @@ class Supervisor:
         write_record(self.state_dir, self.record)
         try:
             self._start_all()
+            self.teller.tell("started")
+            self.deadline = time.monotonic() + self.host["deadline_s"]
             return self._watch()
         finally:
             self._stop_all()  # nothing is left, whatever happened
+            if self.record["container"]:
+                # It may end as soon as this process has: who is to be told of that is told before.
+                wait_until(self._told, self.host["grace_s"], 0.05)
             shutil.rmtree(temp_dir, ignore_errors=True)
 
-    def _run_folder(self) -> Path:
-        """Make the node's run folder, a proxy's with what it runs on. Raises InputError."""
+    def _told(self) -> bool:
+        self._reap()
+        return not self.teller.hooks
+
+    def _run_folder(self, again: bool = False) -> Path:
+        """Make the node's run folder, a proxy's with what it runs on, unless that ran already: it
+        has what it took over since. Raises InputError.
+        """
         path, seed = self.node["temp_dir"], self.node.get("seed_dir")
+        kept = again and Path(path).is_dir()
         # nginx's workers are not root, and keep large requests in a folder of theirs in there.
         apart = folders.apart(path, self.host["work_dir"])
         fault = folders.make(path, 0o711 if seed else 0o700, apart)
         if fault:
             raise InputError(f"no run folder for {self.node['name']}: {fault}.")
-        if seed:
+        if seed and not kept:
             # A proxy writes beside its configuration: it gets a copy to do so.
             shutil.copytree(seed, path, dirs_exist_ok=True)
         # Left behind where a supervisor was killed: this start prepares anew.
@@ -147,48 +171,129 @@ class Supervisor:
             if server["exit"] is None and server["helpers"] != seen:
                 server["helpers"] = seen
                 self.unwritten = True
+        self.teller.flush()
         if self.unwritten:
             self._write()
 
     def _watch(self) -> int:
-        interval = self.host["poll_interval_s"]
-        deadline = time.monotonic() + self.host["deadline_s"]
         while True:
             starting = self.record["phase"] == _STARTING
-            info = signal.sigtimedwait(_SIGNALS, interval if starting else _TEND_S)
+            info = signal.sigtimedwait(_SIGNALS, self._patience())
             if info and info.si_signo in (signal.SIGTERM, signal.SIGINT):
                 self.stopping = True
                 self._stop_all()
                 self.record["phase"] = _STOPPED
                 self._write()
+                self.teller.tell("stopped")
                 return 0
-            died = self._reap()
-            if died and starting:
-                self._stop_all()
+            dead = self._reap()
+            why = f"{dead[0]['name']} ended with exit status {dead[0]['exit']}" if dead else ""
+            if self.again_at is not None:
+                if self.unwritten:
+                    self._write()
+                if time.monotonic() < self.again_at:
+                    continue
+                why = self._start_again()
+            if starting and not why:
+                why = self._becomes_ready()
+            if why:
+                rule = self._rule() if self.was_ready else None
+                if starting or rule:
+                    self._stop_all()
+                if rule and self._waits(why, rule):
+                    continue
                 self.record["phase"] = _FAILED
                 self._write()
-                return 1
-            if died:
-                self.record["phase"] = _FAILED
-                self._write()
-            if not self.children:
-                return 1
+                given_up = self.record.get("reason", why)
+                loops = given_up.startswith("crash loop")
+                self.teller.tell("crash-loop" if loops else "failed", given_up)
+                if not self.children:
+                    return 1
             if time.monotonic() - self.tended > _TEND_S:
                 self._tend()
-            if starting and self._all_healthy():
-                self.record["phase"] = _READY
-                self.record["ready_at"] = time.time()
-                self._write()
-            elif starting and ("reason" in self.record or time.monotonic() > deadline):
-                self.record.setdefault("reason", f"not ready within {self.host['deadline_s']:g} s")
-                self._stop_all()
-                self.record["phase"] = _FAILED
-                self._write()
-                return 1
 
-    def _reap(self) -> bool:
-        """Collect ended children; True when one of the servers was among them."""
-        died = False
+    def _patience(self) -> float:
+        """Seconds until there is something to do though no signal comes."""
+        if self.again_at is not None:
+            return min(_TEND_S, max(0.0, self.again_at - time.monotonic()))
+        starting = self.record["phase"] == _STARTING
+        return float(self.host["poll_interval_s"]) if starting else _TEND_S
+
+    def _becomes_ready(self) -> str:
+        """One look at a node that starts; why it has failed, "" where it has not."""
+        if self._all_healthy():
+            self.was_ready, self.ready_since = True, time.monotonic()
+            self.record["phase"] = _READY
+            self.record["ready_at"] = time.time()
+            self.record.pop("reason", None)
+            self._write()
+            took_s = round(time.time() - self.record["started_at"], 1)
+            self.teller.tell("ready", f"after {took_s:g} s")
+        elif self.refused or time.monotonic() > self.deadline:
+            why = self.refused or f"not ready within {self.host['deadline_s']:g} s"
+            self.record["reason"] = why
+            return why
+        return ""
+
+    def _rule(self) -> Optional[dict[str, Any]]:
+        """How this node is started again, as the host file says now; None: it is not."""
+        found = read_back(Path(self.host["work_dir"]) / "bundle" / "host.json")
+        node = find_node(found, self.node["name"]) if "nodes" in found else self.node
+        rule: Optional[dict[str, Any]] = node.get("restart") if node else None
+        if node is None or rule is None:
+            return None
+        now = (node["digest"], node.get("secrets"), record.digest(node.get("source_dir")))
+        if now != tuple(self.record[key] for key in ("digest", "secrets", "source")):
+            # Its files are those of another deployment by now, which nobody has tried.
+            self.record["reason"] = (
+                "a server ended, and nothing is started again by itself: what was deployed since"
+                " differs from what ran"
+            )
+            return None
+        return rule
+
+    def _waits(self, why: str, rule: dict[str, Any]) -> bool:
+        """All have ended: have them started again later; False when that was too often."""
+        if self.ready_since and time.monotonic() - self.ready_since >= rule["settled_s"]:
+            self.deaths = 0
+        self.ready_since = 0.0
+        self.deaths += 1
+        if self.deaths > rule["limit"]:
+            self.record["reason"] = (
+                f"crash loop: {why}, after {rule['limit']} restarts in a row; there is no other"
+            )
+            return False
+        delay_s = rule["delay_s"] * 2 ** min(self.deaths - 1, _DOUBLINGS)
+        delay_s = min(delay_s, rule["delay_max_s"])
+        self.again_at = time.monotonic() + delay_s
+        self.record["phase"] = _STARTING
+        self.record["reason"] = (
+            f"{why}; restart {self.deaths} of at most {rule['limit']} in a row, after {delay_s:g} s"
+        )
+        before = self.record.get("restarts", {"count": 0})
+        self.record["restarts"] = {"count": before["count"] + 1, "at": time.time(), "why": why}
+        self._write()
+        self.teller.tell("died", self.record["reason"])
+        return True
+
+    def _start_again(self) -> str:
+        """Start all anew; why that cannot be, "" where it can."""
+        self.again_at = None
+        self.ending = False
+        self.refused = ""
+        self.deadline = time.monotonic() + self.host["deadline_s"]
+        self.record.update(servers=[], started_at=time.time(), ready_at=None)
+        try:
+            self._run_folder(again=True)
+            self._start_all()
+        except (ToolkitError, OSError) as error:
+            return f"it could not be started: {error}"
+        self.teller.tell("restarted", f"restart {self.deaths} in a row")
+        return ""
+
+    def _reap(self) -> list[Record]:
+        """Collect ended children; those of them that are servers, as they ended."""
+        died: list[Record] = []
         while True:
             try:
                 pid, status = os.waitpid(-1, os.WNOHANG)
@@ -198,10 +303,11 @@ class Supervisor:
                 return died
             self.logs.ended(pid, status)
             if self.children.pop(pid, None) is None:
-                continue  # an orphan from below a server
-            died = True
+                self.teller.hooks.pop(pid, None)
+                continue  # an orphan from below a server, or one who told of an event
             for server in self.record["servers"]:
                 if server["process"]["pid"] == pid:
+                    died.append(server)
                     server["exit"] = os.waitstatus_to_exitcode(status)
                     server["ended_at"] = time.time()
                     server["state"] = _STOPPED if self.stopping else _FAILED
@@ -212,7 +318,8 @@ class Supervisor:
                         self.logs.drained(server["name"])
 
     def _adopted(self) -> list[int]:
-        return [pid for pid in family.children() if pid != self.logs.pid]
+        own = (self.logs.pid, *self.teller.hooks)
+        return [pid for pid in family.children() if pid not in own]
 
     def _all_healthy(self) -> bool:
         changed = False
@@ -238,7 +345,7 @@ class Supervisor:
         answer = asked.request("/v1/models", timeout_s=timeout)
         if answer.status in service.REFUSED:
             said = answer.text[:200].strip()
-            self.record["reason"] = f"runs, and refuses us: status {answer.status}: {said}"
+            self.refused = f"runs, and refuses us: status {answer.status}: {said}"
         listed = answer.json()
         names = [entry.get("id") for entry in (listed or {}).get("data", [])]
         return spec["model"] in names

@@ -10,6 +10,7 @@ from pydantic import (
     ConfigDict,
     Field,
     InstanceOf,
+    TypeAdapter,
     WithJsonSchema,
     create_model,
     model_validator,
@@ -627,6 +628,34 @@ class Stop(Strict):
     grace_s: Seconds
 
 
+def _web_address(value: Any) -> Any:
+    """An address, or a reference to one that is a secret."""
+    return secret_of(value) or _ADDRESS.validate_python(value)
+
+
+_ADDRESS: TypeAdapter[str] = TypeAdapter(Url)
+SecretOrUrl = Annotated[
+    Any,
+    AfterValidator(_web_address),
+    WithJsonSchema({"anyOf": [_ADDRESS.json_schema(), _REFERENCE]}),
+]
+
+
+class Hooks(Strict):
+    command: List[Line]
+    webhook: Optional[SecretOrUrl]
+    authorization: Optional[Secret]
+    timeout_s: Seconds
+
+
+class Restart(Strict):
+    policy: Literal["never", "on-failure"]
+    delay_s: Seconds
+    delay_max_s: Seconds
+    limit: Count
+    settled_s: Seconds
+
+
 class Logs(Strict):
     max_mib: Mebibytes
     files: Count
@@ -687,6 +716,8 @@ class Settings(Strict):
     doctor: Doctor
     readiness: Readiness
     stop: Stop
+    restart: Restart
+    hooks: Hooks
     logs: Logs
     smoke_test: SmokeTest
     benchmark: Benchmark

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import time
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Optional, Union
+from typing import Any, Mapping, Optional, Union
 
 from hostkit.base.errors import ActionError
 from hostkit.base.log import table
@@ -123,6 +124,10 @@ def as_text(found: dict[str, Any]) -> str:
                 f"{node['node']} sends nothing to {', '.join(node['left_out'])}: a rolling restart"
                 " left it out.\nWhat to do: invoke roll-prefill, or invoke deploy"
             )
+        if node.get("restarts") and node["state"] == "ready":
+            notes.append(f"{again(node)}\nWhat happened: invoke history")
+        elif node.get("reason") and node["state"] in ("starting", "failed"):
+            notes.append(f"{node['node']} {node['state']}: {node['reason']}")
         for server in node["servers"] or [{"name": node["node"], "state": node["state"]}]:
             rows.append(_row(node, server))
             if server["state"] == "failed":
@@ -142,6 +147,14 @@ def as_text(found: dict[str, Any]) -> str:
     else:
         lines.append(f"the completion through {found['url']} failed: {completion['found']}")
     return "\n".join(lines)
+
+
+def again(node: Mapping[str, Any]) -> str:
+    """That a node was started again by itself, how often, when last and why."""
+    seen = node["restarts"]
+    at = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seen["at"]))
+    times = "once" if seen["count"] == 1 else f"{seen['count']} times"
+    return f"{node['node']} was started again {times} by itself, last at {at}: {seen['why']}"
 
 
 def _row(node: dict[str, Any], server: dict[str, Any]) -> list[str]:

@@ -10,6 +10,7 @@ import time
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Iterable, Iterator, Mapping, Optional, Sequence
 
+from omnikit.deploy import status
 from omnikit.fleet import causes
 
 # What doctor found: causes with their evidence and remedy, ordered by certainty. Pure.
@@ -259,7 +260,8 @@ def nodes(
         if node is None or node["state"] == "stopped":
             found += _stopped(on, name, node, look)
         else:
-            found += _failed(on, node, look) + list(_slow(on, node, look, limits))
+            found += _again(on, node) + _failed(on, node, look)
+            found += _slow(on, node, look, limits)
             found += _pending(on, node, digest)
     for name in there.keys() - planned.keys():
         if there[name]["state"] in ("ready", "starting"):
@@ -281,6 +283,17 @@ def _stopped(on: str, name: str, node: Optional[Look], look: Look) -> list[Findi
     if not look["deployed"]:
         text += "; nothing was deployed on this host"
     return [known("not-running", CERTAIN, on, text)]
+
+
+def _again(on: str, node: Look) -> list[Finding]:
+    """A node that its supervisor starts again, or does not any more."""
+    if node["state"] not in ("starting", "failed"):
+        return []
+    reason = node["reason"] or ""
+    cause = causes.of_line(reason, "status")
+    if cause is None or cause.name not in ("crash-loop", "restarting"):
+        return []
+    return [known(cause.name, CERTAIN, on, f"{node['node']}: {reason}")]
 
 
 def _failed(on: str, node: Look, look: Look) -> list[Finding]:
@@ -352,12 +365,16 @@ def _pending(on: str, node: Look, wanted: Optional[str]) -> list[Finding]:
 
 
 def starting(host: str, look: Look) -> list[str]:
-    """Notes about what is on its way, which is nothing wrong yet."""
-    return [
+    """Notes about what is on its way, which is nothing wrong yet, or was and is not any more."""
+    found = [
         f"{node['node']} on {host} is starting for {look['time'] - node['started_at']:.0f} s"
         for node in look["nodes"]
         if node["state"] == "starting" and node["started_at"]
     ]
+    for node in look["nodes"]:
+        if node["state"] == "ready" and node.get("restarts"):
+            found.append(f"on {host}, {status.again(node)}; all that happened: invoke history")
+    return found
 
 
 def suspicious(look: Look, limits: Limits) -> set[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,7 @@ _SHARED: dict[str, dict[str, Any]] = {
     "dry-run": {**_FLAG, "help": "show what would be done, do nothing"},
     "json": {**_FLAG, "help": "print the result as JSON"},
 }
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _SHORT = {"host": ["-H"]}
 
 
@@ -73,6 +75,20 @@ def add_config(made: argparse.ArgumentParser, environment: str = "") -> None:
         metavar="KEY=VALUE",
         help="a setting on top of everything, for example ports.proxy=7001 (repeatable)",
     )
+
+
+def seconds(text: str) -> float:
+    """A time like 90s, 30m, 2h or 1d in seconds."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])", text)
+    if not found:
+        raise argparse.ArgumentTypeError(f"{text!r} is no time; write for example 30m, 2h or 1d")
+    return float(found.group(1)) * _UNITS[found.group(2)]
+
+
+def since(text: str) -> str:
+    """A time, as it was given."""
+    seconds(text)
+    return text
 
 
 def load_config(given: argparse.Namespace) -> Config:

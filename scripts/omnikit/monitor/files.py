@@ -389,6 +389,17 @@ def alert_rules(
         " deploy.",
         wanted.down_s,
     )
+    alert(
+        *("CrashLoop", "critical"),
+        f"{series_of('omnikit_instance_state', ours, labels(state='crash-loop'))} == 1",
+        "{{ $labels.node }} ({{ $labels.role }}) ended again and again and is not started any more",
+        f"See why: invoke history --environment {environment}; start it again: invoke deploy.",
+    )
+    alert(
+        *("Restarted", "warning", grows("omnikit_instance_restarts_total", ours)),
+        "{{ $labels.node }} ({{ $labels.role }}) died and was started again by its host",
+        f"See why: invoke history --environment {environment}, invoke doctor.",
+    )
     if metrics.waiting is not None:
         waiting = f"{series_of(metrics.waiting, ours)}[{window}]"
         alert(

@@ -177,6 +177,11 @@ class Plan:
         """The nodes of one host."""
         return tuple(node for node in self.nodes if node.host == host)
 
+    def is_part(self, node: NodePlan) -> bool:
+        """Whether a node's instance runs on other hosts as well."""
+        whole = {n.host for n in self.nodes if (n.role, n.instance) == (node.role, node.instance)}
+        return len(whole) > 1
+
     def entry(self) -> tuple[str, int]:
         """Address and port that clients on this network use."""
         if self.proxy is not None:

@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import shlex
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Mapping, Optional
 
+from hostkit.base.errors import InputError
 from hostkit.base.redact import Hidden
 from hostkit.base.writing import private_folder, write_private
 from hostkit.containers.profile import Profile, words
-from hostkit.nodes import proxy_run
+from hostkit.nodes import history, proxy_run
 from omnikit import proxy
 from omnikit.access import targets
 from omnikit.access.targets import in_url
 from omnikit.config import layers
 from omnikit.config.config import Config, read_secret
-from omnikit.config.schema import Settings
+from omnikit.config.schema import Secret, Settings
 from omnikit.fleet import bundle, fleet, render
 from omnikit.plan import containers as plan_containers
 from omnikit.plan.types import HostPlan, NodePlan, Plan, ProxyPlan, reachable
@@ -52,7 +54,31 @@ def _files(plan: Plan, host: str, settings: Settings) -> dict[str, Hidden]:
         text = targets.proxy_file(settings)
         if text is not None:
             made[f"{plan.proxy.name}/{targets.PROXY_FILE}"] = text
-    return made
+    told = _hooks(settings)
+    return {**made, history.HOOKS: told} if told else made
+
+
+def _hooks(settings: Settings) -> Optional[Hidden]:
+    """Who is told of changes, as hosts read it; None: nobody. It restarts nothing.
+
+    Raises InputError for a secret that cannot be read or is no address.
+    """
+    hooks = settings.hooks
+    webhook, authorization = hooks.webhook, hooks.authorization
+    if not hooks.command and webhook is None:
+        return None
+    if isinstance(webhook, Secret):
+        webhook = read_secret(webhook, "hooks.webhook").strip()
+        if not re.fullmatch(r"https?://[^\s/]+\S*", webhook):
+            raise InputError("what is there is no address of the web.", where="hooks.webhook")
+    made = {
+        "command": hooks.command,
+        "webhook": webhook,
+        "authorization": authorization
+        and read_secret(authorization, "hooks.authorization").strip(),
+        "timeout_s": hooks.timeout_s,
+    }
+    return Hidden(json.dumps(made, indent=1) + "\n")
 
 
 def _variables(node: NodePlan) -> Hidden:
@@ -115,6 +141,8 @@ def host_files(
     ranks = {f"ranktable/{name}": text for name, text in tables.items()}
     files: Files = dict(ranks)
     nodes = []
+    # No part of a digest: what runs is told anew by the file.
+    again = {"restart": rule} if (rule := _restart_rule(settings)) else {}
     for node in plan.on_host(host.name):
         if not (node.servers or node.ray):
             continue
@@ -125,14 +153,15 @@ def host_files(
         for name, data in node.files.items():
             own[f"{node.name}/{name}"] = json.dumps(data, indent=1, ensure_ascii=False) + "\n"
         files.update(own)
-        nodes.append(_node(node, host, settings, {**own, **ranks}, inputs))
+        made_node = _node(node, host, settings, {**own, **ranks}, inputs)
+        nodes.append(made_node if plan.is_part(node) else {**made_node, **again})
     if plan.proxy is not None and plan.proxy.host == host.name:
         spec = proxy_spec(plan.proxy, settings, host, proxy_found)
         made = proxy.files(spec, plan.environment)
         own = {f"{plan.proxy.name}/{name}": text for name, text in made.items()}
         files.update(own)
         profile = containers.get(plan.proxy.container, {}).get("profile")
-        nodes.append(_proxy_node(plan.proxy, spec, own, host, profile))
+        nodes.append({**_proxy_node(plan.proxy, spec, own, host, profile), **again})
         if settings.proxy.tls.certificate is not None:
             nodes[-1]["tls"] = settings.proxy.tls.model_dump(include={"certificate", "key"})
     data = {
@@ -156,6 +185,12 @@ def host_files(
     }
     files["host.json"] = json.dumps(data, indent=1, ensure_ascii=False) + "\n"
     return files
+
+
+def _restart_rule(settings: Settings) -> Optional[dict[str, Any]]:
+    """How a node is started again after a death; None: it is not."""
+    rule = settings.restart
+    return rule.model_dump(exclude={"policy"}) if rule.policy == "on-failure" else None
 
 
 def _digest(own: Files, node: dict[str, Any], inputs: Mapping[str, str]) -> str:

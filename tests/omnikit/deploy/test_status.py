@@ -13,8 +13,8 @@ def server(**more):
     return {**base, "model": "tiny", "running": 1.0, "waiting": 0.0, "kv_usage": 0.25, **more}
 
 
-def shown(state: str, completion, **more) -> str:
-    node = {"node": "p0", "role": "prefill", "host": "h", "state": state}
+def shown(state: str, completion, node=None, **more) -> str:
+    node = {"node": "p0", "role": "prefill", "host": "h", "state": state, **(node or {})}
     node["servers"] = [server(state=state, **more)]
     found = {"nodes": [node], "url": "http://x:1", "completion": completion, "asked": True}
     return status.as_text(found)
@@ -30,6 +30,14 @@ def test_a_failed_server_says_why_and_where_its_log_is() -> None:
     text = shown("failed", None, tail=["last words"], log="/l/p0.log")
     assert "p0 failed: last words" in text and "/l/p0.log" in text
     assert "no completion was tried" in text
+
+
+def test_what_was_started_again_or_waits_for_it_is_said() -> None:
+    again = {"count": 1, "at": 0.0, "why": "p0 ended with exit status -9"}
+    text = shown("ready", {"passed": True, "found": ""}, {"restarts": again})
+    assert "p0 was started again once by itself" in text and "exit status -9" in text
+    text = shown("failed", None, {"reason": "crash loop: p0 ended"}, tail=["x"], log="/l")
+    assert "p0 failed: crash loop: p0 ended" in text
 
 
 @pytest.mark.parametrize(

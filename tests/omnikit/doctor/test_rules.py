@@ -94,6 +94,23 @@ def test_a_dead_server_is_explained_by_its_log() -> None:
     assert found.evidence[0] == f"/l/p0/server_0.log:42: {said}"
 
 
+def test_what_is_started_again_and_what_is_not_any_more() -> None:
+    waits = "p0 ended with exit status 3; restart 1 of at most 5 in a row, after 2 s"
+    dead = server(state="failed", exit=3)
+    found = rules.nodes("h0", look("starting", dead, reason=waits), {"p0": "a"}, LIMITS)
+    assert names(found)[0] == ("restarting", "certain")
+    assert "invoke status" in found[0].remedy
+    loop = "crash loop: p0 ended with exit status 3, after 5 restarts in a row; there is no other"
+    found = rules.nodes("h0", look("failed", dead, reason=loop), {"p0": "a"}, LIMITS)
+    assert names(found)[0] == ("crash-loop", "certain")
+    assert found[0].evidence == (f"p0: {loop}",)
+    again = {"count": 2, "at": NOW, "why": "p0 ended with exit status -9"}
+    seen = look(restarts=again)
+    assert of(seen) == []
+    [note] = rules.starting("h0", seen)
+    assert "p0 was started again 2 times by itself" in note and "exit status -9" in note
+
+
 def test_a_death_without_a_known_cause_shows_the_last_lines() -> None:
     end = {"lines": ["something odd"], "first_line": 1, "bytes": 9, "age_s": 3.0}
     seen = look("failed", server(state="failed", exit=3, log_end=end))

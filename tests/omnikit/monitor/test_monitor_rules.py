@@ -19,6 +19,7 @@ LOCAL = config.load("local", environ={}).settings
 NPU = config.load("2p1d", environ={}).settings
 SERVER = 'environment="local",role="decode",instance="d0",host="local"'
 UP = f"up{{{SERVER}}}"
+NODE = 'environment="local",node="d0",role="decode"'
 PROXY = 'environment="local",role="proxy",instance="c0",host="local"'
 
 
@@ -59,6 +60,8 @@ def test_all_is_well(tmp_path: Path) -> None:
             tmp_path,
             (UP, "1x60"),
             (f"up{{{PROXY}}}", "1x60"),
+            (f'omnikit_instance_state{{{NODE},state="crash-loop"}}', "0x60"),
+            (f"omnikit_instance_restarts_total{{{NODE}}}", "2x60"),
             (f"nginx_up{{{PROXY}}}", "1x60"),
             (f"vllm:num_requests_waiting{{{SERVER}}}", "20x60"),  # many, but not ever more
             (f"vllm:kv_cache_usage_perc{{{SERVER}}}", "0.85x60"),
@@ -75,6 +78,8 @@ def test_all_is_well(tmp_path: Path) -> None:
     [
         (UP, "0x60", "OmnikitServerDown"),
         (f"up{{{PROXY}}}", "0x60", "OmnikitProxyDown"),
+        (f'omnikit_instance_state{{{NODE},state="crash-loop"}}', "1x60", "OmnikitCrashLoop"),
+        (f"omnikit_instance_restarts_total{{{NODE}}}", "0x30 1x30", "OmnikitRestarted"),
         (f"nginx_up{{{PROXY}}}", "0x60", "OmnikitProxyDown"),  # what reads it answers, nginx not
         (f"vllm:num_requests_waiting{{{SERVER}}}", "11+1x60", "OmnikitQueueGrows"),
         (f"vllm:kv_cache_usage_perc{{{SERVER}}}", "0.95x60", "OmnikitKvCacheNearlyFull"),

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
+import pytest
+
+from hostkit.base.errors import InputError
 from omnikit.config import config
 from omnikit.prepare import deployment
 from omnikit.topology.topology import make_plan
@@ -45,6 +49,44 @@ def test_a_digest_changes_with_what_a_server_is_started_with_and_nothing_else() 
     assert digest(flag, "p0") == digest(base, "p0")
     assert digest(flag, "c0") == digest(base, "c0")
     assert digest(engine, "p0") != digest(base, "p0")
+
+
+def test_the_rule_of_restarts_is_told_to_those_it_is_for_and_restarts_nothing() -> None:
+    on = ("restart.policy=on-failure", "restart.limit=3")
+    _, never = files("2p1d", "p0")
+    _, data = files("2p1d", "p0", *on)
+    rule = {"delay_s": 2.0, "delay_max_s": 120.0, "limit": 3, "settled_s": 600.0}
+    assert {n["name"]: n.get("restart") for n in data["nodes"]} == {"p0": rule, "c0": rule}
+    assert [n["digest"] for n in data["nodes"]] == [n["digest"] for n in never["nodes"]]
+    _, part = files("2p1d", "d0", *on)
+    assert all("restart" not in node for node in (*never["nodes"], *part["nodes"]))
+
+
+def test_hooks_are_sent_with_their_secrets_beside_what_is_rendered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def sent(*more: str) -> dict[str, str]:
+        loaded = config.load("local", assignments=more, environ={})
+        plan = make_plan(loaded)
+        made = deployment.prepare(loaded, {}, NGINX, {}, plan)
+        assert "s3cret" not in str(made.files)
+        return made.sent("local")
+
+    assert "hooks.json" not in sent()
+    monkeypatch.setenv("HOOK", "https://chat.example/?key=s3cret\n")
+    hooks = sent("hooks.webhook={variable: HOOK}", "hooks.command=[/usr/bin/tell, all]")
+    assert json.loads(hooks["hooks.json"]) == {
+        **{"command": ["/usr/bin/tell", "all"], "authorization": None, "timeout_s": 10.0},
+        "webhook": "https://chat.example/?key=s3cret",
+    }
+    assert hooks["host.json"] == sent()["host.json"]
+    monkeypatch.setenv("HOOK", "s3cret")
+    with pytest.raises(InputError, match="no address") as caught:
+        sent("hooks.webhook={variable: HOOK}")
+    assert "s3cret" not in str(caught.value)
+    assert json.loads(sent("hooks.webhook=http://h/x")["hooks.json"])["webhook"] == "http://h/x"
+    with pytest.raises(InputError, match=r"hooks\.webhook"):
+        sent("hooks.webhook=ftp://h")
 
 
 def test_json_files_and_rank_tables_stand_beside_the_scripts() -> None:
