@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shlex
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Mapping, Optional
@@ -21,6 +21,7 @@ from omnikit.config import layers
 from omnikit.config.config import Config, read_secret
 from omnikit.config.schema import Settings
 from omnikit.fleet import bundle, fleet, render
+from omnikit.plan import connectors
 from omnikit.plan import containers as plan_containers
 from omnikit.plan.types import HostPlan, NodePlan, Plan, ProxyPlan, reachable
 from omnikit.topology.topology import INTERNAL_KEY, make_plan
@@ -127,7 +128,8 @@ def host_files(
         files.update(own)
         nodes.append(_node(node, host, settings, {**own, **ranks}, inputs))
     if plan.proxy is not None and plan.proxy.host == host.name:
-        spec = proxy_spec(plan.proxy, settings, host, proxy_found)
+        version = connectors.version(settings, plan, inputs) if plan.disaggregated else ""
+        spec = replace(proxy_spec(plan.proxy, settings, host, proxy_found), version=version)
         made = proxy.files(spec, plan.environment)
         own = {f"{plan.proxy.name}/{name}": text for name, text in made.items()}
         files.update(own)

@@ -13,6 +13,7 @@ with). Logs: access.log (one JSON object per request; never a prompt), error.log
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -63,6 +64,13 @@ def _pool(spec: ProxySpec, role: str, servers: tuple[Address, ...]) -> dict[str,
         "least_conn": values.one_of(f"proxy.{key}", spec.settings.get(key), BALANCE) == BALANCE[0],
         "servers": [values.address(f"address of a {role} server", one) for one in servers],
     }
+
+
+def _version(spec: ProxySpec) -> str:
+    """What stands behind each server in the pool; "": nothing."""
+    if re.fullmatch(r"[\w.-]{0,64}", spec.version, re.ASCII):
+        return f"  # version {spec.version}" if spec.version else ""
+    raise values.refused("version", spec.version, "word")
 
 
 def _largest(spec: ProxySpec) -> str:
@@ -159,6 +167,7 @@ def _holes(spec: ProxySpec, source: str) -> dict[str, Any]:
         "answer_bytes": values.size_bytes(held("subrequest_output_buffer_size")),
         "large_client_header_buffers": held("large_client_header_buffers"),
         "health": json.dumps(health),
+        "version": _version(spec),
         "min_tokens": way in GOES_ON,
         "goes_on": RECOMPUTED in scripts,
         "metaserver": _metaserver(spec) if way == PUSHED and spec.prefill else None,

@@ -16,6 +16,7 @@ local RETRIES = 1  -- servers that may get a request after one that refused it
 local LARGEST_ANSWER = 1048576  -- of a prefill server
 local HALF_SENT = 512  -- requests of one client whose body is on its way; 0: any
 local POOL = 64
+local FIRST, SECOND = "prefill", "decode"  -- of a pair, as asked
 local FETCH_S = 10  -- within which a decode server that has a request fetches its KV
 local IDLE_MS = 4000
 local READY_S, PROBES = 1, 16  -- how long a look at the servers counts; how many are asked at once
@@ -304,7 +305,12 @@ local function ask(role, pieces, leg)
         tried[name] = true
     end
     while true do
-        local server = servers.pick(role, tried)
+        local first = role == FIRST
+        local version = leg.version
+        if leg.paired and not first then
+            version = leg.pairs_with
+        end
+        local server = servers.pick(role, tried, version, leg.paired and first and SECOND or nil)
         if not server then
             return refusal, "unreachable"
         elseif refusal then
@@ -312,6 +318,7 @@ local function ask(role, pieces, leg)
             refusal = nil
         end
         tried[server.name] = true
+        leg.pairs_with = server.version
         ngx.var["pd_holds_" .. role] = server.name
         local from = ngx.now()
         local answer, why = ask_one(role, server, request)
@@ -320,6 +327,9 @@ local function ask(role, pieces, leg)
             why = blame(role, server, leg, why)
         end
         added("pd_" .. role, server.name)
+        if server.version ~= "" then
+            added("pd_versions", server.version)
+        end
         added("pd_" .. role .. "_status", tostring(answer and answer.status or why))
         if answer then
             answer.from, answer.head, answer.server = from, ngx.now(), server
@@ -457,6 +467,7 @@ local function pulled(body, list, leg)
         ngx.var.pd_handover = "not asked for"
         return nil
     end
+    leg.paired = true
     local handover, failure = prefilled(body, list, KV_PARAMS, leg)
     if failure then
         return nil, failure
@@ -552,7 +563,9 @@ local function stream_of(follow, answer, leg, told, late)
             told.head = true
             ngx.flush()  -- the client sees at once that it is served
         end
-        told.sent = told.sent or text ~= ""
+        if text ~= "" then
+            told.sent, told.version = true, answer.server.version
+        end
         return text == "" or ngx.print(text) and ngx.flush(true)
     end
     if not late then
@@ -630,7 +643,9 @@ local function decoded(follow, body, list, handover, leg, told, late)
         return { 502, "decode_error", "The decode server answered with status " .. answer.status .. "." }
     end
     text = answer.status == 200 and follow:whole(text) or text
-    if not follow.again then
+    if follow.again then
+        told.version = answer.server.version
+    else
         pass_headers(answer)
         ngx.header["Content-Length"] = #text
         ngx.print(text)
@@ -689,7 +704,8 @@ local function answer_with(body, list)
     while true do
         told.legs, told.sent = told.legs + 1, false
         local id = ngx.var.pd_request_id .. (told.legs > 1 and "-" .. told.legs or "")
-        local leg = { uri = uri, id = id, avoid = avoid }
+        -- What is gone on with stays with its version: the answer is one server's.
+        local leg = { uri = uri, id = id, avoid = avoid, version = told.version }
         local failure = go_leg(follow, body, list, leg, told)
         if not failure and not follow.again then
             return ngx.eof()

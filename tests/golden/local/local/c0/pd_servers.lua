@@ -39,27 +39,81 @@ function servers.read(text)
     servers.of = {}
     for role, block in text:gmatch "\n    upstream (%l+)_servers {\n(.-)\n    }" do
         local list = {}
-        for host, port in block:gmatch "\n? +server (%S+):(%d+)" do
-            list[#list + 1] = { name = host .. ":" .. port, host = resolved(host), port = tonumber(port) }
+        for host, port, rest in block:gmatch "\n? +server (%S+):(%d+)([^\n]*)" do
+            list[#list + 1] = {
+                name = host .. ":" .. port, host = resolved(host), port = tonumber(port),
+                version = rest:match "# version (%S+)" or "",
+            }
         end
         servers.of[role] = list
     end
+    -- Workers that only end what they began have an older list: they look up here what still holds.
+    for key in (state:get "listed" or ""):gmatch "[^\n]+" do
+        state:delete(key)
+    end
+    local listed, words = {}, {}
+    for role, list in pairs(servers.of) do
+        for _, server in ipairs(list) do
+            local key = "version " .. role .. " " .. server.name
+            listed[#listed + 1] = key
+            state:set(key, server.version)
+            words[server.version] = true
+        end
+    end
+    state:set("listed", table.concat(listed, "\n"))
+    local one = next(words)
+    servers.of_one_version = not one or next(words, one) == nil
+end
+
+-- The version of a server; nil when it was taken out.
+local function version_of(role, server)
+    if ngx.worker.exiting() then
+        return state:get("version " .. role .. " " .. server.name)
+    end
+    return server.version
+end
+
+-- How well a version is served by a role: 2, there is a server in the pool; 1, all are out; 0, none.
+local function served(role, version)
+    local best = 0
+    for _, server in ipairs(servers.of[role] or {}) do
+        if version_of(role, server) == version then
+            if not state:get("out " .. server.name) then
+                return 2
+            end
+            best = 1
+        end
+    end
+    return best
 end
 
 local turn = {}
 
 -- The server to ask next, or nil when all were tried: of those in the pool the one with the fewest
--- requests, or the next in turn. When all are out, one of them: it may be back.
-function servers.pick(role, tried)
+-- requests, or the next in turn. When all are out, one of them: it may be back. version: its version,
+-- nil for any; partner: the role of which it needs a server of the same version.
+function servers.pick(role, tried, version, partner)
     local list = servers.of[role] or {}
     local first = turn[role] or ngx.worker.id() or 0
     local some_rest = state:get("resting " .. role)
     local best, best_at, best_load, best_rests
+    local mixed = not servers.of_one_version or ngx.worker.exiting()
+    local known = {}  -- version -> how well the partner serves it
     for i = 0, #list - 1 do
         local at = (first + i) % #list + 1
         local server = list[at]
-        if not tried[server.name] then
-            local rests = some_rest and state:get("out " .. server.name) ~= nil
+        local usable = not tried[server.name]
+        local alone = false
+        if usable and mixed then
+            local its = version_of(role, server)
+            usable = its and (not version or its == version)
+            if usable and partner then
+                known[its] = known[its] or served(partner, its)
+                usable, alone = known[its] > 0, known[its] == 1
+            end
+        end
+        if usable then
+            local rests = alone or some_rest and state:get("out " .. server.name) ~= nil
             local load = LEAST_CONN[role] and (state:get(role .. " " .. server.name) or 0) or 0
             if not best or (best_rests and not rests) or (best_rests == rests and load < best_load) then
                 best, best_at, best_load, best_rests = server, at, load, rests
