@@ -31,11 +31,16 @@ class Seen:
 
 @dataclass
 class Backend:
-    """A server on a port of its own. behave, when set, answers instead of the default."""
+    """A server on a port of its own. behave, when set, answers instead of the default.
+
+    The proxy's own looks are not recorded as seen. health, when set, answers those at /health.
+    """
 
     role: str
     seen: list[Seen] = field(default_factory=list)
     behave: Optional[Callable[[Handler, Seen], None]] = None
+    health: Optional[Callable[[Handler, Seen], None]] = None
+    probes: list[Seen] = field(default_factory=list)
     go_on: threading.Event = field(default_factory=threading.Event)
     hung_up: threading.Event = field(default_factory=threading.Event)
     host: str = "127.0.0.1"
@@ -139,8 +144,12 @@ class Handler(BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         headers = {name.lower(): value for name, value in self.headers.items()}
         seen = Seen(self.command, self.path, headers, body)
-        backend.seen.append(seen)
-        if backend.behave:
+        is_look = self.path == "/health"
+        is_probe = is_look or headers.get("x-request-id") == "omnikit-probe"
+        (backend.probes if is_probe else backend.seen).append(seen)
+        if is_look:
+            (backend.health or well)(self, seen)
+        elif backend.behave:
             backend.behave(self, seen)
         elif self.command == "POST" and backend.role == "prefill":
             self.answer(200, f'{{"id":"p","kv_transfer_params": {backend.hand_over} ,"n":1}}')
@@ -154,6 +163,11 @@ class Handler(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *args: Any) -> None:
         """Tests read what was seen instead."""
+
+
+def well(handler: Handler, seen: Seen) -> None:
+    """As a healthy server answers at /health."""
+    handler.answer(200, "")
 
 
 def free_port() -> int:

@@ -17,6 +17,8 @@ SETTINGS: dict[str, Any] = {
     "retries": 1,
     "max_fails": 3,
     "fail_timeout": "10s",
+    "probe_interval": "250ms",
+    "silence": "10s",
     "connect_timeout": "5s",
     "read_timeout": "60s",
     "client_timeout": "60s",

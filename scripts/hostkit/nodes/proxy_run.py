@@ -21,6 +21,7 @@ import signal
 import tempfile
 from contextlib import suppress
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Mapping, Optional, Sequence
 
 from hostkit.access import service
@@ -45,6 +46,9 @@ _UPSTREAM = re.compile(
 _MODULE = re.compile(r'^load_module "(.+)";$', re.MULTILINE)
 _AFFINITY = re.compile(r"^worker_cpu_affinity ([01 ]+);$", re.MULTILINE)
 _SERVER = re.compile(r"^\s*server (\S+?)[ ;]")
+_IN_POOL = re.compile(
+    r"^( +server ([^\s;]+:[0-9]+)(?: [^;#\n]*)?;)(?: +# version (\S+))?$", re.MULTILINE
+)
 
 
 def with_program(node: Node) -> Node:
@@ -195,6 +199,25 @@ def without(text: str, out: Sequence[str]) -> str:
     return text[: found.start()] + kept + text[found.end() :]
 
 
+def with_versions(text: str, versions: Mapping[str, str]) -> str:
+    """nginx.conf with these words as the versions of some servers (HOST:PORT). Pure.
+
+    A prefill and a decode server of two words are never paired: who restarts servers one by one
+    gives those that still are to be restarted the word that they had.
+    """
+
+    def renewed(line: re.Match[str]) -> str:
+        word = versions.get(line[2])
+        return line[0] if word is None else f"{line[1]}  # version {word}"
+
+    return _IN_POOL.sub(renewed, text)
+
+
+def versions(text: str) -> dict[str, str]:
+    """The version of each server (HOST:PORT) of nginx.conf that has one."""
+    return {line[2]: line[3] for line in _IN_POOL.finditer(text) if line[3]}
+
+
 def left_out(node: Node) -> list[str]:
     """Prefill servers (HOST:PORT) that are planned but that the running proxy does without."""
     if "files" not in node:
@@ -211,11 +234,18 @@ def _servers(path: Path) -> list[str]:
     return [m[1] for line in (found[1].splitlines() if found else ()) if (m := _SERVER.match(line))]
 
 
-def files(node: Node, out: Sequence[str] = ()) -> dict[str, str]:
-    """The planned files by name, in nginx.conf without some prefill servers."""
+def files(
+    node: Node, out: Sequence[str] = (), had: Mapping[str, str] = MappingProxyType({})
+) -> dict[str, str]:
+    """The planned files by name, in nginx.conf without some prefill servers.
+
+    had: the versions of servers (HOST:PORT) that do not run what is planned yet.
+    """
     seed = Path(node["seed_dir"])
     made = {name: (seed / name).read_text(encoding="utf-8") for name in node["files"]}
     made.update(_certificate(node))
+    if had:
+        made[CONF] = with_versions(made[CONF], had)
     return {**made, CONF: without(made[CONF], out)} if out else made
 
 

@@ -30,7 +30,7 @@ def leave_out(parameters: dict[str, Any]) -> dict[str, Any]:
     """Job "proxy-out": the proxy sends nothing new to these prefill servers; none: to all again.
 
     parameters: work_dir, node (the proxy's), out (HOST:PORT each), run (which
-    holds the lock).
+    holds the lock), versions (of those that do not run what is planned yet; by HOST:PORT).
     """
     host = _host(parameters)
     name = parameters["node"]
@@ -41,7 +41,7 @@ def leave_out(parameters: dict[str, Any]) -> dict[str, Any]:
             f"the proxy {name} does not run here, or is of a kind that cannot reload.",
             todo="deploy with proxy.kind nginx-lua or omni-nginx: invoke deploy",
         )
-    wanted = proxy_run.files(node, parameters["out"])
+    wanted = proxy_run.files(node, parameters["out"], parameters.get("versions", {}))
     work_dir = Path(host["work_dir"])
     with records.locked(work_dir / lock.FLOCK, "proxy-out", wait_s=host["grace_s"]):
         lock.check(work_dir, parameters["run"])

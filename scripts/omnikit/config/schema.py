@@ -569,6 +569,8 @@ class Proxy(Strict):
     retries: Annotated[int, Field(ge=0, le=100)]
     max_fails: Annotated[int, Field(ge=0, le=1_000_000)]
     fail_timeout: NginxTime
+    probe_interval: NginxTime
+    silence: NginxTime
     connect_timeout: NginxTime
     read_timeout: NginxTime
     client_timeout: NginxTime

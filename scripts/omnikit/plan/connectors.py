@@ -6,18 +6,21 @@ another layout is read as if it were right, and answers get worse without a word
 
 from __future__ import annotations
 
+import hashlib
 import json
 from difflib import get_close_matches
 from typing import Any, Iterator, Mapping, Optional
 
 from hostkit.base.errors import InputError, ToolkitError
 from omnikit.config.config import Config
-from omnikit.config.schema import Connector
+from omnikit.config.schema import Connector, Settings
 from omnikit.plan.arguments import flag, json_flag
 from omnikit.plan.types import NodePlan, Plan
 
 FLAG = "kv-transfer-config"
 _FITS = {"pull": ("mooncake", "nixl"), "push": ("layerwise",)}  # handover -> proxy.kv_params
+# Flags that decide what the KV of a token is, whatever the connector says of them.
+_AGREED = ("block-size", "dtype", "kv-cache-dtype", "quantization")
 _SEVERAL = "MultiConnector"  # vLLM's list of connectors: kv_connector_extra_config.connectors
 
 
@@ -27,6 +30,27 @@ def parts(told: Mapping[str, Any]) -> list[Mapping[str, Any]]:
         return [told] if told else []
     inner = (told.get("kv_connector_extra_config") or {}).get("connectors")
     return [one for one in inner if isinstance(one, dict)] if isinstance(inner, list) else []
+
+
+def version(settings: Settings, plan: Plan, inputs: Mapping[str, str]) -> str:
+    """A word for all that the two servers of a pair must have in common, the same for every server.
+
+    The proxy pairs prefill and decode servers of one word only. inputs: fingerprints of engine and
+    model. Settings that only change how fast or how many do not change it.
+    """
+    firsts = {node.role: node for node in reversed(plan.nodes) if node.servers}
+    names = sorted(
+        {*_AGREED, *(name for one in settings.connectors.values() for name in one.equal)}
+    )
+    told: list[Any] = [sorted(inputs.items()), settings.model.path, settings.container.image]
+    told += [settings.source.vllm_commit or settings.source.vllm_ref]
+    told += [settings.source.omniinfer_commit or settings.source.omniinfer_ref]
+    for role in ("prefill", "decode"):
+        node = firsts.get(role)
+        if node is not None:
+            told += [role, node.tensor_parallel, node.dp_size, [flag(node, one) for one in names]]
+            told += [[one.get("kv_connector") for one in parts(json_flag(node, FLAG))]]
+    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def check(config: Config, plan: Plan) -> Iterator[ToolkitError]:

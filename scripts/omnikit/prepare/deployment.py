@@ -6,7 +6,7 @@ import hashlib
 import json
 import re
 import shlex
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Mapping, Optional
@@ -23,6 +23,7 @@ from omnikit.config import layers
 from omnikit.config.config import Config, read_secret
 from omnikit.config.schema import Secret, Settings
 from omnikit.fleet import bundle, fleet, render
+from omnikit.plan import connectors
 from omnikit.plan import containers as plan_containers
 from omnikit.plan.types import HostPlan, NodePlan, Plan, ProxyPlan, reachable
 from omnikit.topology.topology import INTERNAL_KEY, make_plan
@@ -156,7 +157,8 @@ def host_files(
         made_node = _node(node, host, settings, {**own, **ranks}, inputs)
         nodes.append(made_node if plan.is_part(node) else {**made_node, **again})
     if plan.proxy is not None and plan.proxy.host == host.name:
-        spec = proxy_spec(plan.proxy, settings, host, proxy_found)
+        version = connectors.version(settings, plan, inputs) if plan.disaggregated else ""
+        spec = replace(proxy_spec(plan.proxy, settings, host, proxy_found), version=version)
         made = proxy.files(spec, plan.environment)
         own = {f"{plan.proxy.name}/{name}": text for name, text in made.items()}
         files.update(own)

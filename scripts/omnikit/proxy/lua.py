@@ -3,16 +3,17 @@
 Needs nginx 1.18 with stub_status and its Lua module 0.10.14 or later (LuaJIT, lua-resty-core).
 Nothing of it needs root, and no file outside run_dir and log_dir is written. Started as root, its
 workers run as nginx's compiled-in user.
-Files: nginx.conf and three scripts that it runs: pd_json.lua (the members of a request),
-pd_servers.lua (who is asked next), pd_proxy.lua (what becomes of a request; GET /ready, and with
-proxy.metrics GET /metrics for Prometheus); for vllm-ascend's connectors also pd_recomputed.lua (an
-answer that a decode server gave up is gone on with). Logs: access.log (one JSON object per request;
-never a prompt), error.log.
+Files: nginx.conf and scripts that it runs: pd_json.lua (the members of a request), pd_http.lua
+(connections to servers), pd_servers.lua (who is asked next, who is sick), pd_proxy.lua (what
+becomes of a request; GET /ready, and with proxy.metrics GET /metrics for Prometheus); for
+vllm-ascend's connectors also pd_recomputed.lua (an answer that a decode server gave up is gone on
+with). Logs: access.log (one JSON object per request; never a prompt), error.log.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -35,7 +36,7 @@ LOOPBACK = ("127.0.0.1", "::1")  # may always read /metrics
 # Idle connections to servers end before vLLM's end them (after 5 s): none is taken that is closed
 # at the same moment.
 IDLE = "4s"
-SCRIPTS = ("pd_json", "pd_servers", "pd_proxy")
+SCRIPTS = ("pd_http", "pd_json", "pd_servers", "pd_proxy")
 RECOMPUTED = "pd_recomputed"
 KEYS = "pd_keys"  # written where the keys are known, see omnikit.access.targets
 
@@ -63,6 +64,13 @@ def _pool(spec: ProxySpec, role: str, servers: tuple[Address, ...]) -> dict[str,
         "least_conn": values.one_of(f"proxy.{key}", spec.settings.get(key), BALANCE) == BALANCE[0],
         "servers": [values.address(f"address of a {role} server", one) for one in servers],
     }
+
+
+def _version(spec: ProxySpec) -> str:
+    """What stands behind each server in the pool; "": nothing."""
+    if re.fullmatch(r"[\w.-]{0,64}", spec.version, re.ASCII):
+        return f"  # version {spec.version}" if spec.version else ""
+    raise values.refused("version", spec.version, "word")
 
 
 def _largest(spec: ProxySpec) -> str:
@@ -152,11 +160,14 @@ def _holes(spec: ProxySpec, source: str) -> dict[str, Any]:
         "fail_timeout_s": values.seconds(times["fail_timeout"]),
         "connect_ms": values.milliseconds(times["connect_timeout"]),
         "read_ms": values.milliseconds(times["read_timeout"]),
+        "probe_ms": max(50, values.milliseconds(held("probe_interval"))),
+        "silence_s": values.seconds(held("silence")),
         "idle": IDLE,
         "idle_ms": values.milliseconds(IDLE),
         "answer_bytes": values.size_bytes(held("subrequest_output_buffer_size")),
         "large_client_header_buffers": held("large_client_header_buffers"),
         "health": json.dumps(health),
+        "version": _version(spec),
         "min_tokens": way in GOES_ON,
         "goes_on": RECOMPUTED in scripts,
         "metaserver": _metaserver(spec) if way == PUSHED and spec.prefill else None,

@@ -39,7 +39,8 @@ class ProxySpec:
 
     run_dir and log_dir are absolute folders on the proxy's host. settings: the section "proxy"
     of the configuration, max_num_seqs and instances (see ProxyPlan). metrics: servers that answer
-    /metrics. address: where servers reach the proxy, if listen_host does not say.
+    /metrics. address: where servers reach the proxy, if listen_host does not say. version: a word
+    for what all its servers run, see omnikit.plan.connectors.
     """
 
     kind: str
@@ -52,6 +53,7 @@ class ProxySpec:
     settings: Mapping[str, Any]
     metrics: tuple[Address, ...] = ()
     address: str = ""
+    version: str = ""
 
 
 @dataclass(frozen=True)

@@ -56,21 +56,21 @@ def test_it_ceases_to_be_ready_when_the_last_server_of_a_role_dies(start, backen
 
 def test_a_server_whose_engine_is_dead_does_not_count(start, backend) -> None:
     """vLLM's own /health answers 503 then."""
-    decode = backend("decode", behave=lambda handler, seen: handler.answer(503, ""))
+    decode = backend("decode", health=lambda handler, seen: handler.answer(503, ""))
     running = start([backend("prefill")], [decode])
     assert ready(running).status == 503
 
 
 def test_a_server_that_hangs_does_not_count_and_holds_nobody_up(start, backend) -> None:
     decode = backend("decode")
-    decode.behave = lambda handler, seen: decode.go_on.wait(20)
+    decode.health = lambda handler, seen: decode.go_on.wait(20)
     running = start([backend("prefill")], [decode], connect_timeout="300ms")
     assert ready(running).status == 503
 
 
 def test_one_that_hangs_beside_one_that_answers_does_no_harm(start, backend) -> None:
     hangs = backend("decode")
-    hangs.behave = lambda handler, seen: hangs.go_on.wait(20)
+    hangs.health = lambda handler, seen: hangs.go_on.wait(20)
     running = start([backend("prefill")], [hangs, backend("decode")], connect_timeout="60s")
     assert ready(running).status == 200
 
@@ -222,7 +222,7 @@ def test_what_is_served_is_no_longer_held_by_its_server(start, backend) -> None:
     """However a request ends, least_conn forgets it: otherwise a server would starve."""
     servers = [backend("prefill"), backend("prefill")]
     decode = [backend("decode"), backend("decode")]
-    running = start(servers, decode)
+    running = start(servers, decode, max_fails=0)
     for one in (servers[0], decode[0]):
         one.behave = lambda handler, seen: handler.cut()
     for _ in range(10):

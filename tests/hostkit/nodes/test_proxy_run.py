@@ -58,6 +58,17 @@ def test_an_unknown_server_and_the_last_one_are_refused() -> None:
         proxy_run.without("http {}", [])
 
 
+def test_versions_are_given_to_servers_of_both_roles() -> None:
+    made = proxy_run.with_versions(CONF, {"192.0.2.1:9000": "v1", "[2001:db8::1]:9001": "v2"})
+    assert made.count("server 192.0.2.1:9000 max_fails=3 fail_timeout=10s;  # version v1\n") == 1
+    assert made.count("server 192.0.2.1:9000;  # version v1\n") == 1
+    assert proxy_run.versions(made) == {"192.0.2.1:9000": "v1", "[2001:db8::1]:9001": "v2"}
+    again = proxy_run.with_versions(made, {"192.0.2.1:9000": "v3"})
+    assert again == made.replace("version v1", "version v3")
+    assert proxy_run.without(made, ["192.0.2.1:9000"]).count("version v1") == 1
+    assert proxy_run.with_versions(CONF, {}) == CONF
+
+
 @pytest.mark.parametrize("environment", ["local", "2p1d", "18p1d"])
 def test_the_rendered_configurations_are_understood(environment: str) -> None:
     [path] = (GOLDEN / environment).rglob("nginx.conf")

@@ -245,3 +245,35 @@ def test_a_mistyped_name_is_refused_and_an_unknown_one_said() -> None:
 )
 def test_the_parts_of_a_configuration(told: dict[str, object], names: list[str]) -> None:
     assert [one["kv_connector"] for one in connectors.parts(told)] == names
+
+
+# The version by which the proxy pairs
+
+
+def version_of(*assignments: str, inputs: str = "a") -> str:
+    loaded = config.load("2p1d", (), assignments, environ={})
+    return connectors.version(loaded.settings, make_plan(loaded), {"model": inputs})
+
+
+def test_what_a_pair_must_have_in_common_changes_its_version() -> None:
+    usual = version_of()
+    for change in (
+        "container.image=registry/omni:2",
+        "model.path=/data/models/other",
+        "roles.disaggregated.server.args.block-size=64",
+        "roles.disaggregated.server.args.dtype=float16",
+        "source.vllm_ref=v1",
+    ):
+        assert version_of(change) != usual, change
+    assert version_of(inputs="b") != usual
+
+
+def test_what_a_pair_may_differ_in_does_not_change_its_version() -> None:
+    usual = version_of()
+    for change in (
+        "roles.prefill.server.args.gpu-memory-utilization=0.5",
+        "server.env.OMP_NUM_THREADS=3",
+        "proxy.retries=4",
+        "ports.proxy=7777",
+    ):
+        assert version_of(change) == usual, change

@@ -223,7 +223,7 @@ def test_prefill_that_fails_for_the_rest_ends_the_stream_with_an_error(pd):
     prefill.behave = once
     *_, last = events(running.post(body(COMPLETIONS, stream=True)).text)
     assert last["error"]["type"] == "decode_recomputed"
-    assert "prefill answered with status 500" in last["error"]["message"]
+    assert "prefill server answered with status 500" in last["error"]["message"]
 
 
 @pytest.mark.slow

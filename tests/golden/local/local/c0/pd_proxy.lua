@@ -4,6 +4,7 @@
 -- nginx itself (nginx.conf beside this file); only whom it asks is chosen here.
 
 local ffi = require "ffi"
+local http = require "pd_http"
 local json = require "pd_json"
 local servers = require "pd_servers"
 local state, names = ngx.shared.pd_state, ngx.shared.pd_names
@@ -12,16 +13,18 @@ local KV_PARAMS = [[{"do_remote_decode": true, "do_remote_prefill": false, "remo
 local MIN_TOKENS = false  -- a prompt that ends at once is handed over too
 local DISAGGREGATED = true
 local RETRIES = 1  -- servers that may get a request after one that refused it
-local CONNECT_MS, READ_MS = 5000, 3600000
 local LARGEST_ANSWER = 1048576  -- of a prefill server
 local HALF_SENT = 512  -- requests of one client whose body is on its way; 0: any
 local POOL = 64
-local PIECE = 65536
+local FIRST, SECOND = "prefill", "decode"  -- of a pair, as asked
 local FETCH_S = 10  -- within which a decode server that has a request fetches its KV
 local IDLE_MS = 4000
 local READY_S, PROBES = 1, 16  -- how long a look at the servers counts; how many are asked at once
 local KEPT_MEMORY = 32 * 1024 * 1024  -- of a worker; what is larger goes back to the system at once
 
+local LARGEST_WHOLE = 64 * 1024 * 1024  -- of an answer of decode that is no stream
+local MOST_LEGS = 16  -- decode servers that may have a part of one answer
+local LARGEST_EVENT = 1024 * 1024  -- that is held until it is whole
 
 -- Of a client's headers, what is of its connection to the proxy or what the proxy says itself.
 local OWN_HEADERS = {}
@@ -83,14 +86,18 @@ local FAULTS = {
     timeout = { 504, "The %s server did not answer in time." },
     died = { 502, "The %s server ended the connection before it answered. The request may be the"
         .. " reason, so no other server gets it." },
+    lost = { 502, "The %s server that had the request was lost before it answered." },
 }
 
 -- A failure: status, kind and message; or status, and body and headers as a server gave them.
 local function fault(role, what)
-    return { FAULTS[what][1], role .. "_" .. what, FAULTS[what][2]:format(role) }
+    return { FAULTS[what][1], role .. "_" .. what, FAULTS[what][2]:format(role), [what] = true }
 end
 
 local function tell(failure)
+    if failure.died then
+        ngx.header["X-Should-Retry"] = "false"  -- OpenAI's clients would send it to the next server
+    end
     if not failure.body then
         return refuse(unpack(failure))
     end
@@ -232,18 +239,16 @@ local function size_of(pieces)
     return size
 end
 
--- The head of the request that a server gets: the client's, but for the connection's own. leg: where
--- this is a part of the answer, its {uri, id}; it is read here, so nobody may compress it.
-local function head_for(role, size, leg)
+-- The head of the request that a server gets: the client's, but for the connection's own. Nobody may
+-- compress the answer, since it is read here.
+local function head_for(size, leg)
     local lines = {
-        "POST " .. (leg and leg.uri or ngx.var.request_uri) .. " HTTP/1.1\r\nHost: "
-            .. (ngx.var.http_host or ngx.var.host)
-            .. "\r\nX-Request-Id: " .. (leg and leg.id or ngx.var.pd_request_id)
+        "POST " .. leg.uri .. " HTTP/1.1\r\nHost: " .. (ngx.var.http_host or ngx.var.host)
+            .. "\r\nX-Request-Id: " .. leg.id
             .. "\r\nContent-Type: application/json\r\nContent-Length: " .. size,
     }
     for name, values in pairs(ngx.req.get_headers(0, true)) do
-        local lower = name:lower()
-        if not OWN_HEADERS[lower] or (lower == "accept-encoding" and role == "decode" and not leg) then
+        if not OWN_HEADERS[name:lower()] then
             for _, value in ipairs(type(values) == "table" and values or { values }) do
                 lines[#lines + 1] = name .. ": " .. tostring(value)
             end
@@ -253,119 +258,34 @@ local function head_for(role, size, leg)
     return table.concat(lines, "\r\n")
 end
 
--- The head of an answer: status, and headers by lower-case name and in their order; otherwise nil
--- and why.
-local function read_head(socket)
-    local status, headers
-    repeat
-        local line, why = socket:receive "*l"
-        status = line and tonumber(line:match "^HTTP/1%.%d (%d%d%d)")
-        if not status then
-            return nil, why or "no HTTP"
-        end
-        headers = {}
-        local size = 0
-        while true do
-            line, why = socket:receive "*l"
-            if not line then
-                return nil, why
-            elseif line == "" then
-                break
-            end
-            size = size + #line
-            if size > 65536 then
-                return nil, "a head that is too long"
-            end
-            local name, value = line:match "^([^%s:]+):%s*(.-)%s*$"
-            if name then
-                headers[name:lower()] = value
-                headers[#headers + 1] = { name, value }
-            end
-        end
-    until status >= 200
-    return status, headers
-end
-
--- Gives the body of an answer to take(piece), as it comes. Otherwise, and when take gives false, nil
--- and why.
-local function read_body_of(answer, take)
-    local socket, headers = answer.socket, answer.headers
-    local function pass(left)
-        while left > 0 do
-            local data, why = socket:receiveany(math.min(left, PIECE))
-            if not data then
-                return nil, why
-            elseif not take(data) then
-                return nil, "stopped"
-            end
-            left = left - #data
-        end
-        return true
-    end
-    if (headers["transfer-encoding"] or ""):lower() == "chunked" then
-        while true do
-            local line, why = socket:receive "*l"
-            local left = line and tonumber(line:match "^%x+" or "", 16)
-            if not left then
-                return nil, why or "no chunk"
-            elseif left == 0 then
-                repeat
-                    line, why = socket:receive "*l"
-                until not line or line == ""
-                return line ~= nil, why
-            end
-            local good, fault = pass(left)
-            if not good then
-                return nil, fault
-            end
-            socket:receive(2)
-        end
-    end
-    local left = answer.status == 204 and 0 or tonumber(headers["content-length"])
-    if not left then  -- its end is that of the connection
-        answer.ends = true
-        while true do
-            local data, why = socket:receiveany(PIECE)
-            if not data then
-                return why == "closed" or nil, why
-            elseif not take(data) then
-                return nil, "stopped"
-            end
-        end
-    end
-    return pass(left)
-end
-
 -- One request to one server. Gives the answer {socket, status, headers}, its body not yet read;
 -- otherwise nil and one of: "unreachable" (it never got the request), "connect timeout" (nor this),
--- "timeout", "died".
+-- "timeout", "silent" (the server answers nobody), "died".
 local function ask_one(role, server, request, fresh)
-    local socket = ngx.socket.tcp()
-    socket:settimeouts(CONNECT_MS, READ_MS, READ_MS)
-    local pool = server.name .. (fresh and " fresh" or "")
-    local good, why = socket:connect(server.host, server.port, { pool = pool, pool_size = POOL })
-    if not good then
+    local link, why = http.connect(server, server.name .. (fresh and " fresh" or ""), POOL)
+    if not link then
         return nil, why == "timeout" and "connect timeout" or "unreachable"
     end
+    local socket = link.socket
     local reused = socket:getreusedtimes() > 0
-    local sent, status, headers
+    local sent, status
     sent, why = socket:send(request)
     if sent then
-        status, headers = read_head(socket)
-        why = headers
+        status, why = http.read_head(link)
     end
     if status then
-        return { socket = socket, status = status, headers = headers }
+        return link
     end
     socket:close()
+    local waited = why == "timeout" or why == "silent"
     -- The server may have closed a connection that was idle just when it was taken again.
-    if reused and why ~= "timeout" then
+    if reused and not waited then
         local answer, again = ask_one(role, server, request, true)
         return answer, again == "unreachable" and "died" or again
     end
-    local words = why == "timeout" and "upstream timed out" or "upstream prematurely closed connection"
+    local words = waited and "upstream timed out" or "upstream prematurely closed connection"
     ngx.log(ngx.ERR, role, " server ", server.name, ": ", words, " (", why, ")")
-    return nil, why == "timeout" and "timeout" or "died"
+    return nil, waited and why or "died"
 end
 
 local function added(name, value)
@@ -373,24 +293,36 @@ local function added(name, value)
     var[name] = var[name] == "" and value or var[name] .. ", " .. value
 end
 
--- The server's connection goes back to the others that are kept.
-local function keep(answer)
-    if answer.ends or (answer.headers.connection or ""):lower() == "close" then
-        answer.socket:close()
-    else
-        answer.socket:setkeepalive(IDLE_MS, POOL)
+-- Who is to blame where a server broke a request off: "lost" when the server itself is sick, "died"
+-- when it lives on, so that it may be the request's fault.
+local function blame(role, server, leg, why)
+    leg.avoid[role][server.name] = true
+    if why == "silent" or servers.is_sick(role, server) then
+        return "lost"
     end
+    servers.fault(role, server.name, "it ended a connection (" .. why .. ")")
+    return "died"
 end
 
--- A request to a server of a role; gives what ask_one does. Another one is asked when one cannot be
--- reached, and, so often as the settings say, when one refuses. What was done is written down in
--- variables: pd_ROLE (servers), pd_ROLE_status, pd_holds_ROLE (who has the request now).
+-- A request to a server of a role. Gives its answer, with its server; otherwise nil and one of:
+-- "unreachable", "timeout", "died", "lost". Another one is asked when one cannot be reached, and, so
+-- often as the settings say, when one refuses. What was done is written down in variables: pd_ROLE
+-- (servers), pd_ROLE_status, pd_holds_ROLE (who has the request now). leg: {uri, id, avoid: servers by
+-- role and name}.
 local function ask(role, pieces, leg)
-    local request = { head_for(role, size_of(pieces), leg), pieces }
+    local request = { head_for(size_of(pieces), leg), pieces }
     local tried, refusals, timeouts = {}, 0, 0
     local refusal
+    for name in pairs(leg.avoid[role]) do
+        tried[name] = true
+    end
     while true do
-        local server = servers.pick(role, tried)
+        local first = role == FIRST
+        local version = leg.version
+        if leg.paired and not first then
+            version = leg.pairs_with
+        end
+        local server = servers.pick(role, tried, version, leg.paired and first and SECOND or nil)
         if not server then
             return refusal, "unreachable"
         elseif refusal then
@@ -398,26 +330,40 @@ local function ask(role, pieces, leg)
             refusal = nil
         end
         tried[server.name] = true
+        leg.pairs_with = server.version
         ngx.var["pd_holds_" .. role] = server.name
         local from = ngx.now()
         local answer, why = ask_one(role, server, request)
         ngx.update_time()
+        if why == "died" or why == "silent" then
+            why = blame(role, server, leg, why)
+        end
         added("pd_" .. role, server.name)
+        if server.version ~= "" then
+            added("pd_versions", server.version)
+        end
         added("pd_" .. role .. "_status", tostring(answer and answer.status or why))
         if answer then
-            answer.from, answer.head = from, ngx.now()
+            answer.from, answer.head, answer.server = from, ngx.now(), server
+            if answer.status < 500 then
+                servers.success(server.name)
+            elseif answer.status ~= 503 then
+                servers.fault(role, server.name, "it answers with " .. answer.status)
+            end
             if answer.status ~= 502 and answer.status ~= 503 or refusals >= RETRIES then
                 return answer
             end
             refusal, refusals = answer, refusals + 1
         elseif why == "unreachable" or why == "connect timeout" then
-            servers.unreachable(role, server.name)
+            servers.fault(role, server.name, "it cannot be reached")
             timeouts = timeouts + (why == "connect timeout" and 1 or 0)
         end
         servers.release(role, server.name)
         ngx.var["pd_holds_" .. role] = ""
-        if not answer and (why == "timeout" or why == "died" or timeouts > RETRIES) then
-            return nil, why == "died" and why or "timeout"
+        if not answer and (why == "died" or why == "lost") then
+            return nil, why
+        elseif not answer and (why == "timeout" or timeouts > RETRIES) then
+            return nil, "timeout"
         end
     end
 end
@@ -436,20 +382,23 @@ local function ask_prefill(pieces, leg)
     if answer then
         local parts, size = {}, 0
         local whole
-        whole, why = read_body_of(answer, function(piece)
+        whole, why = http.read_body(answer, function(piece)
             parts[#parts + 1], size = piece, size + #piece
             return size <= LARGEST_ANSWER
         end)
         ngx.update_time()
         ngx.var.pd_prefill_time = ("%.3f"):format(ngx.now() - answer.from)
         if whole then
-            keep(answer)
+            http.keep(answer, IDLE_MS, POOL)
             answer.body = table.concat(parts)
         else
             answer.socket:close()
-            ngx.log(ngx.ERR, "answer of prefill server ", ngx.var.pd_prefill, ": ",
+            ngx.log(ngx.ERR, "answer of prefill server ", answer.server.name, ": ",
                 why == "stopped" and "too large" or why)
-            answer, why = nil, (why == "stopped" or why == "timeout") and why or "died"
+            if why ~= "stopped" and why ~= "timeout" then
+                why = blame("prefill", answer.server, leg, why)
+            end
+            answer = nil
         end
     end
     release "prefill"
@@ -489,43 +438,22 @@ local function is_stream(answer)
     return (answer.headers["content-type"] or ""):find("text/event-stream", 1, true) ~= nil
 end
 
--- After the body of decode's answer: whether it was whole. Otherwise the request has ended.
-local function decode_ended(answer, whole, why)
-    ngx.update_time()
-    ngx.var.pd_decode_first = ("%.3f"):format(answer.head - answer.from)
-    ngx.var.pd_decode_time = ("%.3f"):format(ngx.now() - answer.from)
-    if whole then
-        keep(answer)
-        return true
-    end
-    answer.socket:close()
-    if why ~= "stopped" then
-        ngx.log(ngx.ERR, "decode server ", ngx.var.pd_decode, ": upstream prematurely closed connection (", why, ")")
-    end
-    ngx.exit(ngx.ERROR)  -- the client sees that the answer is not whole
-    return false
-end
-
--- The answer of a decode server goes to the client as it comes.
-local function pass_on(answer, told)
-    pass_headers(answer)
-    if is_stream(answer) then
-        ngx.flush()  -- the client sees at once that it is served
-    end
-    return decode_ended(answer, read_body_of(answer, function(piece)
-        told.begun = true
-        return ngx.print(piece) and ngx.flush(true)
-    end)) and ngx.eof()
-end
-
--- The prefill server did not take the request: its words where they are JSON, ours otherwise.
-local function refused_by_prefill(answer, is_json)
-    local status = answer.status
+-- A server did not do the request: its words where they are JSON, ours otherwise. lost: it is sick.
+-- unfit: this is no answer to any request.
+local function refused(role, answer, leg, is_json)
+    local status, server = answer.status, answer.server
+    leg.avoid[role][server.name] = true
+    local lost = status >= 500 and servers.is_sick(role, server)
     if is_json and status >= 400 then
-        return { status, body = answer.body, headers = answer.headers }
+        return { status, role .. "_error", "The " .. role .. " server answered with status " .. status .. ".",
+            body = answer.body, headers = answer.headers, lost = lost }
     end
-    return { status >= 400 and status or 502, "prefill_error",
-        "The prefill server answered with status " .. status .. " and no JSON." }
+    if status < 500 then
+        servers.fault(role, server.name, "what it answers is no JSON")
+    end
+    return { status >= 400 and status or 502, role .. "_error",
+        "The " .. role .. " server answered with status " .. status .. " and no JSON.", lost = lost,
+        unfit = status ~= 502 and status ~= 503 }
 end
 
 -- Has prefill compute the prompt. Gives what it hands over, or nil; if it fails, nil and the failure.
@@ -539,7 +467,7 @@ local function prefilled(body, list, kv_params, leg)
     end
     local answered = json.members(answer.body)
     if answer.status < 200 or answer.status >= 300 or not answered then
-        return nil, refused_by_prefill(answer, answered)
+        return nil, refused("prefill", answer, leg, answered)
     end
     local handover = json.value(answer.body, answered, "kv_transfer_params")
     return handover ~= "null" and handover or nil
@@ -551,6 +479,7 @@ local function pulled(body, list, leg)
         ngx.var.pd_handover = "not asked for"
         return nil
     end
+    leg.paired = true
     local handover, failure = prefilled(body, list, KV_PARAMS, leg)
     if failure then
         return nil, failure
@@ -562,17 +491,267 @@ local function pulled(body, list, leg)
     return handover
 end
 
-local function answer_with(body, list)
-    local told = { begun = true }
-    local handover, failure = pulled(body, list)
+-- Follows an answer that is passed on as it is, see pd_recomputed.lua for one that can be gone on
+-- with. Of a stream the client gets whole events only, and hears of its end only where it is one.
+local plain = {}
+plain.__index = plain
+
+function plain.new()
+    return setmetatable({ held = "", leg = 1 }, plain)
+end
+
+function plain:wanted()
+    return nil
+end
+
+-- A piece of a stream; gives what the client gets now.
+function plain:take(piece)
+    local text, stop = piece, #piece + 1
+    if self.held ~= "" or piece:sub(-2) ~= "\n\n" then
+        text = self.held .. piece
+        stop = text:match ".*\n\r?\n()" or #text > LARGEST_EVENT and #text + 1 or 1
+    end
+    self.held = text:sub(stop)
+    text = text:sub(1, stop - 1)
+    if self.error then
+        return ""
+    end
+    local from = text:find('data: {"error"', 1, true)
+    if from and (from == 1 or text:byte(from - 1) == 10) then
+        self.error = text:sub(from):match "^[^\n]*"
+        return text:sub(1, from - 1)
+    end
+    self.done = self.done or text:sub(-18):find("data: [DONE]", 1, true) ~= nil
+    return text
+end
+
+-- What is left of a stream at its end.
+function plain:rest()
+    local rest = self.held
+    self.held = ""
+    self.done = self.done or rest:find("data: [DONE]", 1, true) ~= nil
+    return self.error and "" or rest
+end
+
+-- What the server began to say and did not end is forgotten.
+function plain:forget()
+    self.held, self.error, self.done = "", nil, nil
+end
+
+function plain:whole(text)
+    return text
+end
+
+function plain:next()
+    return nil, "its engine does not tell the tokens of an answer"
+end
+
+local function times_of_decode(answer)
+    ngx.update_time()
+    ngx.var.pd_decode_first = ("%.3f"):format(answer.head - answer.from)
+    ngx.var.pd_decode_time = ("%.3f"):format(ngx.now() - answer.from)
+end
+
+-- Decode's answer broke off. Gives the failure; "stopped": nobody is there for it.
+local function broke_off(answer, leg, why)
+    answer.socket:close()
+    if why == "stopped" then
+        ngx.exit(ngx.ERROR)  -- the client, if there is one, sees that the answer is not whole
+        return { 499, "stopped", "stopped" }
+    end
+    ngx.log(ngx.ERR, "decode server ", answer.server.name, ": upstream prematurely closed connection (", why, ")")
+    if why ~= "timeout" then
+        why = blame("decode", answer.server, leg, why)
+    end
+    return fault("decode", why)
+end
+
+-- A stream goes to the client as it comes, as follow has it. Gives a failure, or nil.
+local function stream_of(follow, answer, leg, told, late)
+    local function send(text)
+        if not told.head then
+            pass_headers(answer)
+            ngx.header["Content-Length"] = nil
+            told.head = true
+            ngx.flush()  -- the client sees at once that it is served
+        end
+        if text ~= "" then
+            told.sent, told.version = true, answer.server.version
+        end
+        return text == "" or ngx.print(text) and ngx.flush(true)
+    end
+    if not late then
+        send ""
+    end
+    local whole, why = http.read_body(answer, function(piece)
+        told.begun = true
+        local text = follow:take(piece)
+        return text and send(text)
+    end)
+    times_of_decode(answer)
+    if not whole then
+        follow:forget()
+        return broke_off(answer, leg, why)
+    end
+    http.keep(answer, IDLE_MS, POOL)
+    local rest = follow:rest()
+    if follow.error then  -- of the server's own, after which its engine may be gone
+        local lost = servers.is_sick("decode", answer.server)
+        local words = follow.error
+        follow:forget()
+        return { 502, "decode_error", "The decode server ended the answer with an error.", event = words, lost = lost }
+    elseif not follow.done and not follow.again then
+        follow:forget()
+        servers.fault("decode", answer.server.name, "its streams have no end")
+        leg.avoid.decode[answer.server.name] = true
+        return { 502, "decode_error", "The answer of the decode server has no end.", unfit = true }
+    end
+    send(rest)
+    return nil
+end
+
+-- Asks decode; the part of the answer that it gives goes to the client, as follow has it. Gives a
+-- failure, or nil. late: a stream's head goes to the client with its first words. list: nil where the
+-- body goes on as it is.
+local function decoded(follow, body, list, handover, leg, told, late)
+    local pieces = { body }
+    if list then
+        local add = { follow:wanted() }
+        add[#add + 1] = handover and '"kv_transfer_params":' .. handover
+        local drop = { kv_transfer_params = true, return_token_ids = follow.asks or nil }
+        pieces = json.edited(body, list, drop, add)
+    end
+    local answer, why = ask("decode", pieces, leg)
+    if not answer then
+        return fault("decode", why)
+    elseif answer.status == 200 and is_stream(answer) then
+        return stream_of(follow, answer, leg, told, late)
+    end
+    local parts, size = {}, 0
+    local whole
+    whole, why = http.read_body(answer, function(piece)
+        told.begun = true
+        parts[#parts + 1], size = piece, size + #piece
+        return size <= LARGEST_WHOLE
+    end)
+    times_of_decode(answer)
+    if not whole and why == "stopped" then
+        answer.socket:close()
+        return { 502, "decode_answer_too_large", "The answer of the decode server is larger than the proxy takes." }
+    elseif not whole then
+        return broke_off(answer, leg, why)
+    end
+    http.keep(answer, IDLE_MS, POOL)
+    local text = table.concat(parts)
+    answer.body = text
+    -- A look at both ends finds what is empty, cut or of another kind; the whole is the client's to read.
+    local is_json = text:find "^%s*{" and text:sub(-64):find "}%s*$" and true
+    if answer.status >= 500 or answer.status == 200 and not is_json then
+        local failure = refused("decode", answer, leg, is_json)
+        if failure.lost or failure.unfit or told.head or follow.leg > 1 then
+            return failure
+        end
+    elseif told.head or follow.leg > 1 and answer.status ~= 200 then
+        return { 502, "decode_error", "The decode server answered with status " .. answer.status .. "." }
+    end
+    text = answer.status == 200 and follow:whole(text) or text
+    if follow.again then
+        told.version = answer.server.version
+    else
+        pass_headers(answer)
+        ngx.header["Content-Length"] = #text
+        ngx.print(text)
+    end
+    return nil
+end
+
+local function go_leg(follow, body, list, leg, told)
+    local handover, failure
+    if list then
+        handover, failure = pulled(body, list, leg)
+    end
     if failure then
-        return tell(failure)
+        return failure
     end
     told.begun = not handover
+    return decoded(follow, body, list, handover, leg, told)
+end
+
+-- The answer is not whole, and never looks so: an error as the last event of a stream, or instead of
+-- the answer.
+local function broken_off(told, failure, why)
+    local message = failure[3]:gsub("%.$", "") .. ": the answer is not whole"
+        .. (why and ", and the proxy could not go on with it: " .. why or "") .. "."
+    ngx.log(ngx.ERR, message)
+    state:incr("broken", 1, 0)
+    if not told.head then
+        return refuse(502, failure[2], message)
+    end
+    message = message:gsub('["\\]', "\\%0")
+    ngx.print(failure.event or 'data: {"error":{"message":"' .. message .. '","type":"' .. failure[2] .. '","code":502}}', "\n\n")
+    return ngx.eof()
+end
+
+-- Whether what failed may be done again: once where a server was lost with it, since one request in
+-- its place may be the reason of that; where a server gave no answer to any request, as often as one
+-- that is refused may go on.
+local function may_be_done_again(told, failure)
+    if failure.lost then
+        told.lost = told.lost + 1
+        failure.died = told.lost > 1
+        return RETRIES > 0 and told.lost == 1
+    end
+    told.unfit = told.unfit + 1
+    return failure.unfit and told.unfit <= RETRIES
+end
+
+local RECOMPUTED = { 502, "decode_recomputed", "The decode server ran out of room (recomputed)." }
+
+local function answer_with(body, list)
+    local told = { begun = true, legs = 0, lost = 0, unfit = 0 }
     watch_client(told)
-    local add = { handover and '"kv_transfer_params":' .. handover }
-    local answer, why = ask("decode", json.edited(body, list, { kv_transfer_params = true }, add))
-    return answer and pass_on(answer, told) or not answer and tell(fault("decode", why))
+    local follow = plain.new()
+    local uri, avoid = ngx.var.request_uri, { prefill = {}, decode = {} }
+    local before, cause  -- why it is done again, why the rest was asked for
+    while true do
+        told.legs, told.sent = told.legs + 1, false
+        local id = ngx.var.pd_request_id .. (told.legs > 1 and "-" .. told.legs or "")
+        -- What is gone on with stays with its version: the answer is one server's.
+        local leg = { uri = uri, id = id, avoid = avoid, version = told.version }
+        local failure = go_leg(follow, body, list, leg, told)
+        if not failure and not follow.again then
+            return ngx.eof()
+        end
+        release "prefill"
+        release "decode"
+        if failure and before and failure[2]:find "_unreachable$" then
+            failure = before  -- nobody is left to do it again
+        end
+        local again = failure and may_be_done_again(told, failure)
+        local why
+        if failure and again and not told.sent then
+            ngx.log(ngx.WARN, "the request is done again elsewhere: ", failure[3])
+            state:incr("again", 1, 0)
+            told.begun = true
+        elseif failure and not told.head and follow.leg == 1 then
+            return tell(failure)
+        elseif failure and not (again and told.sent) then
+            return broken_off(told, cause or failure, cause and failure[3]:gsub("%.$", ""))
+        else
+            cause = failure or RECOMPUTED
+            local rest, same = follow:next()
+            if follow.leg > MOST_LEGS then
+                rest, same = nil, "it happened " .. MOST_LEGS .. " times"
+            end
+            if not rest then
+                return broken_off(told, cause, same)
+            end
+            ngx.log(ngx.WARN, cause[3], " The rest is asked for.")
+            body, list = rest, json.members(rest)
+            uri = same and ngx.var.request_uri or "/v1/completions"
+        end
+        before = failure
+    end
 end
 
 function proxy.generate()
@@ -582,6 +761,9 @@ function proxy.generate()
     local body = read_body()
     if not body then
         return
+    end
+    if not DISAGGREGATED then
+        return answer_with(body)  -- as it is, for the server to read
     end
     local list, why, too_much = json.members(body)
     if list and not is_utf8(body) then
@@ -624,7 +806,7 @@ end
 local function end_try(role, name, what)
     servers.release(role, name)
     if what == "unreachable" or what == "connect timeout" then
-        servers.unreachable(role, name)
+        servers.fault(role, name, "it cannot be reached")
     end
 end
 
@@ -704,16 +886,6 @@ function proxy.log()
     end
 end
 
-local function answers(server)
-    local socket = ngx.socket.tcp()
-    socket:settimeouts(CONNECT_MS, CONNECT_MS, CONNECT_MS)
-    local good = socket:connect(server.host, server.port, { pool = "look" })
-    good = good and socket:send("GET /health HTTP/1.1\r\nHost: " .. server.name .. "\r\nConnection: close\r\n\r\n")
-    local status = good and read_head(socket)
-    socket:close()
-    return status == 200
-end
-
 -- Whether a server of the role answered lately; asks them, some at once, until one does.
 local function one_answers(role)
     local known = state:get("ready " .. role)
@@ -724,7 +896,7 @@ local function one_answers(role)
     for first = 1, #list, PROBES do
         local threads = {}
         for i = first, math.min(first + PROBES - 1, #list) do
-            threads[#threads + 1] = ngx.thread.spawn(answers, list[i])
+            threads[#threads + 1] = ngx.thread.spawn(servers.says_well, list[i])
         end
         while #threads > 0 and not good do
             local _, answered = ngx.thread.wait(unpack(threads))
