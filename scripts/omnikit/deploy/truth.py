@@ -40,6 +40,7 @@ _WORDS = (
 _STREAM = {"stream": True, "stream_options": {"include_usage": True}}
 _SEVERAL = ("short", "a sentence", "Chinese")  # of one request
 _BETWEEN = " | "  # their answers
+_NO_KV = "handed no KV over"
 
 
 class Case(NamedTuple):
@@ -291,7 +292,7 @@ class _Gate:
             return Handed(begun, begun)
         handed = data.get("kv_transfer_params")
         if not handed:
-            return Handed(begun, Answer(fault=f"{prefill} handed no KV over"))
+            return Handed(begun, Answer(fault=f"{prefill} {_NO_KV}"))
         body["kv_transfer_params"] = handed
         return Handed(begun, self._said(decode, self.services[decode], case.path, body, named)[0])
 
@@ -472,39 +473,41 @@ def judge(
     """A check for each server, each pair and the proxy, and what their pattern points to."""
 
     def check(
-        name: str, answers: Mapping[str, Answer], by: Callable[..., str] = difference
+        name: str, answers: Iterable[tuple[str, Answer]], by: Callable[..., str] = difference
     ) -> Check:
-        wrong = {case: by(one, right.get(case), tolerance) for case, one in answers.items()}
-        wrong = {case: why for case, why in wrong.items() if why}
-        said = f"{len(answers) - len(wrong)} of {len(answers)} right"
-        case = next(iter(wrong), "")
-        return Check(name, not wrong, f"{said}; {case}: {wrong[case]}" if wrong else said)
+        told = [(case, by(one, right.get(case), tolerance)) for case, one in answers]
+        wrong = [f"; {case}: {why}" for case, why in told if why]
+        said = f"{len(told) - len(wrong)} of {len(told)} right"
+        return Check(name, not wrong, said + "".join(wrong[:1]))
 
-    checks = []
-    of_recorded = "as recorded" if recorded else "alone"
-    for name, own in sorted(found.alone.items()):
-        if own:
-            checks.append(check(f"{name} {of_recorded}", own))
-    firsts: dict[str, dict[str, Answer]] = {}
-    for (prefill, _), answers in found.pairs.items():
-        firsts.setdefault(prefill, {}).update({case: one.first for case, one in answers.items()})
-    begun = {name: check(name, own, _first_differs) for name, own in firsts.items()}
-    checks += [Check(f"{n} first token", one.passed, one.found) for n, one in begun.items()]
+    firsts: dict[str, list[tuple[str, Answer]]] = {}
+    for (prefill, _), own in found.pairs.items():
+        firsts.setdefault(prefill, []).extend((case, one.first) for case, one in own.items())
+    single = {name: list(own.items()) for name, own in found.alone.items() if own}
+    measure = "as recorded" if recorded else "alone"
+    alone = {name: check(f"{name} {measure}", own) for name, own in sorted(single.items())}
+    begun = {
+        name: check(f"{name} first token", own, _first_differs) for name, own in firsts.items()
+    }
     pairs = {
-        pair: check(" > ".join(pair), {case: one.answer for case, one in own.items()})
+        pair: check(" > ".join(pair), ((case, one.answer) for case, one in own.items()))
         for pair, own in found.pairs.items()
     }
-    checks += pairs.values()
+    checks = [*alone.values(), *begun.values(), *pairs.values()]
     if found.proxy:
-        checks.append(check("proxy", found.proxy))
-    if not any(found.alone.values()) and not found.pairs and not found.proxy:
-        return Verdict([], [], right)
-    bad_alone = {name for name, own in found.alone.items() if own and not check(name, own).passed}
-    bad_first = {name for name, one in begun.items() if not one.passed}
-    bad_pairs = [pair for pair, one in pairs.items() if not one.passed]
-    causes = _causes(bad_alone, bad_first, bad_pairs, list(pairs))
-    if recorded and bad_alone and bad_alone == {name for name, own in found.alone.items() if own}:
-        causes = ["all servers answer otherwise than recorded: other weights, or another model's"]
+        checks.append(check("proxy", found.proxy.items()))
+    every = [
+        (name, one) for both in (single, firsts) for name, own in both.items() for _, one in own
+    ]
+    mute = {name: one.fault for name, one in every if one.fault}
+    bad = {name for name, one in alone.items() if not one.passed}
+    causes = [f"no answer: {fault}" for _, fault in sorted(mute.items())]
+    if recorded and bad and bad == {*alone}:
+        causes.append("all servers answer otherwise than recorded: other weights, or another model")
+    else:
+        bad |= {name for name, one in begun.items() if not one.passed}
+        wrong = [pair for pair, one in pairs.items() if not one.passed]
+        causes += _causes(mute, bad - {*mute}, wrong, list(pairs), _handing_none(found))
     if found.proxy and not checks[-1].passed and not causes:
         causes = ["servers are right and the proxy is not: look at how it hands over (proxy.kind)"]
     return Verdict(checks, causes, right)
@@ -521,42 +524,56 @@ def _first_differs(found: Answer, right: Optional[Answer], tolerance: Optional[f
 Pair = tuple[str, str]
 
 
+def _handing_none(found: Found) -> set[str]:
+    """Prefill servers that handed no KV over."""
+    told = (
+        (pair[0], one.answer.fault) for pair, own in found.pairs.items() for one in own.values()
+    )
+    return {name for name, fault in told if fault.endswith(_NO_KV)}
+
+
 def _causes(
-    alone: Iterable[str], first: Iterable[str], wrong: list[Pair], every: list[Pair]
+    mute: Iterable[str],
+    themselves: Iterable[str],
+    wrong: list[Pair],
+    every: list[Pair],
+    handing_none: Iterable[str],
 ) -> list[str]:
-    """What is likely, in the order in which it explains what was seen."""
-    themselves = sorted({*alone, *first})
+    """What is likely, in the order in which it explains what was seen.
+
+    mute: servers that did not answer; themselves: those that are wrong without a hand-over.
+    """
     found = [
         f"{name} computes other answers than the others even without a hand-over: other weights,"
         " another tokenizer, template or engine; see what differs between the servers"
-        for name in themselves
+        for name in sorted(themselves)
     ]
-    rest = [pair for pair in wrong if not {*pair} & {*themselves}]
-    if rest and len(rest) == len(every):
+    found += [
+        f"{name} hands no KV over: its connector (kv-transfer-config) or proxy.kv_params"
+        for name in sorted(handing_none)
+    ]
+    known = {*mute, *themselves, *handing_none}
+    rest = [pair for pair in wrong if not {*pair} & known]
+    if len(rest) > 1 and len(rest) == len(every):
         found.append(
-            "every pair is wrong though each server alone is right: the KV does not arrive"
-            " as it was computed (block size, KV layout, parallel sizes of the connector)"
+            "every pair is wrong though each server alone is right: the KV does not arrive as it"
+            " was computed (block size, KV layout, parallel sizes of the connector)"
         )
         return found
-    for side in (0, 1):
+    for side, what in enumerate(("hands over other KV than it computed", "reads other KV")):
         for name in sorted({pair[side] for pair in rest}):
             own = [pair for pair in every if pair[side] == name]
             if len(own) > 1 and set(own) <= set(rest):
-                what = (
-                    "hands over other KV than it computed"
-                    if side == 0
-                    else ("reads other KV than it was sent")
-                )
                 found.append(
-                    f"{name} {what}, whoever is its partner: its connector's settings"
-                    " (parallel sizes, block size, ports); restart it"
+                    f"{name} {what}, whoever is its partner: its connector's settings (parallel"
+                    " sizes, block size, ports); restart it"
                 )
                 rest = [pair for pair in rest if pair not in own]
     if rest:
         shown = ", ".join(" > ".join(pair) for pair in rest)
         found.append(
-            f"{shown}: KV of another prompt, or read in another layout (parallel sizes,"
-            " block size, versions of these two)"
+            f"{shown}: KV of another prompt, or read in another layout (parallel sizes, block size,"
+            " versions of these two)"
         )
     return found
 
