@@ -17,9 +17,10 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any, Callable, Iterable, Mapping, NamedTuple, Optional, Union
+from typing import Any, Callable, Iterable, Mapping, NamedTuple, Optional, TypeVar, Union
 
 from hostkit.access.service import Service
+from hostkit.base.cli import whole
 from hostkit.base.errors import InputError
 from hostkit.base.writing import write_atomically
 from hostkit.files import regular
@@ -41,6 +42,9 @@ _STREAM = {"stream": True, "stream_options": {"include_usage": True}}
 _SEVERAL = ("short", "a sentence", "Chinese")  # of one request
 _BETWEEN = " | "  # their answers
 _NO_KV = "handed no KV over"
+
+
+Kind = TypeVar("Kind")
 
 
 class Case(NamedTuple):
@@ -104,9 +108,8 @@ class Verdict:
 
 def cases(plan: Plan, settings: Settings) -> list[Case]:
     """All requests, each with a prompt of its own: an answer to another prompt shows."""
-    told = [flag(node, "max-model-len") for node in plan.nodes if node.servers]
-    limits = [int(text) for text in told if text and text.isdigit()]
-    limits += filter(None, [settings.engine.max_transferable_prompt])
+    told = [whole(flag(node, "max-model-len")) for node in plan.nodes if node.servers]
+    limits = [*filter(None, [*told, settings.engine.max_transferable_prompt])]
     # Two words are about 12 bytes, of which some tokenizers make as many tokens.
     pairs = min(settings.verify_serving.long_words // 2, *(limit // 16 for limit in limits), 10**6)
     words = [f"{_WORDS[n * n % 12]} {n}" for n in range(pairs)]
@@ -345,12 +348,15 @@ def _streamed(
             ended = True
             break
         chunk = json.loads(event)
-        if "error" in chunk:
-            raise ValueError(f"the stream ended with an error: {str(chunk['error'])[:200]}")
-        usage = chunk.get("usage") or usage
-        for choice in chunk.get("choices", []):
-            text += choice.get("text") or (choice.get("delta") or {}).get("content") or ""
-            logs.append(choice.get("logprobs"))
+        try:
+            if "error" in chunk:
+                raise ValueError(f"the stream ended with an error: {str(chunk['error'])[:200]}")
+            usage = chunk.get("usage") or usage
+            for choice in chunk.get("choices", []):
+                text += choice.get("text") or (choice.get("delta") or {}).get("content") or ""
+                logs.append(choice.get("logprobs"))
+        except (AttributeError, TypeError) as error:
+            raise ValueError(f"no part of an answer: {event[:200]}") from error
     if not ended:
         raise ValueError("the stream ended before it was whole")
     return {"choices": [{"text": text, "parts": logs}], "usage": usage}
@@ -601,9 +607,12 @@ def read(path: Path, plan: Plan, settings: Settings) -> dict[str, Answer]:
                 )
         return {
             name: Answer(
-                one["text"],
-                one["prompt_tokens"],
-                tuple(Token(**token) for token in one["tokens"]),
+                _of_kind(one["text"], str),
+                None if one["prompt_tokens"] is None else _of_kind(one["prompt_tokens"], int),
+                tuple(
+                    Token(_of_kind(t["text"], str), float(t["log"]), _of_kind(t["top"], dict))
+                    for t in one["tokens"]
+                ),
             )
             for name, one in data["answers"].items()
         }
@@ -613,6 +622,12 @@ def read(path: Path, plan: Plan, settings: Settings) -> dict[str, Answer]:
             where=str(path),
             todo="make one: invoke verify-serving --record FILE",
         ) from error
+
+
+def _of_kind(value: Any, kind: type[Kind]) -> Kind:
+    if not isinstance(value, kind):
+        raise TypeError(f"found {value!r}")
+    return value
 
 
 def _made_for(plan: Plan, settings: Settings) -> dict[str, Union[str, int, bool]]:

@@ -205,7 +205,15 @@ def test_recorded_answers_are_the_measure(made: Made, tmp_path: Path) -> None:
     assert set(failed(verdict)) > EVERY
 
 
-@pytest.mark.parametrize("text", ["", "[]", '{"format": 1}', "{}"])
+WHOLE = '{"model": "tiny", "answer_tokens": 12, "long_words": 40, "logprobs": false, "answers": %s}'
+NONE = ["", "[]", '{"format": 1}', "{}", "[" * 9999]
+NONE += [
+    WHOLE % answers
+    for answers in ("[]", '{"a": 1}', '{"a": {"text": 1, "prompt_tokens": 1, "tokens": []}}')
+]
+
+
+@pytest.mark.parametrize("text", NONE, ids=range(len(NONE)))
 def test_a_file_that_has_no_answers_is_refused(made: Made, tmp_path: Path, text: str) -> None:
     plan, settings, _ = made(count=1)
     file = tmp_path / "right.json"
