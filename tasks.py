@@ -63,6 +63,7 @@ ns = doors.collection(
                 "deploy",
                 "serve",
                 "smoke_test",
+                "verify_serving",
                 "stop",
                 "restart",
             ),

@@ -85,6 +85,10 @@ class Handler(BaseHTTPRequestHandler):
 
             self.answer(stand_in_profile.switch(self.path, PROFILER, STEPS[0]), b"")
             return
+        if not self.path.endswith("/completions"):
+            self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            self.answer(404, b"")
+            return
         with LOCK:
             RUNNING[0] += 1
         try:
@@ -100,7 +104,7 @@ class Handler(BaseHTTPRequestHandler):
             return
         chat = self.path.endswith("/chat/completions")
         prompt = body["messages"][-1]["content"] if chat else body["prompt"]
-        tokens = len(prompt)
+        tokens = sum(map(len, prompt)) if isinstance(prompt, list) else len(prompt)
         handed = (body.get("kv_transfer_params") or {}).get("remote_engine_id")
         with LOCK:
             COUNTS["external_kv_transfer" if handed else "local_compute"] += tokens

@@ -37,10 +37,11 @@ class Service:
         timeout_s: float,
         body: Optional[Any] = None,
         method: Optional[str] = None,
+        headers: Optional[Mapping[str, str]] = None,
     ) -> Answer:
-        """One request; it does not raise."""
+        """One request; it does not raise. headers: besides those that the service needs."""
         try:
-            headers, tls = self._headers(), self._tls()
+            sent, tls = {**(headers or {}), **self._headers()}, self._tls()
         except (OSError, ValueError) as error:
             return Answer(0, str(error), {})
         answer = health.request(
@@ -48,15 +49,23 @@ class Service:
             timeout_s=timeout_s,
             body=body,
             method=method,
-            headers=headers,
+            headers=sent,
             tls=tls,
         )
         return Answer(answer.status, self._explained(answer), answer.headers)
 
-    def events(self, path: str, body: Any, *, timeout_s: float) -> Iterator[str]:
-        """See health.events."""
+    def events(
+        self,
+        path: str,
+        body: Any,
+        *,
+        timeout_s: float,
+        headers: Optional[Mapping[str, str]] = None,
+    ) -> Iterator[str]:
+        """See health.events, and request."""
+        sent = {**(headers or {}), **self._headers()}
         return health.events(
-            self.url + path, body, timeout_s=timeout_s, headers=self._headers(), tls=self._tls()
+            self.url + path, body, timeout_s=timeout_s, headers=sent, tls=self._tls()
         )
 
     def _explained(self, answer: Answer) -> str:

@@ -17,6 +17,7 @@ Job = Callable[[dict[str, Any]], dict[str, Any]]
 _JOBS = {
     "check": ("checks.checks", "check"),
     "reach": ("checks.hccn", "reach"),
+    "serving": ("checks.serving", "look"),
     "pull": ("containers.images", "pull"),
     "load": ("containers.images", "load"),
     "save": ("containers.images", "save"),

@@ -75,9 +75,9 @@ def equal(facts: Mapping[str, Facts], rule: Equal) -> dict[str, Entry]:
     hosts = by_value(values)
     common = _common(hosts)
     if common is not None:
-        needed = f"{_short(common)}, as on {listed(hosts[common])}"
+        needed = f"{short(common)}, as on {listed(hosts[common])}"
     else:
-        all_of_them = "; ".join(f"{_short(v)} on {listed(own)}" for v, own in hosts.items())
+        all_of_them = "; ".join(f"{short(v)} on {listed(own)}" for v, own in hosts.items())
         needed = f"the same on all hosts, found {all_of_them}"
     return {
         host: entry(
@@ -85,7 +85,7 @@ def equal(facts: Mapping[str, Facts], rule: Equal) -> dict[str, Entry]:
             rule.title,
             value == common,
             required=rule.required,
-            found=_short(value),
+            found=short(value),
             needed=needed,
             todo=rule.todo,
         )
@@ -109,7 +109,7 @@ def _common(hosts: Mapping[str, list[str]]) -> Optional[str]:
     return ranked[0]
 
 
-def _short(value: str) -> str:
+def short(value: str) -> str:
     """A hash is told apart by its beginning; all else is shown in full."""
     bare = value.partition("sha256:")[2] or value
     is_hash = len(bare) == 64 and all(c in "0123456789abcdef" for c in bare)

@@ -672,6 +672,19 @@ class SmokeTest(Strict):
     attempts: Count
 
 
+class VerifyServing(Strict):
+    on_change: Literal["short", "full", "none"]
+    alone: bool
+    references: Count
+    tolerance: Optional[Annotated[float, Field(ge=0)]]
+    answer_tokens: Count
+    long_words: Count
+    requests: Count
+    at_once: Annotated[int, Field(ge=1, le=64)]
+    timeout_s: Seconds
+    equal: List[FlagName]
+
+
 class Metrics(Strict):
     running: Optional[Line]
     waiting: Optional[Line]
@@ -722,6 +735,7 @@ class Settings(Strict):
     hooks: Hooks
     logs: Logs
     smoke_test: SmokeTest
+    verify_serving: VerifyServing
     benchmark: Benchmark
     metrics: Metrics
     monitoring: Monitoring

@@ -11,7 +11,7 @@ from hostkit.base.errors import ActionError, ToolkitError
 from hostkit.base.log import say, table
 from omnikit.access import targets
 from omnikit.config.config import Config
-from omnikit.deploy import smoke_test
+from omnikit.deploy import smoke_test, truth
 from omnikit.deploy.record import recorded
 from omnikit.fleet import causes, fleet, identity
 from omnikit.plan.types import Plan
@@ -258,7 +258,7 @@ def _checks(deployment: Deployment, asked: bool, progress: Progress) -> list[smo
     if not asked:
         return []
     with progress.timeline.step("real requests"):
-        return smoke_test.run(deployment.plan, deployment.config.settings)
+        return truth.gate(deployment.plan, deployment.config.settings)
 
 
 def _end(

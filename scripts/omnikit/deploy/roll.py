@@ -11,7 +11,7 @@ from hostkit.base import health
 from hostkit.base.errors import ActionError, InputError, ToolkitError
 from omnikit.access.targets import in_url
 from omnikit.config.config import Config
-from omnikit.deploy import deploy, record, smoke_test, status
+from omnikit.deploy import deploy, record, status, truth
 from omnikit.deploy.deploy import Options, failed
 from omnikit.fleet import jobs
 from omnikit.plan.types import NodePlan, Plan, ProxyPlan
@@ -324,7 +324,7 @@ def _leave_out(deployment: Deployment, proxy: ProxyPlan, servers: Sequence[str],
 
 def _proved(deployment: Deployment, wanted: Sequence[Instance], progress: Progress) -> int:
     with progress.timeline.step("real requests"):
-        checks = smoke_test.run(deployment.plan, deployment.config.settings)
+        checks = truth.gate(deployment.plan, deployment.config.settings)
     wrong = [check for check in checks if not check.passed]
     names = [one.name for one in wanted]
     progress.timeline.write(

@@ -22,6 +22,9 @@ from ascend_decode import COMPLETIONS as COMPLETION
 from certificates import Authority
 
 from hostkit.access.service import Service
+from omnikit.config import config
+from omnikit.deploy import alike, truth
+from omnikit.topology.topology import make_plan
 
 # Real engines, a minute.
 pytestmark = [pytest.mark.slow, pytest.mark.needs("nginx", "lua")]
@@ -244,6 +247,61 @@ def test_nothing_differs_where_the_proxy_reads_along(start: Any) -> None:
     SERVICES[running.url] = Service(running.url)
     for path, name, body in SHAPES:
         assert asked(running.url, path, body) == asked(ALONE, path, body), name
+
+
+def gated(number: int, *more: str) -> Any:
+    """Plan and settings of one of the deployments, for the truth gate."""
+    told = [word for word in options[number] if word != "--set"]
+    loaded = config.load(str(ROOT / ENVIRONMENTS[number]), assignments=[*told, *more])
+    return make_plan(loaded), loaded.settings
+
+
+def wrong(verdict: truth.Verdict) -> dict[str, str]:
+    return {one.name: one.found for one in verdict.checks if not one.passed}
+
+
+def test_every_pair_answers_as_the_co_located_server(tmp_path: Path) -> None:
+    """By the truth gate, whose measure here is a server that is no part of the deployment."""
+    file = tmp_path / "right.json"
+    script("verify_serving.py", ENVIRONMENTS[1], [*options[1], "--record", str(file)])
+    script("verify_serving.py", ENVIRONMENTS[0], [*options[0], "--reference", str(file)])
+
+
+def test_the_truth_gate_raises_no_false_alarm() -> None:
+    plan, settings = gated(0)
+    for number in range(20):
+        assert [one for one in alike.checks(plan, settings) if not one.passed] == []
+        verdict = truth.run(plan, settings, short=number > 1)
+        assert verdict.passed and len(verdict.checks) == 9, (number, wrong(verdict))
+    names = {one.name: one.found for one in alike.checks(plan, settings)}
+    assert set(names) >= {
+        *("weights", "tokenizer", "chat template", "engine's release", "settings"),
+        *("tokens of a text", "tokens of a chat", "block size of the KV cache"),
+    }
+    assert names["engine's release"].startswith("0.32.0") and "on 4 servers" in names["settings"]
+
+
+def test_kv_of_another_prompt_is_found_and_named(backend: Any) -> None:
+    """A real server's KV, but of a prompt of another request that is as long."""
+    between, real = backend("prefill"), Service(SERVERS[0], INTERNAL)
+
+    def behave(handler: Any, seen: Any) -> None:
+        answers = []
+        for mixed in (False, True):
+            body = dict(seen.data)
+            if mixed and "prompt" in body:
+                body["prompt"] = body["prompt"][::-1]
+            answers.append(real.request(seen.path, timeout_s=120, body=body).json())
+        answers[0]["kv_transfer_params"] = answers[1]["kv_transfer_params"]
+        handler.answer(200, json.dumps(answers[0]))
+
+    between.behave = behave
+    port = between.address[1]
+    parts = f"[{{hosts: [local], api_port: {port}}}, {{hosts: [local], api_port: 21001}}]"
+    plan, settings = gated(0, f"topology.prefill={parts}", "ports.ephemeral_low=65536")
+    verdict = truth.run(plan, settings)
+    assert set(wrong(verdict)) == {"p0 > d0", "p0 > d1"}
+    assert verdict.causes[0].startswith("p0 hands over other KV than it computed")
 
 
 GO_ON: list[tuple[str, dict[str, Any]]] = [
