@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Any, Callable, Iterable, Mapping, NamedTuple, Optional, TypeVar, Union
 
 from hostkit.access.service import Service
-from hostkit.base.cli import whole
 from hostkit.base.errors import InputError
+from hostkit.base.values import whole
 from hostkit.base.writing import write_atomically
 from hostkit.files import regular
 from omnikit.access import targets
