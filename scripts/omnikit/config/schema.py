@@ -59,6 +59,7 @@ from omnikit.yaml.setting_types import (
     Url,
     UrlPath,
     UserName,
+    Version,
     WebAddress,
     arg_value,
     env_value,
@@ -224,7 +225,7 @@ class FreeSpace(Strict):
 class Checks(Strict):
     timeout_s: Seconds
     driver_version: Optional[Line]
-    driver_oldest: Optional[Annotated[str, Field(pattern=r"^[0-9]+(\.[0-9]+)*$")]]
+    driver_oldest: Optional[Version]
     hbm_mib: Optional[Count]
     hbm_used_mib: Mebibytes
     memory_free_mib: Mebibytes

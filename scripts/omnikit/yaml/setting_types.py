@@ -27,6 +27,7 @@ _WEB_ADDRESS = r"^https?://[^\s@?#]+$"
 _NETWORK = r"^[0-9A-Fa-f:.]+(/[0-9]{1,3})?$"
 _URL_PATH = r"^/v1(/([A-Za-z0-9_~:@-][A-Za-z0-9._~:@-]*|\*))+$"
 _JUMP = r"^[A-Za-z0-9][A-Za-z0-9._@:-]*(,[A-Za-z0-9][A-Za-z0-9._@:-]*)*$"
+_VERSION = r"^[0-9]+(\.[0-9]+)*$"
 _DAY = r"^20[0-9]{2}-(0[1-9]|1[0-2])(-(0[1-9]|[12][0-9]|3[01]))?$"
 _RELATIVE = r"^(\.|[A-Za-z0-9_][A-Za-z0-9_.+-]*(/[A-Za-z0-9_][A-Za-z0-9_.+-]*)*)$"
 # What a proxy's configuration file has no quotes for. "$" cannot be escaped in nginx.conf.
@@ -66,6 +67,7 @@ IN_WORDS = {
     _ABSOLUTE: "an absolute path without colons and commas",
     _USER: "USER or USER:GROUP, names or numbers",
     _COMMIT: "a whole commit: 40 hexadecimal digits, lower case",
+    _VERSION: "numbers with dots, like 25.5.2",
     _DAY: 'a month or a day, like "2025-09" or "2025-09-12"',
     _RELATIVE: "a path below a folder, like a/b, or . for that folder itself",
     _PLAIN_PATH: "a path without quotes, backslashes and dollar signs",
@@ -255,6 +257,7 @@ ImageName = Annotated[Line, Field(pattern=_IMAGE)]
 Platform = Annotated[str, Field(pattern=_PLATFORM)]
 Registry = Annotated[str, Field(pattern=_REGISTRY)]
 Mount = Annotated[PathText, Field(pattern=_MOUNT)]
+Version = Annotated[str, Field(pattern=_VERSION)]
 Day = Annotated[str, Field(pattern=_DAY)]
 RelativePath = Annotated[str, Field(pattern=_RELATIVE)]
 AbsolutePath = Annotated[PathText, Field(pattern=_ABSOLUTE)]

@@ -13,6 +13,7 @@ local KV_PARAMS = [[{"do_remote_decode": true, "do_remote_prefill": false, "remo
 local MIN_TOKENS = false  -- a prompt that ends at once is handed over too
 local DISAGGREGATED = true
 local RETRIES = 1  -- servers that may get a request after one that refused it
+local READ_MS = 3600000
 local LARGEST_ANSWER = 1048576  -- of a prefill server
 local HALF_SENT = 512  -- requests of one client whose body is on its way; 0: any
 local POOL = 64
