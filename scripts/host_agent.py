@@ -23,7 +23,7 @@ from hostkit.base.errors import InputError
 NOT_YET = 3
 VERBS = (
     *("look", "lock", "containers", "up", "wait", "status", "stop"),
-    *("finish", "facts", "clean", "job"),
+    *("finish", "facts", "clean", "job", "boot"),
 )
 
 
@@ -33,7 +33,7 @@ def body(options: argparse.Namespace) -> int:
         return _job(options.job)
     from hostkit.agent import unpack
     from hostkit.base import lock, records
-    from hostkit.nodes import needed, observe, start_stop
+    from hostkit.nodes import boot, needed, observe, start_stop
 
     source = options.host_file or _own_source()
     host = unpack.read_host(source)
@@ -88,6 +88,10 @@ def body(options: argparse.Namespace) -> int:
         unpack.adopt(work_dir, source)
         if options.verb == "stop":
             done = start_stop.stop(host, only, remove=options.remove)
+        elif options.verb == "boot":  # by systemd, of what lies here
+            only = boot.ran(host)
+            start_stop.containers_up(host, only)
+            done = start_stop.up(host, kinds, only)
         else:
             unpack.unpack(source, work_dir)
             if options.verb == "containers":

@@ -52,6 +52,7 @@ TOOLS = {
     "setpriv": Tool("util-linux", "util-linux"),
     "ssh": Tool("openssh-client", "openssh-clients", fast=True),
     "sshd": Tool("openssh-server", "openssh-server"),
+    "systemd-analyze": Tool("systemd", "systemd"),
     "unshare": Tool("util-linux", "util-linux", fast=True),
 }
 MODULES = {"lua": spec.LUA_MODULES[-1], "njs": "ngx_http_js_module.so"}

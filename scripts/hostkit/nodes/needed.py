@@ -24,7 +24,7 @@ from hostkit.base.records import Record, alive, read_record, recorded_nodes, sur
 from hostkit.containers import containers, engines, image_look, profile
 from hostkit.containers.containers import Spec
 from hostkit.copy import record as copy_record
-from hostkit.nodes import family, proxy_run, setup_look, taken_ports
+from hostkit.nodes import boot, family, proxy_run, setup_look, taken_ports
 
 Host = dict[str, Any]
 
@@ -203,8 +203,9 @@ def problems(host: Host, actions: dict[str, str]) -> list[str]:
 def notes(host: Host, actions: dict[str, str]) -> list[str]:
     """What a person should know before the nodes are started, though nothing forbids it."""
     starting = [n for n in host["nodes"] if actions.get(n["name"]) in ("start", "restart")]
-    said = [proxy_run.unbound(node.get("cores", 0)) for node in starting]
+    said: list[Optional[str]] = [proxy_run.unbound(node.get("cores", 0)) for node in starting]
     said += [service.note(node["tls"]) for node in host["nodes"] if node.get("tls")]
+    said += [boot.hindrance(host)]
     return [text for text in said if text]
 
 

@@ -23,7 +23,7 @@ from hostkit.base.log import say
 from hostkit.base.records import Record, alive, locked, read_record, recorded_nodes, remove_record
 from hostkit.base.writing import write_atomically
 from hostkit.containers import containers as containers_containers
-from hostkit.nodes import family, log_writer, needed, proxy_run, server_logs, setup_look
+from hostkit.nodes import boot, family, log_writer, needed, proxy_run, server_logs, setup_look
 from hostkit.nodes.needed import Host, container_differs, container_of, look, runs, state_dir
 
 _RECORD_BYTES = 1 << 16  # more than a record has
@@ -68,6 +68,7 @@ def up(host: Host, kinds: set[str], only: Optional[set[str]] = None) -> dict[str
     unchanged, started, restarted (something differed), reloaded or removed (no longer planned).
     """
     done = {}
+    boot.install(host)
     actions = look(host, only)
     roles = {node["name"]: node["role"] for node in host["nodes"]}
     if set(actions.values()) - {"unchanged", "remove"}:
@@ -310,7 +311,9 @@ def clean(parameters: dict[str, Any]) -> dict[str, Any]:
         base_lock.check(work_dir, run)
         stopped = {}
         if (work_dir / "state").is_dir():
-            stopped = stop(read_host(work_dir), remove=True)
+            host = read_host(work_dir)
+            stopped = stop(host, remove=True)
+            boot.remove(host)
         for path in found:
             if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path)

@@ -657,6 +657,7 @@ class Restart(Strict):
     delay_max_s: Seconds
     limit: Count
     settled_s: Seconds
+    boot: Literal["never", "systemd"]
 
 
 class Logs(Strict):

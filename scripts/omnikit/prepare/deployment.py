@@ -185,6 +185,8 @@ def host_files(
         "container_python": settings.container.python,
         "nodes": nodes,
     }
+    if settings.restart.boot != "never":
+        data["boot"] = settings.restart.boot
     files["host.json"] = json.dumps(data, indent=1, ensure_ascii=False) + "\n"
     return files
 
@@ -192,7 +194,7 @@ def host_files(
 def _restart_rule(settings: Settings) -> Optional[dict[str, Any]]:
     """How a node is started again after a death; None: it is not."""
     rule = settings.restart
-    return rule.model_dump(exclude={"policy"}) if rule.policy == "on-failure" else None
+    return rule.model_dump(exclude={"policy", "boot"}) if rule.policy == "on-failure" else None
 
 
 def _digest(own: Files, node: dict[str, Any], inputs: Mapping[str, str]) -> str:

@@ -52,12 +52,13 @@ def test_a_digest_changes_with_what_a_server_is_started_with_and_nothing_else() 
 
 
 def test_the_rule_of_restarts_is_told_to_those_it_is_for_and_restarts_nothing() -> None:
-    on = ("restart.policy=on-failure", "restart.limit=3")
+    on = ("restart.policy=on-failure", "restart.limit=3", "restart.boot=systemd")
     _, never = files("2p1d", "p0")
     _, data = files("2p1d", "p0", *on)
     rule = {"delay_s": 2.0, "delay_max_s": 120.0, "limit": 3, "settled_s": 600.0}
     assert {n["name"]: n.get("restart") for n in data["nodes"]} == {"p0": rule, "c0": rule}
     assert [n["digest"] for n in data["nodes"]] == [n["digest"] for n in never["nodes"]]
+    assert data["boot"] == "systemd" and "boot" not in never
     _, part = files("2p1d", "d0", *on)
     assert all("restart" not in node for node in (*never["nodes"], *part["nodes"]))
 
