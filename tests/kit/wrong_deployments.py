@@ -257,6 +257,13 @@ BY_PLAN = (
     ),
     Wrong("a typing error", "roles: {decode: {servers: {}}}  # here\n", "server"),
     Wrong("a fact that is none", _env("decode", "A", "'${plan.dp_sizes}'"), "dp_size"),
+    Wrong("two decode instances", _env("decode", "DECODE_POD_NUM", 2), "DECODE_POD_NUM"),
+    Wrong("another name of the model", _args("decode", "served-model-name: other"), "p0 as"),
+    Wrong(
+        "another name of the model, for prefill",
+        _args("prefill", "served-model-name: [a, b]"),
+        "as a b",
+    ),
     # --- versions ---
     Wrong("a release that is none", "profile: {omni_version: v0.4.3}  # here\n", "v0.4.2"),
 )

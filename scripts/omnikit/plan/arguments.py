@@ -240,6 +240,18 @@ def size_of(args: Mapping[str, Any], name: str) -> int:
     return int(told) if told.isdecimal() else 1
 
 
+def flag_list(node: NodePlan, name: str) -> list[str]:
+    """All values of a flag in a node's command, which is spelled with hyphens."""
+    found: list[str] = []
+    taken = False
+    for word in [*node.command, *(node.servers[0].own_args if node.servers else ())]:
+        if word.startswith("--"):
+            taken = word[2:].replace("_", "-") == name
+        elif taken:
+            found.append(word)
+    return found
+
+
 def json_flag(node: NodePlan, name: str) -> dict[str, Any]:
     """A flag whose value is a JSON object; {} where it is none."""
     text = flag(node, name)

@@ -13,7 +13,7 @@ from hostkit.base.errors import InputError, ManyErrors, ToolkitError
 from hostkit.base.values import whole
 from omnikit.config.config import Config
 from omnikit.plan import access, connectors
-from omnikit.plan.arguments import flag, json_flag
+from omnikit.plan.arguments import flag, flag_list, json_flag
 from omnikit.plan.types import NodePlan, Plan
 
 # Over which addresses and interfaces servers of several hosts talk. Pure.
@@ -58,7 +58,7 @@ EXTRA_CONFIG = "model_extra_config.json"
 
 def check(config: Config, plan: Plan, found: Iterable[ToolkitError] = ()) -> None:
     """Raise one InputError for all rules that the plan breaks, and what was found before."""
-    errors = [*found, *_timeouts(config, plan), *_ranks(config, plan)]
+    errors = [*found, *_timeouts(config, plan), *_ranks(config, plan), *_names(config, plan)]
     errors += [
         *access.check(config, plan),
         *check_networks(config, plan),
@@ -177,6 +177,13 @@ def _engine(config: Config, node: NodePlan) -> Iterator[ToolkitError]:
             *_where(config, node, "env", "VLLM_USE_V1"),
             todo="remove it",
         )
+    if node.env.get("DECODE_POD_NUM", "1") != "1":
+        yield config.error(
+            f"DECODE_POD_NUM of {node.name} is {node.env['DECODE_POD_NUM']}, this release has 1, of"
+            " however many decode instances.",
+            *_where(config, node, "env", "DECODE_POD_NUM"),
+            todo="remove it",
+        )
     size = flag(node, "data-parallel-size")
     # With a rank besides, vLLM takes the size as that of a group of which it starts one.
     if size not in (None, "1") and flag(node, "data-parallel-rank") is None:
@@ -205,6 +212,23 @@ def _timeouts(config: Config, plan: Plan) -> Iterator[ToolkitError]:
                 yield config.error(
                     f"{shown}; all hosts need the same.", "roles", todo=f"set one {name} for all"
                 )
+
+
+def _names(config: Config, plan: Plan) -> Iterator[ToolkitError]:
+    """Servers behind one proxy have a name of the model in common: clients ask all for it."""
+    told = [(node, flag_list(node, "served-model-name")) for node in plan.nodes if node.servers]
+    told = [(node, names) for node, names in told if names and plan.proxy is not None]
+    for node, names in told[1:]:
+        first, others = told[0]
+        if set(names).isdisjoint(others):
+            places = [_where(config, one, "args", "served-model-name") for one in (first, node)]
+            yield config.error(
+                f"{node.name} serves the model as {' '.join(names)}, {first.name} as"
+                f" {' '.join(others)}: the proxy asks both for the same.",
+                *max(places, key=lambda place: config.origin(*place).layer),
+                todo="say it in one place: model.served_name",
+            )
+            return
 
 
 def _lengths(config: Config, plan: Plan) -> tuple[Optional[ToolkitError], str]:
