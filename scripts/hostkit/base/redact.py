@@ -86,9 +86,11 @@ PATTERNS: tuple[tuple[str, Pattern[str], Union[str, Callable[[Match[str]], str]]
     ),
     (
         "keys known by their form (sk-, hf_, ghp_, glpat-, AKIA, JWT)",
+        # A JWT is taken out from where its word begins: each word is gone through once, however
+        # often eyJ is in it.
         re.compile(
-            r"\b(?:sk-[\w-]{16,}|hf_\w{16,}|gh[pousr]_\w{16,}|glpat-[\w-]{16,}|AKIA[0-9A-Z]{16}"
-            r"|eyJ[\w-]{10,}\.[\w-]{10,}\.[\w-]+)"
+            r"\b(?:sk-[\w-]{16,}|hf_\w{16,}|gh[pousr]_\w{16,}|glpat-[\w-]{16,}|AKIA[0-9A-Z]{16})"
+            r"|(?<![\w-])(?=[\w-]*?\beyJ[\w-]{10})[\w-]+\.[\w-]{10,}\.[\w-]+"
         ),
         REDACTED,
     ),

@@ -41,6 +41,10 @@ class Match:
     line: str
 
 
+# Characters of a line that are looked at: for some patterns the time grows with the square of them.
+_LONGEST = 2000
+
+
 @cache
 def catalogue() -> tuple[Cause, ...]:
     """All known failures, in order."""
@@ -69,6 +73,7 @@ def _any(source: Optional[str]) -> Pattern[str]:
 
 def of_line(line: str, source: Optional[str] = None) -> Optional[Cause]:
     """The first known failure that one line shows."""
+    line = line[:_LONGEST]
     if not _any(source).search(line):
         return None
     return next((cause for cause, pattern in _compiled(source) if pattern.search(line)), None)
@@ -76,10 +81,10 @@ def of_line(line: str, source: Optional[str] = None) -> Optional[Cause]:
 
 def matches(lines: Sequence[str], source: Optional[str] = None) -> list[Match]:
     """All known failures that these lines show, in the catalogue's order, each once."""
-    hits = [(i, line) for i, line in enumerate(lines) if _any(source).search(line)]
+    hits = [(i, line) for i, line in enumerate(lines) if _any(source).search(line[:_LONGEST])]
     found = []
     for cause, pattern in _compiled(source):
-        first = next(((i, line) for i, line in hits if pattern.search(line)), None)
+        first = next(((i, line) for i, line in hits if pattern.search(line[:_LONGEST])), None)
         if first is not None:
             found.append(Match(cause, *first))
     return found
@@ -116,7 +121,6 @@ def describe(node: dict[str, Any], tail_lines: int) -> str:
     return "\n".join(parts) or f"{node['node']} failed."
 
 
-_LONGEST = 2000  # characters of a line that are looked at
 _KIND = 90  # characters of an unknown error's words
 _PROCESS = re.compile(r"^(?:\s*\([\w. =,-]*\bpid=\d+[^)]*\))+\s*|^\s*\[rank\d+\]:\s*")
 _LEVEL = re.compile(

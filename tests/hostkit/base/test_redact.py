@@ -26,6 +26,8 @@ SECRET = "s3cr3t-V4lue.x"
         f"vllm serve --hub-token {SECRET} --port 1",
         "using sk-abcdefghijklmnopqrstuv",
         "hf_abcdefghijklmnopqrstuvwxyz is the token",
+        "sent eyJhbGciOiJIUzI1NiJ9.abcdefghijklmnopqrst.abcdefghijklmnop-_ to it",
+        "a.b.my-eyJhbGciOiJIUzI1NiJ9.abcdefghijklmnopqrst.abcdefghijklmnop",
     ],
 )
 def test_the_secret_goes_and_the_rest_of_the_line_stays(line: str) -> None:
