@@ -9,7 +9,7 @@ from difflib import get_close_matches
 from typing import Any, Collection, Iterator, Mapping, Optional, Sequence
 
 from hostkit.base.errors import InputError
-from hostkit.base.values import parsed
+from hostkit.base.values import parsed, whole
 from omnikit.config.schema import Secret, Server
 from omnikit.plan.types import NodePlan
 from omnikit.yaml.node import Node
@@ -237,7 +237,7 @@ def flag(node: NodePlan, name: str) -> Optional[str]:
 def size_of(args: Mapping[str, Any], name: str) -> int:
     """A parallel size among a server's flags, however it is spelled; 1 where it is not given."""
     told = next((str(v) for key, v in args.items() if key.replace("_", "-") == name), "1")
-    return int(told) if told.isdecimal() else 1
+    return whole(told) or 1
 
 
 def flag_list(node: NodePlan, name: str) -> list[str]:

@@ -124,6 +124,14 @@ def test_what_only_looks_like_a_number_is_none(
     assert code in (0, 2) and "Traceback" not in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("size", [*DIGITS, "0"], ids=["a sign", "many", "another script", "none"])
+@pytest.mark.parametrize("name", ["pipeline-parallel-size", "tensor-parallel-size"])
+def test_a_size_that_is_none(name: str, size: str, capsys: pytest.CaptureFixture[str]) -> None:
+    place = f"roles.decode.server.args.{name}"
+    assert plan.main(["-e", "vllm-ascend-pd", "--set", f'{place}="{size}"']) == 2
+    assert "Traceback" not in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     "words", ["paths.work_dir=" + "a" * 5000, "proxy.modules_dir=/" + "a" * 300]
 )
