@@ -23,12 +23,18 @@ class Answer:
     text: str
     headers: Mapping[str, str]
 
-    def json(self) -> Any:
-        """The body as data, or None when it is not JSON."""
+    def json(self) -> dict[str, Any]:
+        """The body as an object; an empty one when it is none."""
         try:
-            return parsed(self.text)
+            data = parsed(self.text)
         except ValueError:
-            return None
+            return {}
+        return data if isinstance(data, dict) else {}
+
+    def listed(self, name: str) -> list[dict[str, Any]]:
+        """The objects in a list of the body; none where it has no such list."""
+        found = self.json().get(name)
+        return [one for one in found if isinstance(one, dict)] if isinstance(found, list) else []
 
 
 def wait_until(condition: Callable[[], bool], deadline_s: float, interval_s: float) -> bool:

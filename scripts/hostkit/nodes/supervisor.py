@@ -346,9 +346,7 @@ class Supervisor:
         if answer.status in service.REFUSED:
             said = answer.text[:200].strip()
             self.refused = f"runs, and refuses us: status {answer.status}: {said}"
-        listed = answer.json()
-        names = [entry.get("id") for entry in (listed or {}).get("data", [])]
-        return spec["model"] in names
+        return spec["model"] in [entry.get("id") for entry in answer.listed("data")]
 
     def _stop_all(self) -> None:
         """SIGTERM, wait for the grace period, then SIGKILL, also for all that they started."""

@@ -57,8 +57,7 @@ def one_completion(plan: Plan, settings: Settings) -> Check:
         timeout_s=settings.smoke_test.timeout_s,
         body=completion_body(plan, settings),
     )
-    data = answer.json() or {}
-    text = _first(data, "text")
+    text = _first(answer.json(), "text")
     if answer.status == 200 and text:
         return Check("completion", True, repr(text))
     return Check("completion", False, f"status {answer.status}: {answer.text[:300]}")
@@ -86,8 +85,7 @@ def run(plan: Plan, settings: Settings) -> list[Check]:
 def _models(plan: Plan, settings: Settings) -> Check:
     entry = targets.entry(plan, settings)
     answer = entry.request("/v1/models", timeout_s=settings.smoke_test.timeout_s)
-    listed = answer.json() or {}
-    names = [entry.get("id") for entry in listed.get("data", [])] if answer.status == 200 else []
+    names = [one.get("id") for one in answer.listed("data")] if answer.status == 200 else []
     found = ", ".join(map(str, names)) or f"status {answer.status}: {answer.text[:200]}"
     return Check("models", plan.served_name in names, found)
 
@@ -98,7 +96,7 @@ def _chat(plan: Plan, settings: Settings) -> Check:
     answer = targets.entry(plan, settings).request(
         "/v1/chat/completions", timeout_s=settings.smoke_test.timeout_s, body=body
     )
-    text = _first(answer.json() or {}, "message", "content")
+    text = _first(answer.json(), "message", "content")
     found = repr(text) if text else f"status {answer.status}: {answer.text[:300]}"
     return Check("chat completion", answer.status == 200 and bool(text), found)
 
@@ -114,6 +112,8 @@ def _stream(plan: Plan, settings: Settings) -> Check:
             if data == "[DONE]":
                 break
             chunk = json.loads(data)
+            if not isinstance(chunk, dict):
+                raise ValueError(f"an event that is no object: {data[:300]}")
             chunks += 1
             text += _first(chunk, "text")
             usage = chunk.get("usage") or usage
@@ -139,9 +139,9 @@ def _several(plan: Plan, settings: Settings) -> list[Check]:
     path = "/v1/completions"
     alone = [entry.request(path, timeout_s=timeout_s, body={**one, "prompt": p}) for p in prompts]
     answer = entry.request(path, timeout_s=timeout_s, body={**one, "prompt": prompts})
-    choices = (answer.json() or {}).get("choices", []) if answer.status == 200 else []
+    choices = answer.listed("choices") if answer.status == 200 else []
     texts = [_first({"choices": [choice]}, "text") for choice in choices]
-    expected = [_first(each.json() or {}, "text") for each in alone]
+    expected = [_first(each.json(), "text") for each in alone]
     found = f"{texts}" if choices else f"status {answer.status}: {answer.text[:300]}"
     if texts != expected:
         found += f", alone {expected}"
@@ -164,11 +164,12 @@ def _completion_with_kv(plan: Plan, settings: Settings) -> list[Check]:
             timeout_s=settings.smoke_test.timeout_s,
             body=completion_body(plan, settings),
         )
-        text = _first(answer.json() or {}, "text")
-        if answer.status != 200 or not text:
+        text = _first(answer.json(), "text")
+        usage = answer.json().get("usage")
+        prompt_tokens = usage.get("prompt_tokens") if isinstance(usage, dict) else None
+        if answer.status != 200 or not text or not isinstance(prompt_tokens, int):
             return [Check("completion", False, f"status {answer.status}: {answer.text[:300]}")]
         first = first or Check("completion", True, repr(text))
-        prompt_tokens = int(answer.json()["usage"]["prompt_tokens"])
         kv = judge_kv(before, kv_counters(plan, settings), prompt_tokens)
         if kv.passed:
             break

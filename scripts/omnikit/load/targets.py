@@ -224,10 +224,9 @@ def check(config: Config, target: Target, load: Load, *, ours: bool) -> None:
     """
     timeout_s = config.settings.smoke_test.timeout_s
     answer = target.service.request("/v1/models", timeout_s=timeout_s)
-    listed = answer.json() if answer.status == 200 else None
-    if not isinstance(listed, dict) or not isinstance(listed.get("data"), list):
+    if answer.status != 200 or not isinstance(answer.json().get("data"), list):
         raise _silent(config, target, answer, ours)
-    models = {str(one.get("id")): one for one in listed["data"] if isinstance(one, dict)}
+    models = {str(one.get("id")): one for one in answer.listed("data")}
     if target.model not in models:
         raise InputError(
             f"{target.url} serves {', '.join(models) or 'no model'}, not {target.model!r}.",

@@ -413,7 +413,7 @@ def try_one(plan: Plan, settings: Settings, demand: Demand) -> None:
 
 def _count(load: Load, answer: Answer) -> None:
     load.sent += 1
-    if answer.status == 200 and (answer.json() or {}).get("choices"):
+    if answer.status == 200 and answer.listed("choices"):
         load.answered += 1
     else:
         load.fault = (

@@ -74,7 +74,7 @@ def test_a_flag_a_server_and_a_hub_that_write_json(tmp_path: Path) -> None:
     for flag in ("speculative_config", "kv-transfer-config"):
         name = f"roles.decode.server.args.{flag}"
         assert plan.main(["-e", "2p1d", "--set", f"{name}='{DEEP_JSON}'"]) in (0, 2)
-    assert Answer(200, DEEP_JSON, {}).json() is None
+    assert Answer(200, DEEP_JSON, {}).json() == {}
     assert download_plan._weight_map(DEEP_JSON.encode()) is None
     (tmp_path / "model.safetensors.index.json").write_text('{"weight_map": 5}')
     edits.refuse_unconverted(tmp_path)

@@ -49,7 +49,7 @@ def test_a_condition_is_awaited_until_it_holds_or_the_deadline_is_over() -> None
 
 def test_nobody_there_is_an_answer_with_status_0() -> None:
     answer = request(f"http://127.0.0.1:{free_port()}/x", timeout_s=1)
-    assert answer.status == 0 and "refused" in answer.text and answer.json() is None
+    assert answer.status == 0 and "refused" in answer.text and answer.json() == {}
 
 
 def test_proxies_of_the_environment_are_not_used(monkeypatch) -> None:

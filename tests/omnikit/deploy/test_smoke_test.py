@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import http.server
+import threading
+from typing import Any
+
 import pytest
 
 from omnikit.config import config
@@ -42,3 +46,33 @@ def test_nothing_listening_is_a_failed_check_not_an_exception() -> None:
     checks = smoke_test.run(make_plan(loaded), loaded.settings)
     assert [check.passed for check in checks] == [False, False]
     assert "status 0" in checks[0].found
+
+
+@pytest.mark.parametrize(
+    "said",
+    ["[1]", "7", "null", '{"data": 7, "choices": {"0": 1}}', '{"data": [7], "choices": [[]]}'],
+)
+def test_an_answer_of_a_wrong_shape_is_a_failed_check_not_an_exception(said: str) -> None:
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(said)))
+            self.end_headers()
+            self.wfile.write(said.encode())
+
+        do_POST = do_GET
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever).start()
+        try:
+            topology = [{"hosts": ["local"], "api_port": server.server_port}]
+            given = ["ports.ephemeral_low=65535", f"topology.colocated={topology}".replace("'", "")]
+            loaded = config.load("colocated", assignments=given, environ={})
+            checks = smoke_test.run(make_plan(loaded), loaded.settings)
+        finally:
+            server.shutdown()
+    assert not all(check.passed for check in checks)
