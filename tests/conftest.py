@@ -51,15 +51,25 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Fast tests first: they tell most of what is wrong in seconds.
 
-    Side by side, the tests of a file stay together, for they share what they start; all that need
-    the Docker engine do, so that images are built once; they come first, for they take longest.
+    Side by side, the tests of a file stay together, for they share what they start. All that need
+    the Docker engine do, so that images are built once, and all with real engines, for two of those
+    are too much for this memory; these two groups take longest and come first.
     """
-    docker = {item.path for item in items if "docker_host" in getattr(item, "fixturenames", ())}
+    groups = {}
+    for item in items:
+        needed = getattr(item, "fixturenames", ())
+        for name, rank in (("docker", 0), ("engine", 1)):
+            if f"{name}_host" in needed or f"{name}_python" in needed:
+                groups[item.path] = min((rank, name), groups.get(item.path, (rank, name)))
+    rest = (2, "")
     items.sort(
-        key=lambda item: (item.get_closest_marker("slow") is not None, item.path not in docker)
+        key=lambda item: (
+            item.get_closest_marker("slow") is not None,
+            groups.get(item.path, rest)[0],
+        )
     )
     for item in items:
-        group = "docker" if item.path in docker else str(item.path)
+        group = groups.get(item.path, rest)[1] or str(item.path)
         item.add_marker(pytest.mark.xdist_group(group))
 
 
