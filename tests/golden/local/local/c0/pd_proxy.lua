@@ -87,7 +87,7 @@ local FAULTS = {
     timeout = { 504, "The %s server did not answer in time." },
     died = { 502, "The %s server ended the connection before it answered. The request may be the"
         .. " reason, so no other server gets it." },
-    lost = { 502, "The %s server that had the request was lost before it answered." },
+    lost = { 502, "The %s server that had the request was lost." },
 }
 
 -- A failure: status, kind and message; or status, and body and headers as a server gave them.
@@ -311,19 +311,22 @@ end
 -- (servers), pd_ROLE_status, pd_holds_ROLE (who has the request now). leg: {uri, id, avoid: servers by
 -- role and name}.
 local function ask(role, pieces, leg)
-    local request = { head_for(size_of(pieces), leg), pieces }
+    local size = size_of(pieces)
+    local request = { head_for(size, leg), pieces }
     local tried, refusals, timeouts = {}, 0, 0
+    local want = { tried = tried, work = servers.work(role, size), prefixes = role == "prefill" and leg.prefixes or nil }
     local refusal
     for name in pairs(leg.avoid[role]) do
         tried[name] = true
     end
     while true do
         local first = role == FIRST
-        local version = leg.version
+        want.version = leg.version
         if leg.paired and not first then
-            version = leg.pairs_with
+            want.version = leg.pairs_with
         end
-        local server = servers.pick(role, tried, version, leg.paired and first and SECOND or nil)
+        want.partner = leg.paired and first and SECOND or nil
+        local server = servers.pick(role, want)
         if not server then
             return refusal, "unreachable"
         elseif refusal then
@@ -332,7 +335,7 @@ local function ask(role, pieces, leg)
         end
         tried[server.name] = true
         leg.pairs_with = server.version
-        ngx.var["pd_holds_" .. role] = server.name
+        ngx.var["pd_holds_" .. role] = want.work .. " " .. server.name
         local from = ngx.now()
         local answer, why = ask_one(role, server, request)
         ngx.update_time()
@@ -359,7 +362,7 @@ local function ask(role, pieces, leg)
             servers.fault(role, server.name, "it cannot be reached")
             timeouts = timeouts + (why == "connect timeout" and 1 or 0)
         end
-        servers.release(role, server.name)
+        servers.release(role, server.name, want.work)
         ngx.var["pd_holds_" .. role] = ""
         if not answer and (why == "died" or why == "lost") then
             return nil, why
@@ -370,10 +373,10 @@ local function ask(role, pieces, leg)
 end
 
 local function release(role)
-    local name = ngx.var["pd_holds_" .. role]
-    if name ~= "" then
+    local work, name = ngx.var["pd_holds_" .. role]:match "^(%d+) (.+)$"
+    if work then
         ngx.var["pd_holds_" .. role] = ""
-        servers.release(role, name)
+        servers.release(role, name, tonumber(work))
     end
 end
 
@@ -624,7 +627,10 @@ local function decoded(follow, body, list, handover, leg, told, late)
     end
     local answer, why = ask("decode", pieces, leg)
     if not answer then
-        return fault("decode", why)
+        local failure = fault("decode", why)
+        -- The pool has changed since prefill was chosen.
+        failure.unfit = why == "unreachable" and handover and not servers.has("decode", leg.pairs_with)
+        return failure
     elseif answer.status == 200 and is_stream(answer) then
         return stream_of(follow, answer, leg, told, late)
     end
@@ -804,8 +810,8 @@ local function last_failure()
     return how_it_failed(commas + 1)
 end
 
-local function end_try(role, name, what)
-    servers.release(role, name)
+local function end_try(role, name, work, what)
+    servers.release(role, name, work)
     if what == "unreachable" or what == "connect timeout" then
         servers.fault(role, name, "it cannot be reached")
     end
@@ -817,11 +823,12 @@ local balancer = require "ngx.balancer"
 function proxy.balance(role)
     local tries = ngx.ctx.tries
     if not tries then
-        tries = { names = {}, refused = 0, timeouts = 0, count = 0 }
+        local work = servers.work(role, tonumber(ngx.var.request_length) or 0)
+        tries = { names = {}, refused = 0, timeouts = 0, count = 0, work = work }
         ngx.ctx.tries = tries
     else
         local what = how_it_failed(tries.count)
-        end_try(role, tries.last, what)
+        end_try(role, tries.last, tries.work, what)
         ngx.var.pd_holds = ""
         if what == "refused" then
             tries.refused = tries.refused + 1
@@ -833,13 +840,13 @@ function proxy.balance(role)
             return ngx.exit(ngx.ERROR)
         end
     end
-    local server = servers.pick(role, tries.names)
+    local server = servers.pick(role, { tried = tries.names, work = tries.work })
     if not server then
         ngx.var.pd_failure = "unreachable"
         return ngx.exit(ngx.ERROR)
     end
     tries.names[server.name], tries.last, tries.count = true, server.name, tries.count + 1
-    ngx.var.pd_holds = role .. " " .. server.name
+    ngx.var.pd_holds = role .. " " .. tries.work .. " " .. server.name
     -- The last that may refuse does so in its own words.
     if tries.count < #servers.of[role] and (RETRIES == 0 or tries.refused < RETRIES) then
         balancer.set_more_tries(1)
@@ -874,8 +881,8 @@ function proxy.log()
         names:delete(var.pd_name)
     end
     if var.pd_holds ~= "" then
-        local role, name = var.pd_holds:match "^(%l+) (.+)$"
-        end_try(role, name, last_failure())
+        local role, work, name = var.pd_holds:match "^(%l+) (%d+) (.+)$"
+        end_try(role, name, tonumber(work), last_failure())
     end
     if tonumber(var.request_length) > KEPT_MEMORY / 8 then
         collectgarbage()  -- its text; by itself Lua would wait for several of them
