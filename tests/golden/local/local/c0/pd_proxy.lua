@@ -648,28 +648,30 @@ local function decoded(follow, body, list, handover, leg, told, late)
     elseif not whole then
         return broke_off(answer, leg, why)
     end
-    http.keep(answer, IDLE_MS, POOL)
     local text = table.concat(parts)
     answer.body = text
     -- A look at both ends finds what is empty, cut or of another kind; the whole is the client's to read.
     local is_json = text:find "^%s*{" and text:sub(-64):find "}%s*$" and true
+    local failure
     if answer.status >= 500 or answer.status == 200 and not is_json then
-        local failure = refused("decode", answer, leg, is_json)
-        if failure.lost or failure.unfit or told.head or follow.leg > 1 then
-            return failure
-        end
+        local its = refused("decode", answer, leg, is_json)
+        failure = (its.lost or its.unfit or told.head or follow.leg > 1) and its
     elseif told.head or follow.leg > 1 and answer.status ~= 200 then
-        return { 502, "decode_error", "The decode server answered with status " .. answer.status .. "." }
+        failure = { 502, "decode_error", "The decode server answered with status " .. answer.status .. "." }
     end
-    text = answer.status == 200 and follow:whole(text) or text
-    if follow.again then
-        told.version = answer.server.version
-    else
-        pass_headers(answer)
-        ngx.header["Content-Length"] = #text
-        ngx.print(text)
+    if not failure then
+        text = answer.status == 200 and follow:whole(text) or text
+        if follow.again then
+            told.version = answer.server.version
+        else
+            pass_headers(answer)
+            ngx.header["Content-Length"] = #text
+            ngx.print(text)
+            ngx.eof()  -- the client first
+        end
     end
-    return nil
+    http.keep(answer, IDLE_MS, POOL)
+    return failure or nil
 end
 
 local function go_leg(follow, body, list, leg, told)
