@@ -258,7 +258,7 @@ def test_there_is_nothing_to_roll_back(launch: Launcher) -> None:
         ((), "--prefill-servers-list"),
         ((*LISTS, "--prefill-lb-sdk", "fastest"), "proxy.prefill_balance"),
         ((*LISTS, "--core-num", "0"), "proxy.worker_processes"),
-        ((*NJS, *LISTS, "--decode-lb-sdk", "pd_score_balance"), "one of least_conn, round_robin"),
+        ((*NJS, *LISTS, "--decode-lb-sdk", "pd_score_balance"), "one of least_work, least_conn"),
         (("--config-file", "/no/such", "--core-num", "2"), "--core-num"),
         (("--config-file", "/no/such"), "/no/such"),
         (("--stop", "--reload"), "not allowed with"),

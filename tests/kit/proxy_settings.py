@@ -11,6 +11,7 @@ SETTINGS: dict[str, Any] = {
     "kv_params": "nixl",
     "prefill_balance": "least_conn",
     "decode_balance": "least_conn",
+    "prefix_load": 1.25,
     "worker_processes": 1,
     "worker_connections": 512,
     "keepalive": 16,
@@ -18,6 +19,7 @@ SETTINGS: dict[str, Any] = {
     "max_fails": 3,
     "fail_timeout": "10s",
     "probe_interval": "250ms",
+    "probe_timeout": "10s",  # a busy machine is no sick server
     "silence": "10s",
     "connect_timeout": "5s",
     "read_timeout": "60s",

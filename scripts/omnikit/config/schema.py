@@ -48,6 +48,7 @@ from omnikit.yaml.setting_types import (
     PlainPath,
     Platform,
     Port,
+    PrefillBalance,
     Program,
     ProxyKind,
     Registry,
@@ -546,8 +547,9 @@ class Proxy(Strict):
     metrics_from: Optional[List[Network]]
     paths: Dict[UrlPath, bool]
     kv_params: Literal["nixl", "mooncake", "layerwise", "none"]
-    prefill_balance: Balance
+    prefill_balance: PrefillBalance
     decode_balance: Balance
+    prefix_load: Annotated[float, Field(ge=1, le=100)]
     pd_score_limit: Literal["decode_req_limit", "max_num_seqs"]
     decode_request_limit: Count
     total_load_batch_size: Count
@@ -571,6 +573,7 @@ class Proxy(Strict):
     max_fails: Annotated[int, Field(ge=0, le=1_000_000)]
     fail_timeout: NginxTime
     probe_interval: NginxTime
+    probe_timeout: NginxTime
     silence: NginxTime
     connect_timeout: NginxTime
     read_timeout: NginxTime

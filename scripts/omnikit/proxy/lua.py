@@ -29,7 +29,8 @@ from omnikit.proxy.spec import (
     nginx_kind,
 )
 
-BALANCE = ("least_conn", "round_robin")
+BALANCE = ("least_work", "least_conn", "round_robin")
+PREFIX = "prefix"  # of prefill: who computed the beginning of a prompt, else the least work
 
 LOOPBACK = ("127.0.0.1", "::1")  # may always read /metrics
 
@@ -59,9 +60,12 @@ METASERVER = "/v1/metaserver"
 
 def _pool(spec: ProxySpec, role: str, servers: tuple[Address, ...]) -> dict[str, Any]:
     key = f"{role}_balance"
+    known = (*BALANCE, PREFIX) if role == "prefill" else BALANCE
+    balance = values.one_of(f"proxy.{key}", spec.settings.get(key), known)
     return {
         "name": role,
-        "least_conn": values.one_of(f"proxy.{key}", spec.settings.get(key), BALANCE) == BALANCE[0],
+        "counted": balance != "round_robin",
+        "least_work": balance in ("least_work", PREFIX),
         "servers": [values.address(f"address of a {role} server", one) for one in servers],
     }
 
@@ -161,6 +165,7 @@ def _holes(spec: ProxySpec, source: str) -> dict[str, Any]:
         "connect_ms": values.milliseconds(times["connect_timeout"]),
         "read_ms": values.milliseconds(times["read_timeout"]),
         "probe_ms": max(50, values.milliseconds(held("probe_interval"))),
+        "probe_timeout_ms": values.milliseconds(held("probe_timeout")),
         "silence_s": values.seconds(held("silence")),
         "idle": IDLE,
         "idle_ms": values.milliseconds(IDLE),
@@ -168,6 +173,8 @@ def _holes(spec: ProxySpec, source: str) -> dict[str, Any]:
         "large_client_header_buffers": held("large_client_header_buffers"),
         "health": json.dumps(health),
         "version": _version(spec),
+        "prefix": bool(spec.prefill) and get("prefill_balance") == PREFIX,
+        "prefix_load": held("prefix_load"),
         "min_tokens": way in GOES_ON,
         "goes_on": RECOMPUTED in scripts,
         "metaserver": _metaserver(spec) if way == PUSHED and spec.prefill else None,

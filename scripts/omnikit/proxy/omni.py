@@ -16,7 +16,7 @@ from typing import Any
 
 from hostkit.base.errors import InputError
 from omnikit.proxy import values
-from omnikit.proxy.lua import LOOPBACK
+from omnikit.proxy.lua import LOOPBACK, PREFIX
 from omnikit.proxy.spec import OMNI_MODULES, OMNI_NGINX, Address, ProxySpec, nginx_kind
 
 MAX_CORES = 1024  # nginx knows no more
@@ -25,12 +25,22 @@ MAX_CORES = 1024  # nginx knows no more
 _BASE = ("ngx_http_set_request_id_module.so", "ngx_http_prefill_module.so")
 _OMNI_PROXY = ("ngx_http_omni_proxy_module.so", "ngx_http_set_request_id_module.so")
 # nginx's own balancers need no module.
-_BUILT_IN: dict[str, tuple[str, ...]] = {"least_conn": ("least_conn",), "round_robin": ()}
+_BUILT_IN: dict[str, tuple[str, ...]] = {
+    "least_work": ("least_conn",),
+    "least_conn": ("least_conn",),
+    "round_robin": (),
+}
 
 
 def balance(spec: ProxySpec, role: str) -> tuple[list[str], list[str]]:
     """The lines of a role's upstream that choose its balancer, and the modules they need."""
     chosen = values.setting(spec.settings, f"{role}_balance")
+    if chosen == PREFIX:
+        raise InputError(
+            "omni-infer's nginx has no such balancer.",
+            where=f"proxy.{role}_balance",
+            todo="set proxy.kind to nginx-lua, or another balancer: pd_score_balance",
+        )
     if chosen in _BUILT_IN:
         return list(_BUILT_IN[chosen]), []
     return _lines(spec, chosen, role), [f"ngx_http_upstream_{chosen}_module.so"]

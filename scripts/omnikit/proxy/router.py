@@ -20,7 +20,11 @@ from hostkit.base.errors import InputError
 from omnikit.proxy import values
 from omnikit.proxy.spec import ROUTER_PROGRAM, Kind, ProxySpec
 
-POLICIES = {"least_conn": "power_of_two", "round_robin": "round_robin"}
+POLICIES = {
+    "least_work": "power_of_two",
+    "least_conn": "power_of_two",
+    "round_robin": "round_robin",
+}
 LOG_LEVELS = {
     "debug": "debug",
     "info": "info",

@@ -273,6 +273,7 @@ EnvName = Annotated[str, Field(pattern=_VARIABLE)]
 FlagName = Annotated[str, Field(pattern=_FLAG)]
 EnvValue = Annotated[Any, AfterValidator(env_value), WithJsonSchema(SCALAR)]
 Balance = Literal[
+    "least_work",
     "least_conn",
     "round_robin",
     "pd_score_balance",
@@ -283,6 +284,7 @@ Balance = Literal[
     "auto_balance_controller",
     "length_balance",
 ]
+PrefillBalance = Literal[Balance, "prefix"]
 
 
 def _proxy_kind(value: object) -> object:

@@ -64,7 +64,7 @@ def test_a_server_whose_engine_is_dead_does_not_count(start, backend) -> None:
 def test_a_server_that_hangs_does_not_count_and_holds_nobody_up(start, backend) -> None:
     decode = backend("decode")
     decode.health = lambda handler, seen: decode.go_on.wait(20)
-    running = start([backend("prefill")], [decode], connect_timeout="300ms")
+    running = start([backend("prefill")], [decode], probe_timeout="300ms")
     assert ready(running).status == 503
 
 

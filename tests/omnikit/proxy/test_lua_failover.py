@@ -106,7 +106,9 @@ def pd(start, backend):
         for each in servers["decode"]:
             each.go_on.set()  # streams end by themselves
         turns = {"prefill_balance": "round_robin", "decode_balance": "round_robin"}
-        running = start(*servers.values(), silence="1s", max_fails=0, **turns, **settings)
+        if "hangs" in fault.__name__:
+            settings.update(silence="1s", probe_timeout="1s")
+        running = start(*servers.values(), max_fails=0, **turns, **settings)
         bad, good = servers[role]
         bad.go_on.clear()
         bad.behave = fault
@@ -173,6 +175,7 @@ def broken(then: Any) -> Any:
         handler.chunk(f"data: {FIRST}\n\n")
         then(handler, seen)
 
+    behave.__name__ = f"broken_{then.__name__}"
     return behave
 
 

@@ -51,7 +51,7 @@ def pd(start, backend):
     """A proxy before two servers of each role, asked in turn."""
     servers = {role: [backend(role), backend(role)] for role in ("prefill", "decode")}
     turns = {"prefill_balance": "round_robin", "decode_balance": "round_robin"}
-    return start(*servers.values(), fail_timeout="4s", **turns), servers
+    return start(*servers.values(), fail_timeout="4s", probe_timeout="2s", **turns), servers
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from typing import Any
 
@@ -265,3 +266,82 @@ def test_nobody_compresses_what_the_proxy_reads(pd):
     running, _, (decode,) = pd(Decode())
     running.post(body(COMPLETIONS), Accept_Encoding="gzip")
     assert "accept-encoding" not in decode.seen[0].headers
+
+
+# A decode server that is lost in the middle of a stream: what it said is gone on with, too.
+
+
+class Told:
+    """Takes an answer in place of a connection; events: what it said, whole."""
+
+    def __init__(self, server: Any) -> None:
+        self.server, self.wfile = server, io.BytesIO()
+
+    def send_response(self, status: int) -> None: ...
+
+    def send_header(self, name: str, value: str) -> None: ...
+
+    def end_headers(self) -> None: ...
+
+    @property
+    def events(self) -> list[bytes]:
+        rest, text = self.wfile.getvalue(), b""
+        while size := int(rest.partition(b"\r\n")[0], 16):
+            rest = rest.partition(b"\r\n")[2]
+            text, rest = text + rest[:size], rest[size + 2 :]
+        return [one + b"\n\n" for one in text.split(b"\n\n")[:-1]]
+
+
+def lost_after(count: int) -> Any:
+    """Behaves as decode, and dies after so many events of a stream; those after it live."""
+
+    def behave(handler: Handler, seen: Seen) -> None:
+        told = Told(handler.server)
+        Decode()(told, seen)  # type: ignore[arg-type]
+        handler.send_response(200)
+        handler.send_header("Content-Type", "text/event-stream")
+        handler.send_header("Transfer-Encoding", "chunked")
+        handler.end_headers()
+        for one in told.events[:count]:
+            handler.wfile.write(b"%x\r\n%s\r\n" % (len(one), one))
+        handler.wfile.flush()
+        handler.server.socket.close()
+        handler.cut()
+
+    return behave
+
+
+@pytest.mark.parametrize(
+    ("path", "count"), [(COMPLETIONS, 1), (COMPLETIONS, 3), (COMPLETIONS, 4), (CHAT, 1), (CHAT, 4)]
+)
+@pytest.mark.parametrize("more", [{}, {"temperature": 0, "seed": 7}])
+def test_a_stream_whose_server_is_lost_goes_on_from_the_tokens_so_far(pd, path, count, more):
+    running, prefill, decode = pd(lost_after(count), Decode())
+    answer = running.post(body(path, stream=True, **more), path)
+    assert said(answer) == (WHOLE, ["length"])
+    assert answer.text.endswith("data: [DONE]\n\n") and '"error"' not in answer.text
+    assert [len(one.seen) for one in (prefill, *decode)] == [2, 1, 1]
+    told = decode[1].seen[0].data.get("prompt")
+    said_before = count - 1 if path == CHAT else count
+    assert said_before == 0 or len(told) > 3  # the prompt's tokens, and those of the answer
+
+
+@pytest.mark.parametrize(
+    ("more", "why"), [({"seed": 7, "temperature": 1}, "seed"), ({"stop": ["x"]}, "stop")]
+)
+def test_what_cannot_be_gone_on_with_exactly_ends_with_an_error(pd, more, why):
+    """A seed's next number depends on all before it, which a new request does not have."""
+    running, _, decode = pd(lost_after(2), Decode())
+    answer = running.post(body(COMPLETIONS, stream=True, **more))
+    *_, last = events(answer.text)
+    assert (last["error"]["type"], last["error"]["code"]) == ("decode_lost", 502)
+    assert f"with {why}" in last["error"]["message"]
+    assert decode[1].seen == []
+
+
+def test_the_second_loss_is_the_last(pd):
+    running, _, decode = pd(lost_after(2), lost_after(2), Decode())
+    answer = running.post(body(COMPLETIONS, stream=True))
+    *_, last = events(answer.text)
+    assert last["error"]["type"] == "decode_lost"
+    assert [len(one.seen) for one in decode] == [1, 1, 0]

@@ -212,7 +212,7 @@ def test_modules_are_loaded_once_and_only_those_that_are_needed() -> None:
 def test_other_kinds_refuse_the_modules_balancers(kind: str, balancer: str) -> None:
     usual = {"prefill_balance": "least_conn", "kv_params": "nixl", "venv": "/v"}
     spec = replace(changed(spec_for(), **usual, decode_balance=balancer), kind=kind)
-    with pytest.raises(InputError, match="is no one of least_conn, round_robin") as caught:
+    with pytest.raises(InputError, match="is no one of least_work, least_conn") as caught:
         proxy.files(spec, "x")
     assert caught.value.where == "proxy.decode_balance"
 

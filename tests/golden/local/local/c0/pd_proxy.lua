@@ -87,7 +87,7 @@ local FAULTS = {
     timeout = { 504, "The %s server did not answer in time." },
     died = { 502, "The %s server ended the connection before it answered. The request may be the"
         .. " reason, so no other server gets it." },
-    lost = { 502, "The %s server that had the request was lost before it answered." },
+    lost = { 502, "The %s server that had the request was lost." },
 }
 
 -- A failure: status, kind and message; or status, and body and headers as a server gave them.
@@ -311,19 +311,22 @@ end
 -- (servers), pd_ROLE_status, pd_holds_ROLE (who has the request now). leg: {uri, id, avoid: servers by
 -- role and name}.
 local function ask(role, pieces, leg)
-    local request = { head_for(size_of(pieces), leg), pieces }
+    local size = size_of(pieces)
+    local request = { head_for(size, leg), pieces }
     local tried, refusals, timeouts = {}, 0, 0
+    local want = { tried = tried, work = servers.work(role, size), prefixes = role == "prefill" and leg.prefixes or nil }
     local refusal
     for name in pairs(leg.avoid[role]) do
         tried[name] = true
     end
     while true do
         local first = role == FIRST
-        local version = leg.version
+        want.version = leg.version
         if leg.paired and not first then
-            version = leg.pairs_with
+            want.version = leg.pairs_with
         end
-        local server = servers.pick(role, tried, version, leg.paired and first and SECOND or nil)
+        want.partner = leg.paired and first and SECOND or nil
+        local server = servers.pick(role, want)
         if not server then
             return refusal, "unreachable"
         elseif refusal then
@@ -332,7 +335,7 @@ local function ask(role, pieces, leg)
         end
         tried[server.name] = true
         leg.pairs_with = server.version
-        ngx.var["pd_holds_" .. role] = server.name
+        ngx.var["pd_holds_" .. role] = want.work .. " " .. server.name
         local from = ngx.now()
         local answer, why = ask_one(role, server, request)
         ngx.update_time()
@@ -359,7 +362,7 @@ local function ask(role, pieces, leg)
             servers.fault(role, server.name, "it cannot be reached")
             timeouts = timeouts + (why == "connect timeout" and 1 or 0)
         end
-        servers.release(role, server.name)
+        servers.release(role, server.name, want.work)
         ngx.var["pd_holds_" .. role] = ""
         if not answer and (why == "died" or why == "lost") then
             return nil, why
@@ -370,10 +373,10 @@ local function ask(role, pieces, leg)
 end
 
 local function release(role)
-    local name = ngx.var["pd_holds_" .. role]
-    if name ~= "" then
+    local work, name = ngx.var["pd_holds_" .. role]:match "^(%d+) (.+)$"
+    if work then
         ngx.var["pd_holds_" .. role] = ""
-        servers.release(role, name)
+        servers.release(role, name, tonumber(work))
     end
 end
 
@@ -624,7 +627,10 @@ local function decoded(follow, body, list, handover, leg, told, late)
     end
     local answer, why = ask("decode", pieces, leg)
     if not answer then
-        return fault("decode", why)
+        local failure = fault("decode", why)
+        -- The pool has changed since prefill was chosen.
+        failure.unfit = why == "unreachable" and handover and not servers.has("decode", leg.pairs_with)
+        return failure
     elseif answer.status == 200 and is_stream(answer) then
         return stream_of(follow, answer, leg, told, late)
     end
@@ -642,28 +648,30 @@ local function decoded(follow, body, list, handover, leg, told, late)
     elseif not whole then
         return broke_off(answer, leg, why)
     end
-    http.keep(answer, IDLE_MS, POOL)
     local text = table.concat(parts)
     answer.body = text
     -- A look at both ends finds what is empty, cut or of another kind; the whole is the client's to read.
     local is_json = text:find "^%s*{" and text:sub(-64):find "}%s*$" and true
+    local failure
     if answer.status >= 500 or answer.status == 200 and not is_json then
-        local failure = refused("decode", answer, leg, is_json)
-        if failure.lost or failure.unfit or told.head or follow.leg > 1 then
-            return failure
-        end
+        local its = refused("decode", answer, leg, is_json)
+        failure = (its.lost or its.unfit or told.head or follow.leg > 1) and its
     elseif told.head or follow.leg > 1 and answer.status ~= 200 then
-        return { 502, "decode_error", "The decode server answered with status " .. answer.status .. "." }
+        failure = { 502, "decode_error", "The decode server answered with status " .. answer.status .. "." }
     end
-    text = answer.status == 200 and follow:whole(text) or text
-    if follow.again then
-        told.version = answer.server.version
-    else
-        pass_headers(answer)
-        ngx.header["Content-Length"] = #text
-        ngx.print(text)
+    if not failure then
+        text = answer.status == 200 and follow:whole(text) or text
+        if follow.again then
+            told.version = answer.server.version
+        else
+            pass_headers(answer)
+            ngx.header["Content-Length"] = #text
+            ngx.print(text)
+            ngx.eof()  -- the client first
+        end
     end
-    return nil
+    http.keep(answer, IDLE_MS, POOL)
+    return failure or nil
 end
 
 local function go_leg(follow, body, list, leg, told)
@@ -804,8 +812,8 @@ local function last_failure()
     return how_it_failed(commas + 1)
 end
 
-local function end_try(role, name, what)
-    servers.release(role, name)
+local function end_try(role, name, work, what)
+    servers.release(role, name, work)
     if what == "unreachable" or what == "connect timeout" then
         servers.fault(role, name, "it cannot be reached")
     end
@@ -817,11 +825,12 @@ local balancer = require "ngx.balancer"
 function proxy.balance(role)
     local tries = ngx.ctx.tries
     if not tries then
-        tries = { names = {}, refused = 0, timeouts = 0, count = 0 }
+        local work = servers.work(role, tonumber(ngx.var.request_length) or 0)
+        tries = { names = {}, refused = 0, timeouts = 0, count = 0, work = work }
         ngx.ctx.tries = tries
     else
         local what = how_it_failed(tries.count)
-        end_try(role, tries.last, what)
+        end_try(role, tries.last, tries.work, what)
         ngx.var.pd_holds = ""
         if what == "refused" then
             tries.refused = tries.refused + 1
@@ -833,13 +842,13 @@ function proxy.balance(role)
             return ngx.exit(ngx.ERROR)
         end
     end
-    local server = servers.pick(role, tries.names)
+    local server = servers.pick(role, { tried = tries.names, work = tries.work })
     if not server then
         ngx.var.pd_failure = "unreachable"
         return ngx.exit(ngx.ERROR)
     end
     tries.names[server.name], tries.last, tries.count = true, server.name, tries.count + 1
-    ngx.var.pd_holds = role .. " " .. server.name
+    ngx.var.pd_holds = role .. " " .. tries.work .. " " .. server.name
     -- The last that may refuse does so in its own words.
     if tries.count < #servers.of[role] and (RETRIES == 0 or tries.refused < RETRIES) then
         balancer.set_more_tries(1)
@@ -874,8 +883,8 @@ function proxy.log()
         names:delete(var.pd_name)
     end
     if var.pd_holds ~= "" then
-        local role, name = var.pd_holds:match "^(%l+) (.+)$"
-        end_try(role, name, last_failure())
+        local role, work, name = var.pd_holds:match "^(%l+) (%d+) (.+)$"
+        end_try(role, name, tonumber(work), last_failure())
     end
     if tonumber(var.request_length) > KEPT_MEMORY / 8 then
         collectgarbage()  -- its text; by itself Lua would wait for several of them

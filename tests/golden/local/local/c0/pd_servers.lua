@@ -9,13 +9,16 @@ local state = ngx.shared.pd_state
 
 local MAX_FAILS = 3
 local FAIL_TIMEOUT_S = 10
-local PROBE_S = 500 / 1000  -- between two probes; twice that for the answer to one
+local PROBE_S, PROBE_MS = 500 / 1000, 1000  -- between two probes, for an answer
+local FRESH_S = 4 * PROBE_S + PROBE_MS / 1000 + 2  -- what was found so long ago is not forgotten yet
 local SILENCE_S = 10
 local HOLD_S = 1  -- a server is out for; twice that the next time, at most FAIL_TIMEOUT_S
 local MEMORY_S = 10 * FAIL_TIMEOUT_S  -- a server that was in for so long is as good as any
 local REAL_MS = 10000  -- within which a server that was sick answers a real request
 local LARGEST_REAL = 1024 * 1024  -- of that answer
-local LEAST_CONN = { prefill = true, decode = true, }
+local COUNTED = { prefill = true, decode = true, }
+local LEAST_WORK = { prefill = true, decode = true, }
+local FIXED_WORK = { prefill = 512, decode = 16384 }  -- of a request, in bytes of its text
 
 local servers = {}
 
@@ -34,6 +37,19 @@ local function resolved(host)
     return told:match "%f[%S](%d+%.%d+%.%d+%.%d+) " or first and "[" .. first .. "]" or host
 end
 
+local told  -- the list as text, as the workers tell each other
+
+local function count_versions()
+    local words = {}
+    for _, list in pairs(servers.of) do
+        for _, server in ipairs(list) do
+            words[server.version] = true
+        end
+    end
+    local one = next(words)
+    servers.of_one_version = not one or next(words, one) == nil
+end
+
 -- The servers of a role ("prefill" or "decode"), read from the text of nginx.conf.
 function servers.read(text)
     servers.of = {}
@@ -47,37 +63,42 @@ function servers.read(text)
         end
         servers.of[role] = list
     end
-    -- Workers that only end what they began have an older list: they look up here what still holds.
-    for key in (state:get "listed" or ""):gmatch "[^\n]+" do
-        state:delete(key)
-    end
-    local listed, words = {}, {}
+    local lines = {}
     for role, list in pairs(servers.of) do
         for _, server in ipairs(list) do
-            local key = "version " .. role .. " " .. server.name
-            listed[#listed + 1] = key
-            state:set(key, server.version)
-            words[server.version] = true
+            lines[#lines + 1] = table.concat({ role, server.name, server.host, server.port, server.version }, " ")
         end
     end
-    state:set("listed", table.concat(listed, "\n"))
-    local one = next(words)
-    servers.of_one_version = not one or next(words, one) == nil
+    told = table.concat(lines, "\n")
+    state:set("pool", told)
+    count_versions()
 end
 
--- The version of a server; nil when it was taken out.
-local function version_of(role, server)
-    if ngx.worker.exiting() then
-        return state:get("version " .. role .. " " .. server.name)
+-- Workers that only end what they began go by today's list too.
+local function renew()
+    local text = state:get "pool"
+    if not text or text == told then
+        return
     end
-    return server.version
+    told = text
+    for _, list in pairs(servers.of) do
+        for i = #list, 1, -1 do
+            list[i] = nil
+        end
+    end
+    for role, name, host, port, version in text:gmatch "(%S+) (%S+) (%S+) (%S+) ([^\n]*)" do
+        local list = servers.of[role] or {}
+        list[#list + 1] = { name = name, host = host, port = tonumber(port), version = version }
+        servers.of[role] = list
+    end
+    count_versions()
 end
 
 -- How well a version is served by a role: 2, there is a server in the pool; 1, all are out; 0, none.
 local function served(role, version)
     local best = 0
     for _, server in ipairs(servers.of[role] or {}) do
-        if version_of(role, server) == version then
+        if server.version == version then
             if not state:get("out " .. server.name) then
                 return 2
             end
@@ -87,34 +108,46 @@ local function served(role, version)
     return best
 end
 
+-- Whether a role has servers of a version at all.
+function servers.has(role, version)
+    return served(role, version) > 0
+end
+
+-- What a request is for a server of a role while it is there; size: of its text. A decode server does
+-- each of its tokens in company, so that a request is a lot and a long prompt not much more; prefill
+-- computes the prompt.
+function servers.work(role, size)
+    return LEAST_WORK[role] and FIXED_WORK[role] + size or 1
+end
+
 local turn = {}
 
--- The server to ask next, or nil when all were tried: of those in the pool the one with the fewest
--- requests, or the next in turn. When all are out, one of them: it may be back. version: its version,
--- nil for any; partner: the role of which it needs a server of the same version.
-function servers.pick(role, tried, version, partner)
+-- The server to ask next, or nil when all were tried: of those in the pool the one with the least work,
+-- the fewest requests, or the next in turn. When all are out, one of them: it may be back. want: tried
+-- (a set of names), work (see above), version (nil: any), partner (the role of which it needs a server
+-- of the same version), prefixes (nil: whoever).
+function servers.pick(role, want)
+    if ngx.worker.exiting() then
+        renew()
+    end
     local list = servers.of[role] or {}
     local first = turn[role] or ngx.worker.id() or 0
     local some_rest = state:get("resting " .. role)
     local best, best_at, best_load, best_rests
-    local mixed = not servers.of_one_version or ngx.worker.exiting()
     local known = {}  -- version -> how well the partner serves it
     for i = 0, #list - 1 do
         local at = (first + i) % #list + 1
         local server = list[at]
-        local usable = not tried[server.name]
+        local its = server.version
+        local usable = not want.tried[server.name] and (not want.version or its == want.version)
         local alone = false
-        if usable and mixed then
-            local its = version_of(role, server)
-            usable = its and (not version or its == version)
-            if usable and partner then
-                known[its] = known[its] or served(partner, its)
-                usable, alone = known[its] > 0, known[its] == 1
-            end
+        if usable and want.partner and not servers.of_one_version then
+            known[its] = known[its] or served(want.partner, its)
+            usable, alone = known[its] > 0, known[its] == 1
         end
         if usable then
             local rests = alone or some_rest and state:get("out " .. server.name) ~= nil
-            local load = LEAST_CONN[role] and (state:get(role .. " " .. server.name) or 0) or 0
+            local load = COUNTED[role] and (state:get(role .. " " .. server.name) or 0) or 0
             if not best or (best_rests and not rests) or (best_rests == rests and load < best_load) then
                 best, best_at, best_load, best_rests = server, at, load, rests
             end
@@ -122,14 +155,14 @@ function servers.pick(role, tried, version, partner)
     end
     if best then
         turn[role] = best_at
-        state:incr(role .. " " .. best.name, 1, 0)
+        state:incr(role .. " " .. best.name, want.work, 0)
     end
     return best
 end
 
 -- A request that was picked for a server is no longer with it.
-function servers.release(role, name)
-    state:incr(role .. " " .. name, -1, 1)
+function servers.release(role, name, work)
+    state:incr(role .. " " .. name, -work, work)
 end
 
 -- A server leaves the pool. It comes back after a while, see HOLD_S, and with a real answer.
@@ -141,7 +174,7 @@ function servers.eject(role, name, why)
         state:set(key, ngx.now() + math.min(FAIL_TIMEOUT_S, HOLD_S * 2 ^ times))
         ngx.log(ngx.WARN, role, " server ", name, " leaves the pool: ", why)
     end
-    state:set("resting " .. role, true, 4 * PROBE_S + 2)
+    state:set("resting " .. role, true, FRESH_S)
 end
 
 -- A request failed at a server in a way that may be the request's fault: some in a row are not.
@@ -167,7 +200,7 @@ local REAL = "POST /v1/completions HTTP/1.1\r\nHost: omnikit\r\nConnection: clos
 
 -- Whether a server says that it is well; otherwise false and why.
 function servers.says_well(server)
-    local status, why = http.ask(server, PROBE, 2 * PROBE_S * 1000, LARGEST_REAL)
+    local status, why = http.ask(server, PROBE, PROBE_MS, LARGEST_REAL)
     return status == 200, status and "/health answers with " .. status or why
 end
 
@@ -204,7 +237,7 @@ local function look(role, server)
         if why == "timeout" then
             state:add("silent since " .. name, ngx.now())
             if ngx.now() - (state:get("silent since " .. name) or 0) >= SILENCE_S then
-                state:set("silent " .. name, "long", 4 * PROBE_S + 2)
+                state:set("silent " .. name, "long", FRESH_S)
             end
         end
         return servers.eject(role, name, "its /health: " .. why)
