@@ -10,12 +10,12 @@ from __future__ import annotations
 import json
 import signal
 from pathlib import Path
-from typing import Any, Iterator
+from typing import Any, Iterator, Sequence
 
 import pytest
 import twin_image
 from docker_host import DockerHost, wait_for
-from twin_fleet import TwinSite, site, twin_fleet
+from twin_fleet import TwinSite, ascend_site, site, twin_fleet
 from wrong_deployments import BY_DEPLOY
 
 from hostkit.base.health import request
@@ -23,6 +23,11 @@ from hostkit.base.health import request
 HOSTS = ["p0", "p1", "d0", "d1"]
 TWO = "{prefill: [{hosts: [p0]}, {hosts: [p1]}], decode: [{hosts: [d0, d1]}], proxy: p0}"
 ONE = "{prefill: [{hosts: [p1]}], decode: [{hosts: [d0, d1]}], proxy: p0}"
+# Of vllm-ascend: prefill and one of two decode instances on a host, the other over two hosts.
+SEVERAL = (
+    '{prefill: [{hosts: [p0], devices: "0-3"}], decode: [{hosts: [p0], devices: "8-11"},'
+    ' {hosts: [d0, d1], devices: "0-1"}], proxy: p0}'
+)
 DECODE = {"d0": [f"d0.{n}" for n in range(16)], "d1": [f"d1.{n}" for n in range(16)]}
 
 pytestmark = pytest.mark.slow
@@ -41,8 +46,9 @@ def sites(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, TwinSi
     folder = tmp_path_factory.mktemp("twins")
     with twin_fleet(folder / "fleet", HOSTS) as (fleet, engines):
         yield {
-            name: site(folder, name, topology, fleet, engines)
-            for name, topology in (("twin2p1d", TWO), ("twin1p1d", ONE))
+            "twin2p1d": site(folder, "twin2p1d", TWO, fleet, engines),
+            "twin1p1d": site(folder, "twin1p1d", ONE, fleet, engines),
+            "ascend": ascend_site(folder, "ascend", SEVERAL, fleet, engines),
         }
 
 
@@ -59,16 +65,16 @@ def ask(site: TwinSite, path: str, body: dict[str, Any]) -> str:
     return str(answer.text)
 
 
-def pulled(site: TwinSite) -> int:
-    """How often decode servers took KV over from a prefill server."""
+PLACES = [(host, 9100 + n + k) for n, host in enumerate(("d0", "d1")) for k in range(16)]
+
+
+def pulled(site: TwinSite, places: Sequence[tuple[str, int]] = PLACES) -> int:
+    """How often decode servers (host and port) took KV over from a prefill server."""
     total = 0.0
-    for number, host in enumerate(("d0", "d1")):
-        for port in range(9100 + number, 9116 + number):
-            address = site.fleet.hosts[host].address
-            text = str(request(f"http://{address}:{port}/metrics", timeout_s=5).text)
-            total += sum(
-                float(r.split()[1]) for r in text.splitlines() if r.startswith("omni_twin")
-            )
+    for host, port in places:
+        address = site.fleet.hosts[host].address
+        text = str(request(f"http://{address}:{port}/metrics", timeout_s=5).text)
+        total += sum(float(r.split()[1]) for r in text.splitlines() if r.startswith("omni_twin"))
     return int(total)
 
 
@@ -170,3 +176,37 @@ def test_one_prefill_instance_serves(sites: dict[str, TwinSite]) -> None:
     one.run("stop.py")
     one.run("clean_up.py", "--yes")
     assert one.containers() == {}
+
+
+def test_vllm_ascend_serves_with_two_decode_instances(sites: dict[str, TwinSite]) -> None:
+    """KV by Mooncake without rank tables, on parts of hosts; a killed rank is named and mended."""
+    ascend = sites["ascend"]
+    done = ascend.run("deploy.py", "--json")
+    assert json.loads(done.stdout.splitlines()[-1])["ready"]
+    pids = ascend.pids()
+    ranks = {"p0": 2, "d0": 4, "d1": 2, "d2": 2}
+    assert set(pids) == {"c0", *(f"{n}.{k}" for n, many in ranks.items() for k in range(many))}
+    one, other = [("p0", 9100 + k) for k in range(4)], [("d0", 9100), ("d0", 9101)]
+    other += [("d1", 9101), ("d1", 9102)]
+    before = pulled(ascend, [*one, *other])  # by the deployment's own requests
+    body = {"model": "deepseek", "prompt": "a prompt of some length", "max_tokens": 5}
+    answers = [json.loads(ask(ascend, "/v1/completions", body)) for _ in range(8)]
+    assert all(answer["choices"] == answers[0]["choices"] for answer in answers)
+    assert pulled(ascend, one) > 0 and pulled(ascend, other) > 0
+    assert pulled(ascend, [*one, *other]) - before == len(answers)
+    os_kill(ascend, "d1", pids["d2.1"])
+    wait_for(
+        lambda: "d1.0 failed" in ascend.run("status.py", code=1).stdout,
+        "the other ranks of its instance notice",
+        30,
+    )
+    assert "killed" in ascend.run("doctor.py", code=1).stdout
+    ascend.run("deploy.py")
+    after = ascend.pids()
+    assert {name for name in pids if after[name] == pids[name]} == {
+        *("c0", "p0.0", "p0.1"),
+        *(f"d0.{k}" for k in range(4)),
+    }
+    ascend.run("stop.py")
+    ascend.run("clean_up.py", "--yes")
+    assert ascend.containers() == {}

@@ -43,6 +43,7 @@ def make_model(folder: Path) -> None:
         "model_type": "deepseek_v3",
         "architectures": ["DeepseekV3ForCausalLM"],
         "num_hidden_layers": 61,
+        "n_routed_experts": 256,
         "quantization_config": quantized,
     }
     (folder / "config.json").write_text(json.dumps(config))
@@ -118,6 +119,24 @@ def site(
     """An environment of omni-infer v0.4.1 with the twin's image; its file is in folder."""
     file = folder / f"{name}.yaml"
     file.write_text(_settings(fleet, topology))
+    return TwinSite(file, fleet, engines)
+
+
+def ascend_site(
+    folder: Path, name: str, topology: str, fleet: Fleet, engines: Mapping[str, DockerHost]
+) -> TwinSite:
+    """An environment of vllm-ascend v0.23.0, its twin in the same image."""
+    chosen = "engine: vllm-ascend, omni_version: vllm-ascend-v0.23.0, hardware: a3, model: any"
+    sizes = "prefill: {server: {tensor_parallel: 2}}, decode: {server: {tensor_parallel: 1}}"
+    # Of whom the packages are is not asked: the image is omni-infer's too.
+    accepted = "image: {older_than_release: accept, free_mib: 500, attempts: 1}\n"
+    kept = [
+        row
+        for row in _settings(fleet, topology).splitlines(keepends=True)
+        if not row.startswith(("profile:", "image:", "source:"))
+    ]
+    file = folder / f"{name}.yaml"
+    file.write_text(f"profile: {{{chosen}}}\n{''.join(kept)}{accepted}roles: {{{sizes}}}\n")
     return TwinSite(file, fleet, engines)
 
 

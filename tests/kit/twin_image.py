@@ -61,6 +61,7 @@ for line in json.load(sys.stdin):
         answers.append(None)
 json.dump(answers, sys.stdout)
 """
+ASCEND_SITE = "/opt/vllm-ascend/site"
 PLACEMENT = "config_p.yaml", "config_d.yaml"
 LIBRARIES = "libascendcl.so", "libhccl.so"
 
@@ -137,6 +138,7 @@ def save_twin_image(host: DockerHost, archive: Path) -> Path:
     asked = "import site; print(site.getsitepackages()[0])"
     site = subprocess.run([python, "-c", asked], check=True, capture_output=True, text=True)
     packages(tree / site.stdout.strip().lstrip("/"))
+    _vllm_ascend(tree)
     _nginx(tree)
     _cann(tree)
     _source(tree)
@@ -185,6 +187,16 @@ def _cann(tree: Path) -> None:
     real = next(path for name, path in static_files({"/bin/bash": bash}).items() if ".so" in name)
     for name in LIBRARIES:
         shutil.copy(real, libraries / name)
+
+
+def _vllm_ascend(tree: Path) -> None:
+    """The packages of vllm-ascend's image, which its /etc/profile puts in front, as it does CANN's
+    variables: one image is shipped for the twins of both engines.
+    """
+    packages(tree / ASCEND_SITE.lstrip("/"), "vllm-ascend")
+    sources = [f"source /{place}/set_env.sh" for place in (_TOOLKIT, "usr/local/Ascend/nnal/atb")]
+    lines = [*sources, f"export PYTHONPATH={ASCEND_SITE}:$PYTHONPATH"]
+    (tree / "etc/profile").write_text("\n".join(lines) + "\n")
 
 
 def _source(tree: Path) -> None:
