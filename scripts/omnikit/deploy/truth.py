@@ -9,6 +9,7 @@ choice. Every request has a salt of its own (cache_salt), so that no server find
 
 from __future__ import annotations
 
+import hashlib
 import http.client
 import json
 import secrets
@@ -632,9 +633,11 @@ def _of_kind(value: Any, kind: type[Kind]) -> Kind:
 
 def _made_for(plan: Plan, settings: Settings) -> dict[str, Union[str, int, bool]]:
     given = settings.verify_serving
+    prompts = json.dumps([case.body for case in cases(plan, settings)]).encode()
     return {
         "model": plan.served_name,
         "answer_tokens": given.answer_tokens,
         "long_words": given.long_words,
         "logprobs": given.tolerance is not None,
+        "prompts": hashlib.sha256(prompts).hexdigest()[:12],  # max-model-len bounds them too
     }

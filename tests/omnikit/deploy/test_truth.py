@@ -205,12 +205,18 @@ def test_recorded_answers_are_the_measure(made: Made, tmp_path: Path) -> None:
     assert set(failed(verdict)) > EVERY
 
 
-WHOLE = '{"model": "tiny", "answer_tokens": 12, "long_words": 40, "logprobs": false, "answers": %s}'
+BROKEN: list[Any] = [[], {"a": 1}, {"a": {"text": 1, "prompt_tokens": 1, "tokens": []}}]
 NONE = ["", "[]", '{"format": 1}', "{}", "[" * 9999]
-NONE += [
-    WHOLE % answers
-    for answers in ("[]", '{"a": 1}', '{"a": {"text": 1, "prompt_tokens": 1, "tokens": []}}')
-]
+
+
+@pytest.mark.parametrize("answers", BROKEN, ids=range(len(BROKEN)))
+def test_answers_that_are_none_are_refused(made: Made, tmp_path: Path, answers: Any) -> None:
+    plan, settings, _ = made(count=1)
+    file = tmp_path / "right.json"
+    truth.record(file, plan, settings, {})
+    file.write_text(json.dumps({**json.loads(file.read_text()), "answers": answers}))
+    with pytest.raises(InputError, match="no recorded answers"):
+        truth.read(file, plan, settings)
 
 
 @pytest.mark.parametrize("text", NONE, ids=range(len(NONE)))
