@@ -46,6 +46,9 @@ def test_a_server_that_runs_with_other_sizes_than_planned_is_named(site: Site) -
 
 
 def test_a_deploy_does_it_before_it_calls_itself_done(site: Site) -> None:
-    assert "servers alike" in site.deploy("one") and site.serves("one")
+    said = site.deploy("one")
+    assert "ok  servers alike" in said and "ok  answers" in said and site.serves("one")
+    said = site.deploy("one", "--set", "verify_serving.on_change=alike")
+    assert "ok  servers alike" in said and "ok  answers" not in said
     said = site.deploy("one", "--set", "verify_serving.on_change=none")
     assert "servers alike" not in said and "several prompts" in said

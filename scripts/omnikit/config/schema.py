@@ -678,7 +678,7 @@ class SmokeTest(Strict):
 
 
 class VerifyServing(Strict):
-    on_change: Literal["short", "full", "none"]
+    on_change: Literal["alike", "short", "full", "none"]
     alone: bool
     references: Count
     tolerance: Optional[Annotated[float, Field(ge=0)]]
