@@ -51,7 +51,7 @@ class Site:
             "image: {free_mib: 500, attempts: 1}\n"
             f"server: {{command: [python3, {SERVER}]}}\n"
             "engine: {memory_per_server_mib: 30}\n"
-            "proxy: {kind: nginx-lua}\n"
+            "proxy: {kind: nginx-lua, probe_timeout: 10s}\n"
             "readiness: {poll_interval_s: 0.1, deadline_s: 60}\n"
             "stop: {grace_s: 3}\n"
         )

@@ -42,7 +42,7 @@ class Site:
             "roles: {disaggregated: {server: {workdir: null}}}\n"  # no source on these hosts
             f"server: {{command: [python3, {STAND_INS}/fleet_server.py]}}\n"
             "proxy: {kind: nginx-lua, prefill_balance: least_conn, decode_balance: least_conn,"
-            " worker_processes: 1, worker_connections: 1024}\n"
+            " worker_processes: 1, worker_connections: 1024, probe_timeout: 10s}\n"
             "readiness: {poll_interval_s: 0.1, deadline_s: 60}\n"
             "stop: {grace_s: 3}\n"
             "fleet: {connect_timeout_s: 5}\n"

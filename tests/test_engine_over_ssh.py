@@ -42,7 +42,7 @@ class Site:
             f"engine: {{venv: {engine}, requirements: null}}\n"
             "model: {path: /data/model}\n"
             "paths: {work_dir: /data/omnikit}\n"
-            "proxy: {kind: nginx-lua}\n"
+            "proxy: {kind: nginx-lua, probe_timeout: 10s}\n"
         )
         for host in fleet.hosts.values():
             bind(host, engine)

@@ -21,6 +21,7 @@ SETTINGS: dict[str, Any] = {
     "probe_interval": "250ms",
     "probe_timeout": "10s",  # a busy machine is no sick server
     "silence": "10s",
+    "comeback": "answer",
     "connect_timeout": "5s",
     "read_timeout": "60s",
     "client_timeout": "60s",

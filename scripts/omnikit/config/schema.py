@@ -575,6 +575,7 @@ class Proxy(Strict):
     probe_interval: NginxTime
     probe_timeout: NginxTime
     silence: NginxTime
+    comeback: Literal["answer", "health"]
     connect_timeout: NginxTime
     read_timeout: NginxTime
     client_timeout: NginxTime

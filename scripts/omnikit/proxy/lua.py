@@ -166,6 +166,7 @@ def _holes(spec: ProxySpec, source: str) -> dict[str, Any]:
         "read_ms": values.milliseconds(times["read_timeout"]),
         "probe_ms": max(50, values.milliseconds(held("probe_interval"))),
         "probe_timeout_ms": values.milliseconds(held("probe_timeout")),
+        "comes_back_with_answer": get("comeback") == "answer",
         "silence_s": values.seconds(held("silence")),
         "idle": IDLE,
         "idle_ms": values.milliseconds(IDLE),

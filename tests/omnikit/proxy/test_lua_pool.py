@@ -96,6 +96,16 @@ def test_a_lying_health_does_not_bring_a_server_back(pd, nonsense):
     assert says(running, bad, "is back in the pool")
 
 
+def test_a_server_that_answers_no_prompt_alone_is_back_with_its_health(start, backend):
+    bad = backend("decode")
+    running = start([backend("prefill")], [bad, backend("decode")], comeback="health")
+    bad.health = status(503)
+    assert says(running, bad, "leaves the pool")
+    bad.health = None
+    assert says(running, bad, "is back in the pool")
+    assert real(bad) == []
+
+
 def test_failures_in_a_row_take_a_server_out_though_its_health_is_good(pd):
     running, servers = pd
     bad = servers["prefill"][0]

@@ -1,7 +1,7 @@
 -- generated from local
 -- What the proxy does with one generation request: prefill with a shortened copy, then decode with
--- the original and the hand-over. The answer of decode, and every other request, is passed on by
--- nginx itself (nginx.conf beside this file); only whom it asks is chosen here.
+-- the original and the hand-over, and who gets it again where a server was lost. Every other request
+-- is passed on by nginx itself (nginx.conf beside this file); only whom it asks is chosen here.
 
 local ffi = require "ffi"
 local http = require "pd_http"

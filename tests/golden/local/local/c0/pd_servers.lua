@@ -15,7 +15,7 @@ local SILENCE_S = 10
 local HOLD_S = 1  -- a server is out for; twice that the next time, at most FAIL_TIMEOUT_S
 local MEMORY_S = 10 * FAIL_TIMEOUT_S  -- a server that was in for so long is as good as any
 local REAL_MS = 10000  -- within which a server that was sick answers a real request
-local LARGEST_REAL = 1024 * 1024  -- of that answer
+local LARGEST_ANSWER = 1024 * 1024  -- of a probe
 local COUNTED = { prefill = true, decode = true, }
 local LEAST_WORK = { prefill = true, decode = true, }
 local FIXED_WORK = { prefill = 512, decode = 16384 }  -- of a request, in bytes of its text
@@ -200,7 +200,7 @@ local REAL = "POST /v1/completions HTTP/1.1\r\nHost: omnikit\r\nConnection: clos
 
 -- Whether a server says that it is well; otherwise false and why.
 function servers.says_well(server)
-    local status, why = http.ask(server, PROBE, PROBE_MS, LARGEST_REAL)
+    local status, why = http.ask(server, PROBE, PROBE_MS, LARGEST_ANSWER)
     return status == 200, status and "/health answers with " .. status or why
 end
 
@@ -223,7 +223,7 @@ end
 
 -- A refusal of a model or a path is a real answer too: what is asked need not fit every model.
 local function answers_really(server)
-    local status, text = http.ask(server, REAL, REAL_MS, LARGEST_REAL)
+    local status, text = http.ask(server, REAL, REAL_MS, LARGEST_ANSWER)
     if status and status < 500 and text:find "^%s*{.*}%s*$" then
         return true
     end
