@@ -79,6 +79,7 @@ def observe(host: Host, name: str, *, metrics: bool = True) -> dict[str, Any]:
         "ready_at": (record or {}).get("ready_at"),
         "servers": servers,
         "left_out": proxy_run.left_out(spec) if spec and state == "ready" else [],
+        "versions": proxy_run.running_versions(spec) if spec and state == "ready" else {},
     }
 
 

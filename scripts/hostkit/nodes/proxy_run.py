@@ -4,8 +4,8 @@ Which program it is, is looked for on the machine or in the container that runs 
 takes files over without losing a connection.
 
 Its files are copies in its run directory of those in seed_dir; what is written there is what runs.
-An instance is taken out by leaving its servers out of the upstream prefill_servers, which
-omni-infer's module wants to be called prefill_endpoints.
+An instance is taken out by leaving its servers out of the upstream prefill_servers or
+decode_servers, which omni-infer's module wants to be called prefill_endpoints, decode_endpoints.
 A proxy that was launched by itself (launch_proxy.py) has a record in its run directory, which says
 what runs and is ended by it.
 """
@@ -38,9 +38,8 @@ from hostkit.nodes import history
 CONF = "nginx.conf"
 Node = dict[str, Any]
 
-_UPSTREAM = re.compile(
-    r"(?:(?<=upstream prefill_servers \{\n)|(?<=upstream prefill_endpoints \{\n))"
-    r"(.*?)(?=^ {4}\})",
+_POOL = re.compile(
+    r"(?<=upstream )((?:prefill|decode)_(?:servers|endpoints) \{\n)(.*?)(?=^ {4}\})",
     re.DOTALL | re.MULTILINE,
 )
 _MODULE = re.compile(r'^load_module "(.+)";$', re.MULTILINE)
@@ -174,29 +173,36 @@ def _check_sum(path: Path) -> Optional[str]:
 
 
 def without(text: str, out: Sequence[str]) -> str:
-    """nginx.conf without some servers (HOST:PORT) of the upstream of prefill. Pure.
+    """nginx.conf without some servers (HOST:PORT) of the pools of prefill and decode. Pure.
 
-    Raises InputError when one is not there, or none would be left.
+    Raises InputError when one is not there, or none would be left to a pool.
     """
-    found = _UPSTREAM.search(text)
-    lines = found[1].splitlines(keepends=True) if found else []
-    servers = {m[1]: line for line in lines if (m := _SERVER.match(line))}
-    missing = [name for name in out if name not in servers]
-    if found is None or missing:
+    missing, emptied = dict.fromkeys(out), []
+
+    def kept(pool: re.Match[str]) -> str:
+        lines = pool[2].splitlines(keepends=True)
+        names = [m[1] if (m := _SERVER.match(line)) else "" for line in lines]
+        gone = set(names) & set(out)
+        for name in gone:
+            missing.pop(name, None)
+        if gone and not set(names) - gone - {""}:
+            emptied.append(pool[1].partition("_")[0])
+        return pool[1] + "".join(one for one, name in zip(lines, names) if name not in gone)
+
+    made = _POOL.sub(kept, text)
+    if missing:
         raise InputError(
-            f"the proxy's configuration has no prefill server {', '.join(missing) or 'at all'}.",
+            f"the proxy's configuration has no server {', '.join(missing)}.",
             where=CONF,
             todo="deploy first, so that the proxy knows them: invoke deploy",
         )
-    if len(set(out)) == len(servers):
+    if emptied:
         raise InputError(
-            "no prefill server would be left to the proxy.",
+            f"no {emptied[0]} server would be left to the proxy.",
             where=CONF,
             todo="leave at least one in",
         )
-    gone = {servers[name] for name in out}
-    kept = "".join(line for line in lines if line not in gone)
-    return text[: found.start()] + kept + text[found.end() :]
+    return made
 
 
 def with_versions(text: str, versions: Mapping[str, str]) -> str:
@@ -219,25 +225,34 @@ def versions(text: str) -> dict[str, str]:
 
 
 def left_out(node: Node) -> list[str]:
-    """Prefill servers (HOST:PORT) that are planned but that the running proxy does without."""
+    """Servers (HOST:PORT) that are planned but that the running proxy does without."""
     if "files" not in node:
         return []
-    planned, running = (_servers(Path(node[key]) / CONF) for key in ("seed_dir", "temp_dir"))
+    planned, running = (_servers(_text(node, key)) for key in ("seed_dir", "temp_dir"))
     return [name for name in planned if running and name not in running]
 
 
-def _servers(path: Path) -> list[str]:
+def running_versions(node: Node) -> dict[str, str]:
+    """The version of each server (HOST:PORT) that the running proxy has one of."""
+    return versions(_text(node, "temp_dir")) if "files" in node else {}
+
+
+def _text(node: Node, folder: str) -> str:
     try:
-        found = _UPSTREAM.search(path.read_text(encoding="utf-8"))
+        return (Path(node[folder]) / CONF).read_text(encoding="utf-8")
     except OSError:
-        return []
-    return [m[1] for line in (found[1].splitlines() if found else ()) if (m := _SERVER.match(line))]
+        return ""
+
+
+def _servers(text: str) -> list[str]:
+    lines = [line for pool in _POOL.finditer(text) for line in pool[2].splitlines()]
+    return [m[1] for line in lines if (m := _SERVER.match(line))]
 
 
 def files(
     node: Node, out: Sequence[str] = (), had: Mapping[str, str] = MappingProxyType({})
 ) -> dict[str, str]:
-    """The planned files by name, in nginx.conf without some prefill servers.
+    """The planned files by name, in nginx.conf without some servers.
 
     had: the versions of servers (HOST:PORT) that do not run what is planned yet.
     """

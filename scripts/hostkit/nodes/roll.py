@@ -1,4 +1,4 @@
-"""The jobs of a rolling restart on a host: prefill servers out of the proxy, and idle."""
+"""The jobs of a rolling restart on a host: servers out of the proxy, and idle."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def _host(parameters: dict[str, Any]) -> dict[str, Any]:
 
 
 def leave_out(parameters: dict[str, Any]) -> dict[str, Any]:
-    """Job "proxy-out": the proxy sends nothing new to these prefill servers; none: to all again.
+    """Job "proxy-out": the proxy sends nothing new to these servers; none: to all again.
 
     parameters: work_dir, node (the proxy's), out (HOST:PORT each), run (which
     holds the lock), versions (of those that do not run what is planned yet; by HOST:PORT).

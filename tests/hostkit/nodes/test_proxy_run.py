@@ -1,4 +1,4 @@
-"""Prefill servers out of nginx's configuration; real reloads are in test_roll_prefill."""
+"""Servers out of nginx's configuration; real reloads are in test_roll_prefill."""
 
 from __future__ import annotations
 
@@ -32,13 +32,14 @@ CONF = """http {
     }
 
     upstream decode_servers {
-        server 192.0.2.1:9000;
+        server 192.0.2.2:9000;
+        server 192.0.2.3:9000;
     }
 }
 """
 
 
-def test_a_server_is_left_out_of_prefill_alone() -> None:
+def test_servers_of_both_roles_are_left_out() -> None:
     made = proxy_run.without(CONF, ["192.0.2.1:9000"])
     assert made == CONF.replace(
         "        server 192.0.2.1:9000 max_fails=3 fail_timeout=10s;\n", "", 1
@@ -46,25 +47,29 @@ def test_a_server_is_left_out_of_prefill_alone() -> None:
     made = proxy_run.without(CONF, ["[2001:db8::1]:9001", "192.0.2.1:90001"])
     assert "2001" not in made and "90001" not in made and "keepalive 16;" in made
     assert proxy_run.without(CONF, []) == CONF
+    made = proxy_run.without(CONF, ["192.0.2.1:9000", "192.0.2.3:9000"])
+    assert "192.0.2.1:9000 " not in made and "192.0.2.3" not in made
+    assert "server 192.0.2.2:9000;" in made and "192.0.2.1:90001" in made
 
 
 def test_an_unknown_server_and_the_last_one_are_refused() -> None:
-    with pytest.raises(InputError, match=r"no prefill server 192\.0\.2\.9:1"):
+    with pytest.raises(InputError, match=r"no server 192\.0\.2\.9:1"):
         proxy_run.without(CONF, ["192.0.2.9:1"])
     every = ["192.0.2.1:9000", "192.0.2.1:90001", "[2001:db8::1]:9001"]
     with pytest.raises(InputError, match="no prefill server would be left"):
         proxy_run.without(CONF, every)
-    with pytest.raises(InputError, match="no prefill server at all"):
-        proxy_run.without("http {}", [])
+    with pytest.raises(InputError, match="no decode server would be left"):
+        proxy_run.without(CONF, ["192.0.2.2:9000", "192.0.2.3:9000"])
 
 
 def test_versions_are_given_to_servers_of_both_roles() -> None:
-    made = proxy_run.with_versions(CONF, {"192.0.2.1:9000": "v1", "[2001:db8::1]:9001": "v2"})
+    told = {"192.0.2.1:9000": "v1", "[2001:db8::1]:9001": "v2", "192.0.2.2:9000": "v1"}
+    made = proxy_run.with_versions(CONF, told)
     assert made.count("server 192.0.2.1:9000 max_fails=3 fail_timeout=10s;  # version v1\n") == 1
-    assert made.count("server 192.0.2.1:9000;  # version v1\n") == 1
-    assert proxy_run.versions(made) == {"192.0.2.1:9000": "v1", "[2001:db8::1]:9001": "v2"}
+    assert made.count("server 192.0.2.2:9000;  # version v1\n") == 1
+    assert proxy_run.versions(made) == told
     again = proxy_run.with_versions(made, {"192.0.2.1:9000": "v3"})
-    assert again == made.replace("version v1", "version v3")
+    assert again == made.replace("version v1", "version v3", 1)
     assert proxy_run.without(made, ["192.0.2.1:9000"]).count("version v1") == 1
     assert proxy_run.with_versions(CONF, {}) == CONF
 
@@ -104,6 +109,11 @@ def test_what_a_running_proxy_does_without_is_seen(tmp_path: Path) -> None:
     (tmp_path / "run" / "nginx.conf").unlink()
     assert proxy_run.left_out(node) == []  # it does not run
     assert proxy_run.left_out({}) == []
+    assert proxy_run.running_versions({}) == proxy_run.running_versions(node) == {}
+    (tmp_path / "run" / "nginx.conf").write_text(
+        proxy_run.with_versions(CONF, {"192.0.2.2:9000": "v1"})
+    )
+    assert proxy_run.running_versions(node) == {"192.0.2.2:9000": "v1"}
 
 
 def a_program(path: Path) -> str:
