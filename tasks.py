@@ -70,7 +70,7 @@ ns = doors.collection(
                 "stop",
                 "restart",
             ),
-            *("releases", "rollback", "roll_prefill", "reload_proxy"),
+            *("releases", "rollback", "roll", "roll_prefill", "reload_proxy"),
             *("run_docker", "pip_install", "run_server", "run_proxy", "export_ansible"),
         ],
         "Hosts": [

@@ -1,4 +1,4 @@
-"""Prefill servers restarted one after the other under load, and a proxy that is reloaded.
+"""Servers restarted one after the other under load, and a proxy that is reloaded.
 
 Servers are stand-ins (tests/kit/fleet_server.py), nginx and the load are real. The tests share one
 deployment and build on each other, in order.
@@ -63,6 +63,12 @@ class Site:
         """The ports of the prefill servers that the running proxy knows."""
         block = self.conf().read_text().partition("upstream prefill_servers")[2].partition("}")[0]
         return re.findall(r"server [^\s;]*:([0-9]+)", block)
+
+    def pairs(self) -> set[str]:
+        """The versions of the servers of each request, as the proxy logged them."""
+        logs = self.folder.rglob("access.log")
+        lines = [json.loads(line) for path in logs for line in path.read_text().splitlines()]
+        return {line["versions"] for line in lines if line.get("versions")}
 
     def conf(self) -> Path:
         """The file that the running proxy was started or reloaded with."""
@@ -146,6 +152,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     text = text.replace("tests/kit/fleet_server.py", f"{ROOT}/tests/kit/fleet_server.py")
     text = re.sub("^ports: .*", f"ports: {PORTS}", text, flags=re.MULTILINE)
     text = text.replace("server:\n", "server:\n  env: {STAND_IN_REQUEST_S: 0.3}\n")
+    text = text.replace("  decode:\n", "  decode:\n    - hosts: [local]\n")
     (folder / "roll.yaml").write_text(text)
     made = Site(folder)
     try:
@@ -272,3 +279,25 @@ def test_wrong_inputs_name_what_is_right(site: Site) -> None:
     assert "there is no prefill instance 'p7'" in said and "one of p0, p1" in said
     dry = site.run("roll_prefill.py", "--dry-run", "--instance", "p1")
     assert dry.splitlines()[0].startswith("p1: leave 127.0.0.1:31301 out of the proxy")
+
+
+def test_both_roles_change_their_version_and_a_roll_that_failed_is_finished(site: Site) -> None:
+    new = ["--set", "server.args.block-size=64"]
+    before = site.pids()
+    with load() as made:
+        failing = ["--set", "roles.decode.server.env.STAND_IN_FAILS=out of luck today"]
+        said = site.run("roll.py", *new, *failing, code=1)
+        assert "restarted: p0; not restarted, or not ready again: d0, p1, d1" in said
+        assert "out of luck today" in said and "d0 did not come back" in said
+        assert "run this again" in said
+        left = site.pids()
+        assert all(left[name] == before[name] for name in ("p1", "d1", "c0"))
+        said = site.run("roll.py", *new)
+        assert "restarted one after the other: d0, p1, d1, p0; all serve" in said
+    assert made.errors == [] and made.answered > 20
+    after = site.pids()
+    assert all(after[name] != before[name] for name in ("p0", "p1", "d0", "d1"))
+    assert after["c0"] == before["c0"]
+    pairs = [set(pair.split(", ")) for pair in site.pairs()]
+    assert all(len(pair) == 1 for pair in pairs)  # old with old, new with new
+    assert len({word for pair in pairs for word in pair}) == 2

@@ -1,14 +1,20 @@
-"""Restart prefill servers one instance after the other, without a failed request at the proxy."""
+"""Restart servers one instance after the other, without a failed request at the proxy.
+
+A prefill and a decode server of two versions are never paired (omnikit.plan.connectors.version):
+until it is restarted a server keeps the version that the proxy had for it, and the order is such
+that at every moment a pair of one version serves.
+"""
 
 from __future__ import annotations
 
 import json
 import time
-from dataclasses import dataclass
-from typing import AbstractSet, Any, Callable, Iterable, Optional, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Callable, Iterable, Mapping, Optional, Sequence
 
 from hostkit.base import health
 from hostkit.base.errors import ActionError, InputError, ToolkitError
+from hostkit.nodes import proxy_run
 from omnikit.access.targets import in_url
 from omnikit.config.config import Config
 from omnikit.deploy import deploy, record, status, truth
@@ -23,7 +29,13 @@ from omnikit.runs.run import Run, hold, settle
 from omnikit.timeline.progress import Progress
 from omnikit.topology.topology import make_plan
 
-# When a prefill instance that gets no new requests is no longer needed by anyone.
+ROLES = ("prefill", "decode")
+_LUA = "nginx-lua"
+# Versions that no release has: of a server that is paired with nobody, since it is to be restarted
+# and the only one of its role; and of those for which the running proxy has none.
+_APART, _BEFORE = "apart", "before"
+
+# When an instance that gets no new requests is no longer needed by anyone.
 
 # What the servers of a host say: by server, by load. None: it did not say.
 Loads = dict[str, dict[str, Optional[float]]]
@@ -79,8 +91,9 @@ class Wait:
         return bool(self.why)
 
 
-def drain(deployment: Deployment, name: str, nodes: Sequence[NodePlan], progress: Progress) -> None:
-    """Wait until an instance (its name and nodes) has no work. Raises ActionError."""
+def drain(deployment: Deployment, instance: Instance, progress: Progress) -> None:
+    """Wait until an instance has no work. Raises ActionError."""
+    name, nodes = instance.name, instance.nodes
     settings, plan = deployment.config.settings, deployment.plan
     wait = Wait(settings.roll.kv_s)
     decode = [node for node in plan.nodes if node.role == "decode"]
@@ -89,6 +102,11 @@ def drain(deployment: Deployment, name: str, nodes: Sequence[NodePlan], progress
     def over() -> bool:
         nonlocal last
         last = _ask(deployment, nodes, ["running", "waiting"])
+        if instance.role == "decode":  # nobody fetches KV from it
+            last = {
+                one: {k: v for k, v in load.items() if k != "kv_usage"}
+                for one, load in last.items()
+            }
         made = wait.over(last, lambda: _ask(deployment, decode, ["waiting"]))
         if not made and time.monotonic() - progress.spoke >= progress.quiet_s:
             progress.say(f"{name} still has work: {shown(last)}")
@@ -124,9 +142,10 @@ def _ask(deployment: Deployment, nodes: Iterable[NodePlan], keys: Sequence[str])
 
 @dataclass(frozen=True)
 class Instance:
-    """A prefill instance. nodes: its parts, one a host; servers: as the proxy names them."""
+    """nodes: its parts, one a host; servers: as the proxy names them."""
 
     name: str
+    role: str
     nodes: tuple[NodePlan, ...]
     servers: tuple[str, ...]
 
@@ -136,73 +155,236 @@ class Instance:
         return list(dict.fromkeys(node.host for node in self.nodes))
 
 
-def instances(plan: Plan) -> list[Instance]:
-    """The prefill instances in order, as far as the proxy sends requests to them."""
-    known = set(plan.proxy.prefill) if plan.proxy else set()
-    found = []
-    for number in sorted({node.instance for node in plan.nodes if node.role == "prefill"}):
-        nodes = tuple(n for n in plan.nodes if n.role == "prefill" and n.instance == number)
-        servers = tuple(
-            f"{in_url(node.address)}:{server.api_port}"
-            for node in nodes
-            for server in node.servers
-            if (node.address, server.api_port) in known
+def instances(plan: Plan, roles: Sequence[str] = ("prefill",)) -> list[Instance]:
+    """The instances of these roles in order, as far as the proxy sends requests to them."""
+    known = {*plan.proxy.prefill, *plan.proxy.decode} if plan.proxy else set()
+    found: dict[tuple[str, int], list[NodePlan]] = {}
+    for role in roles:
+        for node in sorted(plan.nodes, key=lambda one: one.instance):
+            if node.role == role:
+                found.setdefault((role, node.instance), []).append(node)
+    return [
+        Instance(
+            nodes[0].name,
+            role,
+            tuple(nodes),
+            tuple(
+                f"{in_url(node.address)}:{server.api_port}"
+                for node in nodes
+                for server in node.servers
+                if (node.address, server.api_port) in known
+            ),
         )
-        found.append(Instance(nodes[0].name, nodes, servers))
-    return found
+        for (role, _), nodes in found.items()
+    ]
 
 
-def chosen(plan: Plan, names: Sequence[str]) -> list[Instance]:
-    """The instances of these names, all without a name. Raises InputError."""
-    found = {instance.name: instance for instance in instances(plan)}
-    if plan.proxy is None or len(found) < 2:
-        raise InputError(
-            f"environment {plan.environment} has {len(found)} prefill instances behind a proxy;"
-            " to restart one without a failed request, two are needed.",
-            where="topology.prefill",
-            todo="invoke restart, which interrupts the service",
-        )
+def chosen(
+    plan: Plan,
+    names: Sequence[str],
+    roles: Sequence[str] = ("prefill",),
+    interrupt: bool = False,
+) -> list[Instance]:
+    """The instances of these names, all of these roles without a name. Raises InputError."""
+    found = {instance.name: instance for instance in instances(plan, roles)}
     for name in names:
-        if name not in found:
+        if found and name not in found:
             raise InputError(
-                f"there is no prefill instance {name!r}.",
+                f"there is no {' or '.join(roles)} instance {name!r}.",
                 where="--instance",
                 todo=f"one of {', '.join(found)}",
             )
-    return [found[name] for name in names or found]
+    wanted = [found[name] for name in dict.fromkeys(names) or found if name in found]
+    for role in dict.fromkeys(one.role for one in wanted) if names and wanted else roles:
+        count = len(instances(plan, [role]))
+        if plan.proxy is None or not count or (count < 2 and not interrupt):
+            alone = plan.proxy is not None and count
+            other = "; or roll the other role alone: --role" if len(roles) > 1 else ""
+            raise InputError(
+                f"environment {plan.environment} has {count} {role} instances behind a proxy;"
+                " to restart one without a failed request, two are needed.",
+                where=f"topology.{role}",
+                todo=f"invoke roll --interrupt, which interrupts the service{other}"
+                if alone
+                else "invoke restart, which interrupts the service",
+            )
+    return wanted
 
 
-def roll(config: Config, names: Sequence[str], options: Options) -> int:
+@dataclass
+class Pools:
+    """What the proxy has in mid roll. known: all instances of both roles; down: names of those that
+    get no requests; words: the versions of servers that do not run what is planned yet. first: the
+    role that a request is given to first.
+    """
+
+    known: Sequence[Instance]
+    down: set[str] = field(default_factory=set)
+    words: dict[str, str] = field(default_factory=dict)
+    first: str = "prefill"
+
+    def told(self, leaving: Optional[Instance] = None) -> dict[str, Any]:
+        """For the job proxy-out: who is left out besides, and the versions.
+
+        No pool may be empty; who would be the last to leave one is paired with nobody instead.
+        """
+        away = self.down | ({leaving.name} if leaving else set())
+        out: list[str] = []
+        versions = dict(self.words)
+        for role in ROLES:
+            its = [one for one in self.known if one.role == role]
+            gone = [server for one in its if one.name in away for server in one.servers]
+            if {one.name for one in its} <= away:
+                versions.update(dict.fromkeys(gone, _APART))
+            else:
+                out += gone
+        return {"out": out, "versions": versions}
+
+    def restarted(self, one: Instance) -> None:
+        """It runs what is planned and may have requests."""
+        self.down.discard(one.name)
+        for server in one.servers:
+            self.words.pop(server, None)
+
+    def stale(self, one: Instance) -> bool:
+        """Whether it has another version than is planned."""
+        return any(server in self.words for server in one.servers)
+
+    def _versions(self, role: str, without: str) -> set[str]:
+        return {
+            self.words.get(server, "")
+            for one in self.known
+            if one.role == role and one.name not in self.down and one.name != without
+            for server in one.servers
+        }
+
+    def lets_go(self, one: Instance) -> bool:
+        """Whether without it a pair of one version serves, and what has begun finds its second."""
+        first, second = (self._versions(role, one.name) for role in ROLES)
+        if self.first != ROLES[0]:
+            first, second = second, first
+        own = {self.words.get(server, "") for server in one.servers}
+        orphans = one.role != self.first and one.name not in self.down and own & first - second
+        return bool(first & second) and not orphans
+
+
+def in_order(wanted: Sequence[Instance], pools: Pools, interrupt: bool = False) -> list[Instance]:
+    """Those that do not serve first, then those of another version: so a roll that was cut off
+    goes on where it was. Both roles by turns, so that a pair of one version is always there.
+
+    Raises InputError where no order keeps one, unless it may interrupt.
+    """
+    by_role = {role: [one for one in wanted if one.role == role] for role in ROLES}
+
+    def place(one: Instance) -> tuple[Any, ...]:
+        its = by_role[one.role]
+        at = its.index(one)
+        part = 0 if at == 0 else 1 if at < len(its) - 1 else 2
+        turn = at / len(its) if part == 1 else 0
+        behind = one.role != pools.first
+        return (one.name not in pools.down, not pools.stale(one), part, turn, behind)
+
+    left, order = sorted(wanted, key=place), []
+    then = Pools(pools.known, set(pools.down), dict(pools.words), pools.first)
+    while left:
+        one = next((one for one in left if then.lets_go(one)), None)
+        if one is None and not interrupt:
+            raise InputError(
+                f"while {left[0].name} is restarted no other {left[0].role} instance would serve"
+                " with a partner of its version.",
+                todo="see which are not ready: invoke status; mend them: invoke deploy",
+            )
+        order.append(one or left[0])
+        left.remove(order[-1])
+        then.restarted(order[-1])
+    return order
+
+
+def pools_of(
+    deployment: Deployment,
+    wanted: Sequence[Instance],
+    found: look.Look,
+    observed: Mapping[str, Mapping[str, Any]],
+) -> Pools:
+    """What the proxy has before anything is restarted. Raises InputError."""
+    plan = deployment.plan
+    proxy = plan.proxy
+    assert proxy is not None  # chosen() has seen to it
+    files = deployment.files[proxy.host]
+    planned: dict[str, str] = {}
+    if deployment.proxy_kind == _LUA:
+        planned = proxy_run.versions(files[f"{proxy.name}/{proxy_run.CONF}"])
+    roles = {one.role for one in wanted}
+    pools = Pools(instances(plan, ROLES), unready(plan, observed, sorted(roles)))
+    if f'FIRST, SECOND = "{ROLES[1]}"' in files.get(f"{proxy.name}/pd_proxy.lua", ""):
+        pools.first = ROLES[1]
+    names = {one.name for one in wanted}
+    whole = names == {one.name for one in pools.known}
+    seen = observed.get(proxy.name, {})
+    for one in pools.known:
+        same = all(found.actions.get(node.name) == "unchanged" for node in one.nodes)
+        for server in one.servers:
+            had = seen.get("versions", {}).get(server)
+            if server in seen.get("left_out", []) or had == _APART:
+                # A roll that was cut off left it out: before it was restarted, or after.
+                pools.down |= set() if same or one.role not in roles else {one.name}
+            elif server in planned and (had or whole) and had != planned[server]:
+                pools.words[server] = had or _BEFORE
+    others = [one.name for one in pools.known if one.name not in names and pools.stale(one)]
+    if others:
+        raise InputError(
+            f"{', '.join(others)} would not be restarted, but could not be paired with those that"
+            " were: what a pair must have in common is changed.",
+            todo="restart both roles: invoke roll",
+        )
+    return pools
+
+
+def roll(
+    config: Config,
+    names: Sequence[str],
+    options: Options,
+    roles: Sequence[str] = ("prefill",),
+    interrupt: bool = False,
+) -> int:
     """Restart them; new settings of theirs are taken over. Raises InputError, ActionError."""
     plan = make_plan(config)
-    wanted = chosen(plan, names)
+    wanted = chosen(plan, names, roles, interrupt)
     with record.recorded(config.environment, "rolling restart", options) as progress:
         settle(config)
+        for line in interruptions(plan, wanted):
+            progress.say(line)
         steps = frozenset({"ranktable"})
         deployment = deploy.prepared(config, plan, Options(steps=steps), progress)
         deployment.write()
         found = look.look(deployment, progress.timeline.on_event)
         found.refuse_problems()
         observed = status.observe(config, plan)
-        refuse(plan, wanted, found, observed)
-        refuse_kind(deployment)
-        what = f"rolling restart of {', '.join(one.name for one in wanted)}"
+        refuse(plan, wanted, found)
+        refuse_kind(deployment, wanted)
+        pools = pools_of(deployment, wanted, found, observed)
+        order = in_order(wanted, pools, interrupt)
+        what = f"rolling restart of {', '.join(one.name for one in order)}"
         with hold(config, what, found.seen, plan.hosts) as run:
-            one_by_one(deployment, wanted, unready(plan, observed), progress, run)
+            one_by_one(deployment, order, pools, progress, run)
             # Whatever else the proxy was to get, it gets now.
             deploy.play("run_server.yml", deployment, progress, run.variables, ["run_proxy"])
-            checked = _proved(deployment, wanted, progress)
+            checked = _proved(deployment, order, progress)
             run.prove(_release(deployment, found))
         return checked
 
 
-def refuse(
-    plan: Plan,
-    wanted: Sequence[Instance],
-    found: look.Look,
-    observed: dict[str, dict[str, Any]],
-) -> None:
-    """Raise InputError where a roll would not do: others would change too, or nobody serves."""
+def interruptions(plan: Plan, wanted: Sequence[Instance]) -> list[str]:
+    """Which of them interrupt the service while they are restarted, a line for each."""
+    return [
+        f"{one.name} is the only {one.role} instance: while it is restarted, requests fail"
+        for one in wanted
+        if len(instances(plan, [one.role])) == 1
+    ]
+
+
+def refuse(plan: Plan, wanted: Sequence[Instance], found: look.Look) -> None:
+    """Raise InputError where others would change too."""
     parts = {node.name for one in wanted for node in one.nodes}
     proxy = plan.proxy.name if plan.proxy else ""
     others = {
@@ -212,35 +394,26 @@ def refuse(
     }
     if others:
         said = ", ".join(f"{what} {name}" for name, what in others.items())
+        roles = " and ".join(dict.fromkeys(one.role for one in wanted))
         raise InputError(
-            f"more than these prefill instances would change: {said}.",
+            f"more than these {roles} instances would change: {said}.",
             todo="invoke plan --live says why; do it with: invoke deploy",
         )
-    first = in_order(wanted, unready(plan, observed))[0]
-    serving = {one.name for one in instances(plan)} - unready(plan, observed)
-    if not serving - {first.name}:
-        raise InputError(
-            f"while {first.name} is restarted no other prefill instance would serve.",
-            todo="see which are not ready: invoke status; mend them: invoke deploy",
-        )
 
 
-def unready(plan: Plan, observed: dict[str, dict[str, Any]]) -> set[str]:
-    """The names of the prefill instances that do not serve now."""
+def unready(
+    plan: Plan, observed: Mapping[str, Mapping[str, Any]], roles: Sequence[str] = ("prefill",)
+) -> set[str]:
+    """The names of the instances of these roles that do not serve now."""
     return {
         one.name
-        for one in instances(plan)
+        for one in instances(plan, roles)
         if any(observed.get(node.name, {}).get("state") != "ready" for node in one.nodes)
     }
 
 
-def in_order(wanted: Sequence[Instance], down: AbstractSet[str]) -> list[Instance]:
-    """Those that do not serve come first: so a roll that was cut off goes on where it was."""
-    return sorted(wanted, key=lambda one: one.name not in down)
-
-
-def refuse_kind(deployment: Deployment) -> None:
-    """Raise InputError where the proxy cannot take another configuration over while it runs."""
+def refuse_kind(deployment: Deployment, wanted: Sequence[Instance]) -> None:
+    """Raise InputError where the proxy cannot do without a server while it runs."""
     proxy = deployment.plan.proxy
     assert proxy is not None  # chosen() has seen to it
     nodes = json.loads(deployment.files[proxy.host]["host.json"])["nodes"]
@@ -250,49 +423,52 @@ def refuse_kind(deployment: Deployment) -> None:
             where="proxy.kind",
             todo="set it to nginx-lua or omni-nginx, then: invoke deploy",
         )
+    decode = any(one.role == "decode" for one in wanted)
+    if deployment.proxy_kind != _LUA and (decode or interruptions(deployment.plan, wanted)):
+        raise InputError(
+            f"a proxy of kind {deployment.proxy_kind} cannot leave "
+            + ("a decode server" if decode else "its only prefill server")
+            + " out while it runs.",
+            where="proxy.kind",
+            todo="set it to nginx-lua, then: invoke deploy; or invoke restart, which interrupts",
+        )
 
 
 def one_by_one(
     deployment: Deployment,
-    wanted: Sequence[Instance],
-    down: set[str],
+    order: Sequence[Instance],
+    pools: Pools,
     progress: Progress,
     run: Run,
 ) -> None:
-    """One after the other. The proxy sends nothing to those in down until they are back."""
-    known = {one.name: one for one in instances(deployment.plan)}
-    try:
-        for instance in in_order(wanted, down):
-            out = [server for name in sorted(down) for server in known[name].servers]
-            serving = [] if instance.name in down else [node.name for node in instance.nodes]
-            down = down - {instance.name}
-            others = [server for name in sorted(down) for server in known[name].servers]
-            _one(deployment, instance, (out, others), progress, run, serving)
-    except InputError as error:  # no misuse: something was changed before
-        raise ActionError(error.what, where=error.where, todo=error.todo) from error
+    """One after the other. The proxy sends nothing to those that are down until they are back."""
+    for at, instance in enumerate(order):
+        try:
+            _one(deployment, instance, pools, progress, run)
+        except ToolkitError as error:  # InputError is no misuse: something was changed before
+            done = ", ".join(one.name for one in order[:at]) or "none"
+            rest = ", ".join(one.name for one in order[at:])
+            raise ActionError(
+                f"{error.what}\nrestarted: {done}; not restarted, or not ready again: {rest}.",
+                where=error.where,
+                todo=error.todo,
+            ) from error
 
 
 def _one(
-    deployment: Deployment,
-    instance: Instance,
-    out: tuple[Sequence[str], Sequence[str]],
-    progress: Progress,
-    run: Run,
-    serving: Sequence[str],
+    deployment: Deployment, instance: Instance, pools: Pools, progress: Progress, run: Run
 ) -> None:
-    """One instance out of the proxy, idle, restarted, ready, and in again.
-
-    out: servers of dead instances, which the proxy does without before and after.
-    """
+    """One instance out of the proxy, idle, restarted, ready, and in again."""
     settings = deployment.config.settings
     proxy = deployment.plan.proxy
     assert proxy is not None  # chosen() has seen to it
     progress.say(f"{instance.name}: out of the proxy")
+    serving = [] if instance.name in pools.down else [node.name for node in instance.nodes]
     try:
-        _leave_out(deployment, proxy, [*instance.servers, *out[1]], run)
-        drain(deployment, instance.name, instance.nodes, progress)
+        _leave_out(deployment, proxy, pools.told(instance), run)
+        drain(deployment, instance, progress)
     except (ToolkitError, KeyboardInterrupt):
-        _leave_out(deployment, proxy, out[0], run)
+        _leave_out(deployment, proxy, pools.told(), run)
         progress.say(f"{instance.name}: not restarted, the proxy is as it was")
         raise
     only = ",".join(node.name for node in instance.nodes)
@@ -309,15 +485,17 @@ def _one(
         raise ActionError(
             f"{error}\n{instance.name} did not come back; the proxy goes on without it"
             f" ({settings.readiness.deadline_s:g} s were given).",
-            todo="mend the cause, then: invoke deploy, which starts it and takes it in again",
+            todo="mend the cause, then run this again, or invoke deploy: both start it and take it"
+            " in again",
         ) from error
-    _leave_out(deployment, proxy, out[1], run)
+    pools.restarted(instance)
+    _leave_out(deployment, proxy, pools.told(), run)
     progress.say(f"{instance.name}: in the proxy again")
 
 
-def _leave_out(deployment: Deployment, proxy: ProxyPlan, servers: Sequence[str], run: Run) -> None:
+def _leave_out(deployment: Deployment, proxy: ProxyPlan, told: Mapping[str, Any], run: Run) -> None:
     work_dir = next(h.work_dir for h in deployment.plan.hosts if h.name == proxy.host)
-    parameters = {"work_dir": work_dir, "node": proxy.name, "out": list(servers), "run": run.id}
+    parameters = {"work_dir": work_dir, "node": proxy.name, "run": run.id, **told}
     settings = deployment.config.settings
     jobs.results(jobs.run(deployment.plan, settings, "proxy-out", {proxy.host: parameters}))
 
@@ -389,11 +567,17 @@ def reload_proxy(config: Config) -> dict[str, str]:
         return {name: "reloaded"}
 
 
-def dry_run(config: Config, names: Sequence[str]) -> list[str]:
-    """What a roll would do, a line for each step. Changes nothing."""
+def dry_run(
+    config: Config,
+    names: Sequence[str],
+    roles: Sequence[str] = ("prefill",),
+    interrupt: bool = False,
+) -> list[str]:
+    """What a roll would do where all serve now, a line for each step. Changes nothing."""
     plan = make_plan(config)
-    lines = []
-    for one in chosen(plan, names):
+    wanted = chosen(plan, names, roles, interrupt)
+    lines = interruptions(plan, wanted)
+    for one in in_order(wanted, Pools(instances(plan, ROLES)), interrupt):
         lines += [
             f"{one.name}: leave {', '.join(one.servers)} out of the proxy and reload it",
             f"{one.name}: wait until it has no work (at most {config.settings.roll.drain_s:g} s)",

@@ -122,7 +122,7 @@ def as_text(found: dict[str, Any]) -> str:
         if node.get("left_out"):
             notes.append(
                 f"{node['node']} sends nothing to {', '.join(node['left_out'])}: a rolling restart"
-                " left it out.\nWhat to do: invoke roll-prefill, or invoke deploy"
+                " left it out.\nWhat to do: invoke roll again, or invoke deploy"
             )
         if node.get("restarts") and node["state"] == "ready":
             notes.append(f"{again(node)}\nWhat happened: invoke history")

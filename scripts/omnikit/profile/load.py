@@ -256,7 +256,8 @@ def _restart(deployment: Deployment, names: Sequence[str], progress: Progress, r
     rolled = [one for one in roll.instances(deployment.plan) if one.name in names]
     if not rolled or not can_roll(deployment):
         rolled = []
-    roll.one_by_one(deployment, rolled, set(), progress, run)
+    pools = roll.Pools(roll.instances(deployment.plan, roll.ROLES))
+    roll.one_by_one(deployment, rolled, pools, progress, run)
     parts = {node.name for one in rolled for node in one.nodes}
     rest = [node for node in deployment.plan.nodes if node.name in names and node.name not in parts]
     if rest:
@@ -273,8 +274,7 @@ def _restart(deployment: Deployment, names: Sequence[str], progress: Progress, r
 def can_roll(deployment: Deployment) -> bool:
     """Whether a prefill server can be left out of the proxy while it is restarted."""
     try:
-        roll.chosen(deployment.plan, [])
-        roll.refuse_kind(deployment)
+        roll.refuse_kind(deployment, roll.chosen(deployment.plan, []))
     except ToolkitError:
         return False
     return True

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ import pytest
 from hostkit.base.errors import InputError
 from omnikit.config import config as config_config
 from omnikit.deploy import roll
+from omnikit.plan.types import Plan
 from omnikit.prepare import look
 from omnikit.topology.topology import make_plan
 
@@ -45,25 +48,141 @@ def test_names_are_checked() -> None:
         roll.chosen(PLAN, ["d0"])
 
 
-def test_a_roll_is_refused_where_others_would_change_or_nobody_serves() -> None:
+def pools(prefill: int = 2, decode: int = 2, **more: Any) -> roll.Pools:
+    """p0, p1, … and d0, d1, …, each with one server of its name."""
+    names = [("prefill", f"p{i}") for i in range(prefill)]
+    names += [("decode", f"d{i}") for i in range(decode)]
+    return roll.Pools([roll.Instance(name, role, (), (name,)) for role, name in names], **more)
+
+
+def order(made: roll.Pools, interrupt: bool = False) -> str:
+    return " ".join(one.name for one in roll.in_order(made.known, made, interrupt))
+
+
+def old(*names: str) -> dict[str, str]:
+    return dict.fromkeys(names, "old")
+
+
+def test_a_roll_is_refused_where_others_would_change() -> None:
     wanted = roll.chosen(PLAN, ["p0"])
-    fine = observed(p0="failed", p1="ready")
     same = {"p0": "restart", "p1": "unchanged", "d0": "unchanged", "c0": "reload"}
-    roll.refuse(PLAN, wanted, look.Look(same), fine)
-    with pytest.raises(InputError, match="would change: restart d0"):
-        roll.refuse(PLAN, wanted, look.Look({**same, "d0": "restart"}), fine)
-    with pytest.raises(InputError, match="while p0 is restarted no other"):
-        roll.refuse(PLAN, wanted, look.Look(same), observed(p0="ready", p1="starting"))
+    roll.refuse(PLAN, wanted, look.Look(same))
+    with pytest.raises(InputError, match="these prefill instances would change: restart d0"):
+        roll.refuse(PLAN, wanted, look.Look({**same, "d0": "restart"}))
 
 
-def test_those_that_do_not_serve_come_first() -> None:
-    both = roll.chosen(PLAN, [])
+def test_a_roll_is_refused_where_nobody_would_serve() -> None:
+    made = pools(down={"p1"})
+    p0, p1 = made.known[:2]
+    assert roll.in_order([p1], made) == [p1]
+    with pytest.raises(InputError, match="while p0 is restarted no other prefill"):
+        roll.in_order([p0], made)
+    assert roll.in_order([p0], made, interrupt=True) == [p0]
+    with pytest.raises(InputError, match="while p0 is restarted no other prefill"):
+        order(pools(down={"p0", "p1"}))
+
+
+def test_those_that_do_not_serve_come_first_then_those_of_another_version() -> None:
     assert roll.unready(PLAN, observed(p0="ready")) == {"p1"}
-    assert [one.name for one in roll.in_order(both, {"p1"})] == ["p1", "p0"]
-    assert [one.name for one in roll.in_order(both, set())] == ["p0", "p1"]
-    roll.refuse(PLAN, both, look.Look({}), observed(p0="ready", p1="stopped"))
-    with pytest.raises(InputError, match="while p0 is restarted no other"):
-        roll.refuse(PLAN, both, look.Look({}), observed())
+    assert order(pools()) == "p0 d0 p1 d1"
+    assert order(pools(down={"p1"})) == "p1 p0 d0 d1"
+    assert order(pools(words=old("p0", "p1", "d0", "d1"))) == "p0 d0 p1 d1"
+    assert order(pools(words=old("d0", "p1", "d1"))) == "d0 p1 d1 p0"
+    assert order(pools(words=old("d1"))) == "d1 p0 d0 p1"  # p0 first would leave p1 without one
+    assert order(pools(4, 3)) == "p0 d0 p1 d1 p2 p3 d2"
+    assert order(pools(first="decode", words=old("p0", "p1", "d0", "d1"))) == "d0 p0 d1 p1"
+
+
+@pytest.mark.parametrize("first", roll.ROLES)
+@pytest.mark.parametrize("counts", [(2, 2), (3, 2), (2, 3), (4, 3)])
+def test_from_wherever_a_roll_was_cut_off_a_pair_of_one_version_always_serves(
+    first: str, counts: tuple[int, int]
+) -> None:
+    names = [one.name for one in pools(*counts).known]
+    begun = order(pools(*counts, first=first, words=old(*names))).split()
+    for done in range(len(names)):
+        for down in (set(), {begun[done]}):  # cut off before it was taken out, or after
+            made = pools(*counts, first=first, down=down, words=old(*set(begun[done:]) - down))
+            left = roll.in_order(made.known, made)
+            assert len(left) == len(names)
+            for one in left:
+                assert made.lets_go(one), (begun, done, one.name)
+                told = made.told(one)
+                assert one.name in told["out"] and "apart" not in told["versions"].values()
+                made.restarted(one)
+            assert made.told() == {"out": [], "versions": {}}
+
+
+def test_a_role_with_one_instance_interrupts_and_is_paired_with_nobody_meanwhile() -> None:
+    with pytest.raises(InputError, match="has 1 decode instances") as error:
+        roll.chosen(PLAN, [], roll.ROLES)
+    assert "--interrupt" in str(error.value) and "--role" in str(error.value)
+    wanted = roll.chosen(PLAN, [], roll.ROLES, interrupt=True)
+    assert [one.name for one in wanted] == ["p0", "p1", "d0"]
+    assert [one.name for one in roll.chosen(PLAN, ["p1"], roll.ROLES)] == ["p1"]
+    assert roll.interruptions(PLAN, wanted) == [
+        "d0 is the only decode instance: while it is restarted, requests fail"
+    ]
+    made = pools(2, 1, words=old("p0", "p1", "d0"))
+    assert order(made, interrupt=True) == "p0 d0 p1"
+    assert made.told(made.known[2]) == {"out": [], "versions": {**made.words, "d0": "apart"}}
+    assert made.told(made.known[0])["out"] == ["p0"]
+
+
+@dataclass
+class Rendered:
+    """A deployment as far as it matters: two versions' worth of nginx.conf."""
+
+    proxy_kind: str = "nginx-lua"
+    plan: Plan = PLAN
+
+    @property
+    def files(self) -> dict[str, dict[str, str]]:
+        servers = [server for one in roll.instances(PLAN, roll.ROLES) for server in one.servers]
+        conf = "".join(f"        server {one};  # version new\n" for one in servers)
+        files = [] if self.proxy_kind == "vllm-router" else [("files", {})]
+        host = {"nodes": [dict([("name", "c0"), *files])]}
+        return {"local": {"c0/nginx.conf": conf, "host.json": json.dumps(host)}}
+
+
+def made_of(wanted: list[roll.Instance], actions: dict[str, str], **proxy: Any) -> roll.Pools:
+    seen = {**observed(p0="ready", p1="ready", d0="ready"), "c0": proxy}
+    return roll.pools_of(Rendered(), wanted, look.Look(actions), seen)  # type: ignore[arg-type]
+
+
+def test_servers_keep_the_version_that_the_proxy_has_until_they_are_restarted() -> None:
+    every = roll.chosen(PLAN, [], roll.ROLES, interrupt=True)
+    p0, p1, d0 = [one.servers[0] for one in every]
+    actions = dict.fromkeys(["p0", "p1", "d0"], "restart")
+    assert made_of(every, actions, versions=old(p0, p1, d0)).words == old(p0, p1, d0)
+    assert made_of(every, actions, versions={**old(p1, d0), p0: "new"}).words == old(p1, d0)
+    assert made_of(every, actions).words == dict.fromkeys([p0, p1, d0], "before")
+    left = made_of(every, actions, versions=old(p1, d0), left_out=[p0])
+    assert (left.words, left.down) == (old(p1, d0), {"p0"})
+    again = made_of(every, {**actions, "p0": "unchanged"}, versions=old(p1, d0), left_out=[p0])
+    assert (again.words, again.down) == (old(p1, d0), set())  # it was restarted
+    apart = made_of(every, actions, versions={**old(p0, p1), d0: "apart"})
+    assert (apart.words, apart.down) == (old(p0, p1), {"d0"})
+    assert apart.told(every[0])["versions"] == {**old(p0, p1), d0: "apart"}
+
+
+def test_one_role_alone_is_refused_where_the_other_could_not_be_paired_with_it() -> None:
+    prefill = roll.chosen(PLAN, [])
+    assert made_of(prefill, {}).words == {}
+    d0 = roll.instances(PLAN, ["decode"])[0].servers[0]
+    with pytest.raises(InputError, match="d0 would not be restarted, but could not be paired"):
+        made_of(prefill, {"d0": "unchanged"}, versions=old(d0))
+
+
+def test_proxies_that_cannot_are_refused_by_name() -> None:
+    prefill = roll.chosen(PLAN, [])
+    every = roll.chosen(PLAN, [], roll.ROLES, interrupt=True)
+    roll.refuse_kind(Rendered(), every)  # type: ignore[arg-type]
+    roll.refuse_kind(Rendered("omni-nginx"), prefill)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="kind omni-nginx cannot leave a decode server out"):
+        roll.refuse_kind(Rendered("omni-nginx"), every)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="kind vllm-router cannot leave a server out"):
+        roll.refuse_kind(Rendered("vllm-router"), prefill)  # type: ignore[arg-type]
 
 
 def test_a_dry_run_names_every_step() -> None:
