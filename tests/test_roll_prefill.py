@@ -259,6 +259,18 @@ def test_an_instance_that_is_never_idle_is_left_as_it_is(site: Site) -> None:
     assert site.pids() == before and site.upstream() == ["31300", "31301"]
 
 
+def test_kv_that_nobody_fetches_is_found_and_one_instance_is_restarted(site: Site) -> None:
+    words = ["--set", "roles.prefill.server.env.STAND_IN_KV_USAGE=0.25"]
+    assert "p1 keeps KV (25.0%) and has no request." in site.run("status.py", *words)
+    said = site.run("doctor.py", *words, "--set", "doctor.look_again_s=0.1", code=1)
+    assert "likely: The server keeps KV of requests whose client left" in said
+    assert "lets go of it after 30 s" in said and "invoke roll-prefill --instance p1" in said
+    before = site.pids()
+    site.run("restart.py", "--instance", "p0", *words)
+    after = site.pids()
+    assert {name for name in before if after[name] != before[name]} == {"p0"}
+
+
 def test_the_proxy_takes_another_configuration_over_during_an_answer(site: Site) -> None:
     words = ["--set", "roles.prefill.server.env.STAND_IN_KV_USAGE=0.25"]
     words += ["--set", "proxy.keepalive=77"]

@@ -487,6 +487,16 @@ class Engine(Strict):
     max_transferable_prompt: Optional[Count]
 
 
+class LetsGo(Strict):
+    seconds: Count = Field(description="what it waits where nobody says otherwise")
+    variable: Optional[EnvName] = Field(
+        default=None, description="the variable that says otherwise"
+    )
+    extra: Optional[Line] = Field(
+        default=None, description="the key of kv_connector_extra_config that says otherwise"
+    )
+
+
 class Connector(Strict):
     handover: Annotated[
         Literal["pull", "push", "none"], Field(description="who moves the KV of a prompt")
@@ -506,6 +516,9 @@ class Connector(Strict):
     )
     only: Dict[Literal["prefill", "decode"], Dict[FlagName, int]] = Field(
         default={}, description="flags that a role may have with this value alone"
+    )
+    lets_go: Optional[LetsGo] = Field(
+        default=None, description="how long prefill keeps KV that nobody fetches"
     )
 
 

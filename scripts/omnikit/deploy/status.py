@@ -36,6 +36,7 @@ def collect(config: Config) -> dict[str, Any]:
     nodes += [node for name, node in observed.items() if name not in planned]
     for node in nodes:
         for server in node["servers"]:
+            server["keeps_kv"] = keeps_kv(server, config.settings.doctor.kv_high)
             server["model"] = plan.served_name if node["role"] != "proxy" else None
     ready = all(node["state"] == "ready" for node in nodes) and all(
         server["state"] == "ready" for node in nodes for server in node["servers"]
@@ -51,6 +52,15 @@ def collect(config: Config) -> dict[str, Any]:
         "nodes": nodes,
         "completion": completion,
     }
+
+
+def keeps_kv(server: Mapping[str, Any], share: float) -> bool:
+    """Whether a server has this share of its KV cache in use at least, and no request.
+
+    Cached blocks of earlier prompts do not count: vLLM counts those that a request holds.
+    """
+    idle = server.get("running") == 0 and not server.get("waiting")
+    return idle and (server.get("kv_usage") or 0.0) >= share
 
 
 def is_deployed(config: Config) -> bool:
@@ -130,6 +140,11 @@ def as_text(found: dict[str, Any]) -> str:
             notes.append(f"{node['node']} {node['state']}: {node['reason']}")
         for server in node["servers"] or [{"name": node["node"], "state": node["state"]}]:
             rows.append(_row(node, server))
+            if server.get("keeps_kv"):
+                notes.append(
+                    f"{server['name']} keeps KV ({server['kv_usage']:.1%}) and has no request."
+                    "\nWhat to do: if it is still so in a minute, invoke doctor says why"
+                )
             if server["state"] == "failed":
                 why = server.get("reason") or (server.get("tail") or [""])[-1]
                 notes.append(f"{server['name']} failed: {why}\n  log: {server['log']}")

@@ -18,6 +18,7 @@ from omnikit.deploy import smoke_test
 from omnikit.doctor import rules
 from omnikit.doctor.rules import CERTAIN, LIKELY, UNKNOWN, Finding, Limits, Look, known
 from omnikit.fleet import causes, jobs
+from omnikit.plan import connectors
 from omnikit.plan.types import Plan
 from omnikit.prepare import local_setup, ranktables
 from omnikit.prepare.deployment import prepare
@@ -168,8 +169,10 @@ def _loads(plan: Plan, config: Config, looks: Mapping[str, Look], limits: Limits
     health.wait_until(lambda: False, limits.look_again_s, limits.look_again_s)
     found: list[Finding] = []
     seconds, _ = _ask(plan, config, limits, found, again)
+    limit_of = {node.name: connectors.lets_go(config.settings, node) for node in plan.nodes}
+    lets_go = {name: limit for name, limit in limit_of.items() if limit is not None}
     for host, second in seconds.items():
-        found += rules.load(host, looks[host], second, limits)
+        found += rules.load(host, looks[host], second, limits, list(looks.values()), lets_go)
     return found
 
 

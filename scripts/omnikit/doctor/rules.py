@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 import time
 from dataclasses import asdict, dataclass, replace
+from types import MappingProxyType
 from typing import Any, Iterable, Iterator, Mapping, Optional, Sequence
 
 from omnikit.deploy import status
@@ -57,6 +58,7 @@ def merged(findings: Iterable[Finding]) -> list[Finding]:
             certainty=surer,
             on=tuple(dict.fromkeys([*before.on, *one.on])),
             evidence=tuple(dict.fromkeys([*before.evidence, *one.evidence])),
+            remedy="; ".join(dict.fromkeys(f"{before.remedy}; {one.remedy}".split("; "))),
         )
     return sorted(found.values(), key=lambda one: _ORDER.index(one.certainty))
 
@@ -383,21 +385,29 @@ def suspicious(look: Look, limits: Limits) -> set[str]:
         server["name"]
         for node in look["nodes"]
         for server in node["servers"]
-        if _stuck(server, limits) or _hangs(server)
+        if status.keeps_kv(server, limits.kv_high) or _hangs(server)
     }
-
-
-def _stuck(server: Look, limits: Limits) -> bool:
-    idle = server.get("running") == 0 and not server.get("waiting")
-    return idle and (server.get("kv_usage") or 0.0) >= limits.kv_high
 
 
 def _hangs(server: Look) -> bool:
     return server.get("running") == 0 and (server.get("waiting") or 0) > 0
 
 
-def load(host: str, first: Look, second: Look, limits: Limits) -> list[Finding]:
-    """KV that nobody fetches, and requests that nobody computes, in both looks."""
+_PARTNER = {"prefill": "decode", "decode": "prefill"}
+
+
+def load(
+    host: str,
+    first: Look,
+    second: Look,
+    limits: Limits,
+    others: Sequence[Look] = (),
+    lets_go: Mapping[str, str] = MappingProxyType({}),
+) -> list[Finding]:
+    """KV that nobody fetches, and requests that nobody computes, in both looks.
+
+    others: looks at all hosts. lets_go: by node, when its connector gives KV up by itself.
+    """
     before = {s["name"]: s for node in first["nodes"] for s in node["servers"]}
     found = []
     for node in second["nodes"]:
@@ -405,9 +415,9 @@ def load(host: str, first: Look, second: Look, limits: Limits) -> list[Finding]:
             then = before.get(now["name"], {})
             on = f"{now['name']} on {host}"
             over = f"in two looks {limits.look_again_s:g} s apart"
-            if _stuck(now, limits) and _stuck(then, limits):
+            if all(status.keeps_kv(server, limits.kv_high) for server in (now, then)):
                 text = f"its KV cache is {now['kv_usage']:.1%} used with nothing running, {over}"
-                found.append(known("kv-stuck", LIKELY, on, text))
+                found.append(_kept(on, node, text, others, lets_go.get(node["node"])))
                 found += mentions(on, now)
             elif _hangs(now) and _hangs(then):
                 many = f"{now['waiting']:g} requests wait and none runs"
@@ -417,3 +427,35 @@ def load(host: str, first: Look, second: Look, limits: Limits) -> list[Finding]:
                 found.append(known("requests-hang", LIKELY, on, f"{many}, {over}"))
                 found += mentions(on, now)
     return found
+
+
+def _kept(on: str, node: Look, text: str, others: Sequence[Look], limit: Optional[str]) -> Finding:
+    """Why a server keeps KV: its partner is gone or does not come for it; else the client left."""
+    role, instance = node.get("role"), str(node["node"]).partition(".")[0]
+    partner = _PARTNER.get(str(role))
+    why = [
+        f"at the other end: {line}"
+        for look in others
+        for other in look["nodes"]
+        if other.get("role") == partner
+        for line in _absent(other, node.get("started_at") or 0.0)
+    ]
+    name = "kv-stuck" if partner is None else "kv-partner" if why else "kv-client"
+    again = f"invoke {'roll-prefill' if role == 'prefill' else 'restart'} --instance {instance}"
+    found = known(name, LIKELY, on, text, *why)
+    if partner is None:
+        return replace(found, remedy=f"restart it: {again}")
+    if role == "prefill" and limit is not None:
+        return replace(found, remedy=f"{found.remedy}; {limit}; if it is kept for longer: {again}")
+    return replace(found, remedy=f"{found.remedy}; then: {again}")
+
+
+def _absent(node: Look, since: float) -> Iterator[str]:
+    """Why a node may not have come for KV that another keeps, which was started at this time."""
+    if node["state"] != "ready":
+        yield f"{node['node']} is {node['state']}: {node.get('reason') or 'invoke logs says why'}"
+    elif node.get("restarts") and node["restarts"]["at"] >= since:
+        yield status.again(node)
+    for server in node["servers"]:
+        if server.get("waiting"):
+            yield f"{server['name']} has {server['waiting']:g} requests that wait"

@@ -417,6 +417,17 @@ def alert_rules(
             "Requests will wait or be preempted: fewer at once, shorter ones, or more memory for"
             f" KV (server.args). If nothing runs: invoke doctor --environment {environment}.",
         )
+    if metrics.kv_usage is not None and metrics.running is not None and metrics.waiting is not None:
+        kept = f"min_over_time({used}) >= {settings.doctor.kv_high:g}"
+        idle = (f"{series_of(name, ours)}[{window}]" for name in (metrics.running, metrics.waiting))
+        alert(
+            *("KvKept", "warning"),
+            " and ".join([kept, *(f"max_over_time({one}) == 0" for one in idle)]),
+            "{{ $labels.instance }} has no request and keeps {{ $value | humanizePercentage }} of"
+            " its KV cache",
+            "A client or the server of the other role left, and its KV is still kept. Which, and"
+            f" what to do: invoke doctor --environment {environment}.",
+        )
     alert(
         *("Preemptions", "warning", grows(PREEMPTIONS, ours)),
         "{{ $labels.instance }} takes requests back to compute them again later",

@@ -53,6 +53,28 @@ def version(settings: Settings, plan: Plan, inputs: Mapping[str, str]) -> str:
     return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:12]
 
 
+def lets_go(settings: Settings, node: NodePlan) -> Optional[str]:
+    """When a prefill server lets go of KV that nobody fetches, and by which setting; None: unknown.
+
+    >>> lets_go(settings, p0)  # doctest: +SKIP
+    "NixlConnector lets go of it after 30 s (kv_connector_extra_config.kv_lease_duration)"
+    """
+    for one in parts(json_flag(node, FLAG)):
+        rules = settings.connectors.get(str(one.get("kv_connector")))
+        if rules is None or rules.lets_go is None:
+            continue
+        limit, told, by = rules.lets_go, None, ""
+        if limit.variable is not None:
+            by = f" (server.env.{limit.variable})"
+            told = node.env.get(limit.variable)
+        elif limit.extra is not None:
+            by = f" (kv_connector_extra_config.{limit.extra})"
+            told = (one.get("kv_connector_extra_config") or {}).get(limit.extra)
+        seconds = limit.seconds if told is None else told
+        return f"{one['kv_connector']} lets go of it after {seconds} s{by}"
+    return None
+
+
 def check(config: Config, plan: Plan) -> Iterator[ToolkitError]:
     """What does not fit together, each once, with the places of both values."""
     nodes = [node for node in plan.nodes if node.servers and node.role != "colocated"]

@@ -40,6 +40,16 @@ def test_what_was_started_again_or_waits_for_it_is_said() -> None:
     assert "p0 failed: crash loop: p0 ended" in text
 
 
+def test_kv_that_an_idle_server_keeps_is_said() -> None:
+    assert status.keeps_kv(server(running=0.0), 0.01)
+    assert not status.keeps_kv(server(running=0.0, kv_usage=0.0), 0.01)
+    assert not status.keeps_kv(server(running=0.0, waiting=1.0), 0.01)
+    assert not status.keeps_kv(server(running=None), 0.01)  # it does not tell
+    text = shown("ready", {"passed": True, "found": ""}, running=0.0, keeps_kv=True)
+    assert "p0 keeps KV (25.0%) and has no request." in text and "invoke doctor" in text
+    assert "keeps KV" not in shown("ready", {"passed": True, "found": ""}, keeps_kv=False)
+
+
 @pytest.mark.parametrize(
     ("seconds", "text"),
     [(None, "-"), (0.4, "0 s"), (59, "59 s"), (3599, "59 min 59 s"), (7260, "2 h 1 min")],

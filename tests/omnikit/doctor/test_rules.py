@@ -157,3 +157,54 @@ def test_loads_count_when_both_looks_show_them() -> None:
     assert names(rules.load("h0", hangs, hangs, LIMITS)) == [("requests-hang", "likely")]
     assert rules.load("h0", stuck, look(), LIMITS) == []
     assert rules.suspicious(look("ready", server(kv_usage=0.9, running=4)), LIMITS) == set()
+
+
+LIMIT = "NixlConnector lets go of it after 30 s (kv_connector_extra_config.kv_lease_duration)"
+
+
+def kept(*others: dict[str, Any], role: str = "prefill", name: str = "p0.1") -> rules.Finding:
+    """Why a node keeps KV while hosts show these."""
+    mine = look("ready", server(name=name, kv_usage=0.9), role=role, node=name)
+    lets_go = {"p0.1": LIMIT}
+    [found] = rules.load("h0", mine, mine, LIMITS, [mine, *others], lets_go)
+    return found
+
+
+def test_kv_whose_client_left_is_given_up_after_a_time() -> None:
+    well = look(role="decode", node="d0", restarts={"count": 1, "at": NOW - 900, "why": "x"})
+    found = kept(well)  # d0 died before p0 was started
+    assert found.name == "kv-client" and "client left" in found.cause
+    assert LIMIT in found.remedy
+    assert found.remedy.endswith("kept for longer: invoke roll-prefill --instance p0")
+
+
+@pytest.mark.parametrize(
+    ("other", "said"),
+    [
+        (look("failed", role="decode", node="d0", reason="crash loop: x"), "d0 is failed: crash"),
+        (
+            look(role="decode", node="d0", restarts={"count": 1, "at": NOW, "why": "killed"}),
+            "d0 was started again once by itself",
+        ),
+        (look("ready", server(name="d0", waiting=3), role="decode"), "d0 has 3 requests that wait"),
+    ],
+)
+def test_kv_whose_other_server_is_gone_or_does_not_come(other: dict[str, Any], said: str) -> None:
+    found = kept(other)
+    assert found.name == "kv-partner" and "invoke deploy" in found.remedy
+    assert any(line.startswith(f"at the other end: {said}") for line in found.evidence)
+
+
+def test_decode_and_a_server_of_both_roles_are_restarted() -> None:
+    gone = look("failed", role="prefill", reason=None)
+    found = kept(gone, role="decode", name="d0")
+    assert found.name == "kv-partner" and "p0 is failed: invoke logs" in found.evidence[1]
+    assert found.remedy.endswith("then: invoke restart --instance d0")
+    alone = kept(gone, role="colocated", name="s0")
+    assert (alone.name, alone.remedy) == ("kv-stuck", "restart it: invoke restart --instance s0")
+
+
+def test_equal_causes_keep_the_commands_of_each_server() -> None:
+    [found] = rules.merged([kept(), kept(role="decode", name="d0"), kept()])
+    assert found.remedy.count("invoke roll-prefill --instance p0") == 1
+    assert "invoke restart --instance d0" in found.remedy

@@ -100,6 +100,16 @@ def test_what_is_wrong_is_told(tmp_path: Path, series: str, values: str, alert: 
     assert firing(tmp_path, (series, values)) == {alert}
 
 
+def test_kv_without_a_request_is_told_unless_there_was_one(tmp_path: Path) -> None:
+    kept = (f"vllm:kv_cache_usage_perc{{{SERVER}}}", "0.02x60")
+    idle = (f"vllm:num_requests_waiting{{{SERVER}}}", "0x60")
+    running = f"vllm:num_requests_running{{{SERVER}}}"
+    assert firing(tmp_path, kept, idle, (running, "0x60")) == {"OmnikitKvKept"}
+    assert firing(tmp_path, kept, idle, (running, "0x30 1 0x29")) == set()
+    empty = (f"vllm:kv_cache_usage_perc{{{SERVER}}}", "0.02x30 0 0.02x29")
+    assert firing(tmp_path, empty, idle, (running, "0x60")) == set()
+
+
 def test_a_server_that_is_away_for_a_moment_is_not_reported(tmp_path: Path) -> None:
     assert firing(tmp_path, (UP, "1x36 0x3 1x30"), at="9m45s") == set()
 

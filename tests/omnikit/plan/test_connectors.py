@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Optional
 
 import pytest
 import recipes
@@ -277,3 +278,21 @@ def test_what_a_pair_may_differ_in_does_not_change_its_version() -> None:
         "ports.proxy=7777",
     ):
         assert version_of(change) == usual, change
+
+
+def test_when_kv_that_nobody_fetches_is_given_up() -> None:
+    def told(environment: str, *settings: str) -> list[Optional[str]]:
+        loaded = config.load(environment, assignments=list(settings), environ={})
+        return [connectors.lets_go(loaded.settings, node) for node in make_plan(loaded).nodes[:1]]
+
+    extra = "roles.disaggregated.server.args.kv-transfer-config.kv_connector_extra_config"
+    by = "(kv_connector_extra_config.kv_lease_duration)"
+    assert told("local") == [f"NixlConnector lets go of it after 30 s {by}"]
+    longer = told("local", f"{extra}={{kv_lease_duration: 90}}")
+    assert longer == [f"NixlConnector lets go of it after 90 s {by}"]
+    name = "VLLM_MOONCAKE_ABORT_REQUEST_TIMEOUT"
+    set_to = f"roles.prefill.server.env.{name}=60"
+    for seconds, settings in ((480, []), (60, [set_to])):
+        said = f"MooncakeConnectorV1 lets go of it after {seconds} s (server.env.{name})"
+        assert told("vllm-ascend-pd", *settings) == [said]
+    assert told("2p1d") == [None] and told("colocated") == [None]
