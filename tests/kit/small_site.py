@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Iterator, Optional
 
+import port_rooms
 import pytest
 from docker_host import wait_for
 
@@ -135,10 +136,13 @@ class Site:
         self.run("clean_up.py", "--yes", "--logs", code=None)
 
 
+# Between those that tests have by number.
+_ROOMS = [*range(10000, 12000, 200), *range(13000, 14000, 200), *range(16000, 17000, 200)]
+
+
 def _free_ports() -> int:
     """Two hundred ports of which nobody has those that are used here; the kernel hands none out."""
-    first = 10000 + os.getpid() % 50 * 200
-    for base in [*range(first, 20000, 200), *range(10000, first, 200)]:
+    for base in port_rooms.mine(_ROOMS):
         used = [base + above for above in (0, 1, 20, 40, 60, 90, 100, 120)]
         if not any(taken_ports.is_taken("127.0.0.1", port) for port in used):
             return base

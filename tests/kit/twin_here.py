@@ -7,13 +7,13 @@ are on the host with two data-parallel ranks each: prefill on devices 0 to 3, de
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import socket
 import subprocess
 from pathlib import Path
 from typing import Any, Mapping, Sequence
 
+import port_rooms
 import twin_image
 from docker_host import static_files
 from needs import needs
@@ -149,8 +149,7 @@ class Here:
 
 def _free_ports() -> int:
     """Two hundred ports of which nobody has those that are used here."""
-    first = 5000 + os.getpid() % 20 * PORTS
-    for base in [*range(first, 9000, PORTS), *range(5000, first, PORTS)]:
+    for base in port_rooms.mine(range(5000, 9000, PORTS)):
         used = [base + n for n in (0, 1, 20, 40, *range(60, 68), 100, 101, 120, *range(140, 172))]
         if not any(taken_ports.is_taken("0.0.0.0", port) for port in used):
             return base
