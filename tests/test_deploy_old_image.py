@@ -81,7 +81,7 @@ class Site:
             "container: {build: null, venv: null, shm_size: 64m, user: root}\n"
             "engine: {venv: null, requirements: null, memory_per_server_mib: 30}\n"
             f"server: {{command: [python3, {SERVER}]}}\n"
-            "ports: {api_base: 25100, master_base: 25300, kv_side_channel: 25700, zmq: 25900}\n"
+            "ports: {api_base: 22000, master_base: 22200, kv_side_channel: 22400, zmq: 22600}\n"
             "readiness: {poll_interval_s: 0.1, deadline_s: 60}\n"
             "stop: {grace_s: 3}\n"
             "checks: {free_mib: {model: 1, log: 1, code: 1}}\n"

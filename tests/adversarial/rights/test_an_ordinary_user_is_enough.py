@@ -47,8 +47,8 @@ def project() -> Iterator[Path]:
 def run(project: Path, name: str, *words: str) -> subprocess.CompletedProcess[str]:
     """A script as the user, with ports that no other test has."""
     servers = f"server.command=[/usr/bin/python3, {project}/tests/kit/fleet_server.py]"
-    ports = ("api_base=30100", "master_base=30200", "proxy=30300", "kv_side_channel=30400")
-    settings = [servers, *(f"ports.{port}" for port in (*ports, "zmq=30500"))]
+    ports = ("api_base=23000", "master_base=23200", "proxy=23300", "kv_side_channel=23400")
+    settings = [servers, *(f"ports.{port}" for port in (*ports, "zmq=23500"))]
     script = [sys.executable, f"scripts/{name}", "-e", "tests/environments/breadth.yaml"]
     return subprocess.run(
         [*AS_USER, *script, *words, *(f"--set={setting}" for setting in settings)],
