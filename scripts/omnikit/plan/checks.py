@@ -72,6 +72,7 @@ def check(config: Config, plan: Plan, found: Iterable[ToolkitError] = ()) -> Non
         if node.servers and (node.role, node.instance) not in checked:
             checked.add((node.role, node.instance))
             errors += [*_dp_size(config, node), *_gear(config, node), *_engine(config, node)]
+            errors += _tp_size(config, node)
     if len(errors) == 1:
         raise errors[0]
     if errors:
@@ -272,6 +273,19 @@ def operators(files: Mapping[str, Any]) -> dict[str, Any]:
     extra = files.get(EXTRA_CONFIG)
     found = extra.get("operator_optimizition_config") if isinstance(extra, dict) else None
     return found if isinstance(found, dict) else {}
+
+
+def _tp_size(config: Config, node: NodePlan) -> Iterator[ToolkitError]:
+    """A size that somebody has set is told to the servers: not every engine's flags name it."""
+    _, tree = config.server_for(node.role, node.instance, node.host)
+    found = tree.find(("tensor_parallel",))
+    told = flag(node, "tensor-parallel-size") or flag(node, "tp") or "1"
+    if found is not None and found.value is not None and whole(told) != node.tensor_parallel:
+        yield InputError(
+            f"tensor_parallel is {node.tensor_parallel}, but the flags of {node.name} say {told}.",
+            where=str(found.origin),
+            todo="write server.args.tensor-parallel-size: ${plan.tp_size} beside it",
+        )
 
 
 def _dp_size(config: Config, node: NodePlan) -> Iterator[ToolkitError]:

@@ -135,6 +135,7 @@ def _members(
         tp = server.tensor_parallel
         if tp is None:
             tp = max(1, sum(map(len, per_host)) // times) if npu and whole else 1
+            tp = tp if npu else size_of(server.args, "tensor-parallel-size")
         count = len(devices) // (tp * times) if npu else 1
         if whole:
             count = 1 if rank == 0 else 0

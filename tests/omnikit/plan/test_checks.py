@@ -42,6 +42,18 @@ def test_gear_list_follows_batch_and_speculative_tokens() -> None:
     plan_with(no_mtp, GEAR % 32)
 
 
+def test_a_tensor_parallel_size_that_no_flag_tells_the_servers_is_refused() -> None:
+    """The CPU engine's flags do not name it: set alone it would change nothing, without a word."""
+    wanted = "roles.decode.server.tensor_parallel=2"
+    told = "roles.decode.server.args.tensor-parallel-size=${plan.tp_size}"
+    with pytest.raises(InputError, match="tensor_parallel is 2, but the flags of d0 say 1"):
+        make_plan(config.load("local", assignments=[wanted], environ={}))
+    for given in ([wanted, told], ["roles.decode.server.args.tensor-parallel-size=2"]):
+        plan = make_plan(config.load("local", assignments=given, environ={}))
+        sizes = {node.name: node.tensor_parallel for node in plan.nodes if node.servers}
+        assert sizes == {"p0": 1, "p1": 1, "d0": 2}
+
+
 def test_dp_size_of_the_extra_config_is_the_planned_one() -> None:
     wrong = (
         "roles.decode.server.files={model_extra_config.json: "
