@@ -292,15 +292,19 @@ class Supervisor:
         return ""
 
     def _reap(self) -> list[Record]:
-        """Collect ended children; those of them that are servers, as they ended."""
+        """Collect ended children; those of them that are servers, as they ended.
+
+        Which of several that are found at once ended first nobody knows: they have one time.
+        """
         died: list[Record] = []
+        now = time.time()
         while True:
             try:
                 pid, status = os.waitpid(-1, os.WNOHANG)
             except ChildProcessError:
-                return died
+                break
             if pid == 0:
-                return died
+                break
             self.logs.ended(pid, status)
             if self.children.pop(pid, None) is None:
                 self.teller.hooks.pop(pid, None)
@@ -309,13 +313,16 @@ class Supervisor:
                 if server["process"]["pid"] == pid:
                     died.append(server)
                     server["exit"] = os.waitstatus_to_exitcode(status)
-                    server["ended_at"] = time.time()
+                    server["ended_at"] = now
                     server["state"] = _STOPPED if self.stopping else _FAILED
-                    if not self.ending:
-                        # Orphans without a mark may be those of servers that live.
-                        also = tuple if self.children else self._adopted
-                        family.end_all([server], signal.SIGKILL, also)
-                        self.logs.drained(server["name"])
+        if died and not self.ending:
+            self._write()  # what is left of them may take seconds to end, and who asks is told now
+            # Orphans without a mark may be those of servers that live.
+            also = tuple if self.children else self._adopted
+            for server in died:
+                family.end_all([server], signal.SIGKILL, also)
+                self.logs.drained(server["name"])
+        return died
 
     def _adopted(self) -> list[int]:
         own = (self.logs.pid, *self.teller.hooks)

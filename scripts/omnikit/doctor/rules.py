@@ -304,12 +304,20 @@ def _failed(on: str, node: Look, look: Look) -> list[Finding]:
     if not dead:
         return []
     of_itself = [server for server in dead if server["exit"] not in _SIGTERM] or dead
-    first = min(of_itself, key=lambda server: server.get("ended_at") or float("inf"))
+    first = min(of_itself, key=_order)
     how = node["reason"] or first.get("reason") or _end(first)
     killed = _killed(first, node, look)
     if killed:
         return [known("killed-for-memory", CERTAIN, f"{first['name']}, {on}", killed, how)]
     return explain(on if first["name"] == node["node"] else f"{first['name']}, {on}", first, how)
+
+
+def _order(server: Look) -> tuple[float, bool]:
+    """By the time of death. Of those found dead at once one that was ended by a signal was the
+    first: the others noticed and ended themselves.
+    """
+    end = server["exit"]
+    return server.get("ended_at") or float("inf"), end is None or 0 <= end < 128
 
 
 def _end(server: Look) -> str:

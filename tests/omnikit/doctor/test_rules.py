@@ -128,6 +128,15 @@ def test_the_first_that_died_of_itself_tells() -> None:
     assert of(look("failed", *dead)) == [("no-engine", "likely")]
 
 
+@pytest.mark.parametrize("order", [1, -1])
+def test_of_those_found_dead_at_once_the_one_that_was_killed_tells(order: int) -> None:
+    dead = [
+        server(name="p0.0", state="failed", exit=1, ended_at=1.0),
+        server(name="p0.3", state="failed", exit=-9, ended_at=1.0),
+    ]
+    assert of(look("failed", *dead[::order])) == [("killed", "likely")]
+
+
 def test_a_kill_is_the_kernels_when_the_kernel_says_so() -> None:
     seen = look("failed", server(state="failed", exit=-9))
     assert of(seen) == [("killed", "likely")]
