@@ -201,7 +201,8 @@ def chosen(
             alone = plan.proxy is not None and count
             other = "; or roll the other role alone: --role" if len(roles) > 1 else ""
             raise InputError(
-                f"environment {plan.environment} has {count} {role} instances behind a proxy;"
+                f"environment {plan.environment} has {count} {role}"
+                f" instance{'' if count == 1 else 's'} behind a proxy;"
                 " to restart one without a failed request, two are needed.",
                 where=f"topology.{role}",
                 todo=f"invoke roll --interrupt, which interrupts the service{other}"
