@@ -36,7 +36,7 @@ def test_instances_carry_the_servers_that_the_proxy_knows() -> None:
 
 
 def test_one_prefill_instance_alone_is_refused() -> None:
-    with pytest.raises(InputError, match="has 1 prefill instances"):
+    with pytest.raises(InputError, match="has 1 prefill instance behind"):
         roll.chosen(make_plan(config_config.load("1p1d")), [])
     with pytest.raises(InputError, match="has 0 prefill instances"):
         roll.chosen(make_plan(config_config.load("colocated")), [])
@@ -114,7 +114,7 @@ def test_from_wherever_a_roll_was_cut_off_a_pair_of_one_version_always_serves(
 
 
 def test_a_role_with_one_instance_interrupts_and_is_paired_with_nobody_meanwhile() -> None:
-    with pytest.raises(InputError, match="has 1 decode instances") as error:
+    with pytest.raises(InputError, match="has 1 decode instance behind") as error:
         roll.chosen(PLAN, [], roll.ROLES)
     assert "--interrupt" in str(error.value) and "--role" in str(error.value)
     wanted = roll.chosen(PLAN, [], roll.ROLES, interrupt=True)
