@@ -17,6 +17,12 @@ from omnikit.front import doors  # noqa: E402
 
 _PATHS = ["env", f"PYTHONPATH={ROOT / 'scripts'}:{ROOT / 'tests' / 'kit'}"]
 BENCHMARKS = ("commands", "proxy", "deploy", "sync", "fleet", "weights")
+LONG = (
+    "reliability",
+    "steady",
+    "distribution",
+    "prefix",
+)  # half an hour and more: only where they are asked for
 
 
 @task()
@@ -47,7 +53,10 @@ def _test_needs(c: Context, *words: str) -> None:
 
 
 # Only long options: Invoke's own choice of short ones makes -h mean something else than help.
-@task(auto_shortflags=False, help={"only": f"one of {', '.join(BENCHMARKS)} (default: all)"})
+@task(
+    auto_shortflags=False,
+    help={"only": f"one of {', '.join(BENCHMARKS)} (default: all), or {', '.join(LONG)}"},
+)
 def bench(c, only=""):
     """Measure what the toolkit itself costs, against baselines in the same run."""
     for name in [only] if only else BENCHMARKS:
@@ -60,6 +69,7 @@ ns = doors.collection(
     {
         "Deploy": [
             *(
+                "init",
                 "import_config",
                 "config",
                 "plan",
@@ -70,24 +80,35 @@ ns = doors.collection(
                 "stop",
                 "restart",
             ),
-            *("releases", "rollback", "roll", "roll_prefill", "reload_proxy"),
+            *(
+                "add_host",
+                "remove_host",
+                "releases",
+                "rollback",
+                "roll",
+                "roll_prefill",
+                "reload_proxy",
+            ),
             *("run_docker", "pip_install", "run_server", "run_proxy", "export_ansible"),
         ],
         "Hosts": [
             *("setup_keys", "check_env", "pull_image", "build_image"),
             *("start_container", "stop_container", "remove_container"),
+            "bundle",
             *("sync_code", "build_from_source", "build_wheels", "install_wheels", "check_packages"),
             *("build_ranktables gen-ranktable", "check_ranktable"),
             *("install_engine", "install_proxy", "unlock", "clean_up"),
         ],
         "Weights": [
-            *("make_tiny_model", "download_weights", "convert_weights", "verify_weights"),
-            *("run_msmodelslim", "prepare_checkpoint", "finish_checkpoint"),
+            *("make_tiny_model", "download_weights", "check_checkpoint", "convert_weights"),
+            *("verify_weights", "run_msmodelslim", "prepare_checkpoint", "finish_checkpoint"),
+            *("distribute_weights", "warm"),
         ],
         "Measure": ["benchmark_serving", "profile_serving profile", "timeline", "metrics"],
-        "Inspect": ["status", "logs", "doctor", "history", "fetch_logs", "report"],
+        "Inspect": ["status", "watch", "logs", "doctor", "history", "fetch_logs", "report"],
         "Develop": [
             *(test_fast, "lint", test, "docs", bench, "lock_dependencies", "write_sbom"),
+            "completion",
         ],
     }
 )

@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""Measure the conversion of weights against copying them, and against torch.
+"""Measure the conversion of weights against copying them, and against other ways to do it.
 
 Makes an FP8 checkpoint of DeepSeek-R1's matrix sizes with random numbers, converts it on one core
 and on all, and in the same run: cp of the same bytes, the same formula in torch, and the two-step
-way over bf16 (both in the CPU engine's Python, build/engine-cpu or OMNIKIT_ENGINE__VENV). All read
-from the page cache and end when the result is on the disk. Beside it: the start-up alone, on a tiny
-model, and cp on one core, which reads and writes memory and computes nothing: the limit of
-memory. PYTHONPATH must name scripts/.
+way over bf16 (both in the CPU engine's Python, build/engine-cpu or OMNIKIT_ENGINE__VENV); with
+--llm-compressor also that tool. All read from the page cache and end when the result is on the
+disk. Beside it: the start-up alone, on a tiny model, and cp on one core, which reads and writes
+memory and computes nothing: the limit of memory. PYTHONPATH must name scripts/.
 """
 
 from __future__ import annotations
@@ -164,6 +164,11 @@ class Bench:
         script = [engine_python(), "benchmarks/torch_convert.py", way, self.source]
         return self.timed(*script, *places, cores=cores)
 
+    def llm_compressor(self, python: str, cores: int) -> tuple[float, int]:
+        """benchmarks/llm_compressor.py."""
+        script = [python, "benchmarks/llm_compressor.py", self.source, self.out / "x", cores]
+        return self.timed(*script)
+
 
 def kernel_rates() -> dict[str, float]:
     """Bytes of FP8 per second on one core, in memory: the kernel, with SHA-256, and a copy of the
@@ -200,6 +205,30 @@ def kernel_rates() -> dict[str, float]:
     return found
 
 
+def cast_errors() -> dict[str, list[float]]:
+    """What is left when an engine has cast the scales to bf16: relative root mean square of the
+    error, and the largest error in steps; of integers for exact scales, and of ours.
+    """
+    from omnikit.weights.convert import kernels
+    from omnikit.weights.verify import numbers
+
+    random = np.random.default_rng(0)
+    sizes = random.uniform(0.01, 2, (2048, 1))
+    words = numbers.to_bf16(random.normal(0, 1, (2048, 2048)) * sizes)
+    value = numbers.from_bf16(words)
+    exact = np.abs(value).max(axis=1, keepdims=True) / 127
+    target, scales = np.empty(words.shape, np.int8), np.empty(len(words), np.float32)
+    kernels.quantise_bf16(words, target, scales)
+    integers = {"exact scales": np.rint(value / exact), "bf16 scales": target}
+    found = {}
+    for name, made in integers.items():
+        kept = numbers.from_bf16(numbers.to_bf16(exact if "exact" in name else scales[:, None]))
+        error = made * kept - value
+        relative = float(np.sqrt((error**2).sum() / (value**2).sum()))
+        found[name] = [relative, float(np.abs(error / exact).max())]
+    return found
+
+
 def body(options: argparse.Namespace) -> int:
     """All figures."""
     cores = len(os.sched_getaffinity(0))
@@ -219,10 +248,12 @@ def body(options: argparse.Namespace) -> int:
             f"torch, {cores} cores": lambda: bench.torch("one"),
             f"torch over bf16, {cores} cores": lambda: bench.torch("two"),
         }
+        if options.llm_compressor:
+            acts["llm-compressor"] = lambda: bench.llm_compressor(options.llm_compressor, cores)
         found: dict[str, list[tuple[float, int]]] = {}
         for run in range(options.runs):
             for name, act in acts.items():
-                if run and name.startswith("torch"):
+                if run and name.startswith(("torch", "llm")):
                     continue  # minutes, and far from every bar
                 found.setdefault(name, []).append(act())
                 log.say(f"{name}: {found[name][-1][0]:.1f} s")
@@ -236,6 +267,7 @@ def body(options: argparse.Namespace) -> int:
         "peak_bytes": {name: max(m for _, m in all_) for name, all_ in found.items()},
         "peak_bytes_4x_shards": small,
         "rates": kernel_rates(),
+        "after_cast": cast_errors(),
     }
     if options.json:
         print(json.dumps(result, indent=1))
@@ -248,7 +280,7 @@ def show(result: dict[str, Any], shards: int) -> None:
     """As tables, with the bars."""
     seconds, peaks, size = result["seconds"], result["peak_bytes"], result["bytes"]
     what = f"{size / 1e9:.2f} GB of FP8 in {shards} files"
-    print(f"{what}, medians (torch: one run), source in the page cache:")
+    print(f"{what}, medians (torch, llm-compressor: one run), source in the page cache:")
     rates_of = {name: f"{size / taken / 1e9:.2f} GB/s" for name, taken in seconds.items()}
     rates_of["start-up, 1 core"] = "-"
     rows = [
@@ -259,7 +291,9 @@ def show(result: dict[str, Any], shards: int) -> None:
     print(f"with four times as many files: peak {result['peak_bytes_4x_shards'] / 1e6:.0f} MB")
     rates = ", ".join(f"{name} {rate / 1e9:.2f} GB/s" for name, rate in result["rates"].items())
     print(f"one core, in memory: {rates}")
-    cp, ours, one, cp_one, start, _, two = seconds.values()
+    for name, (relative, largest) in result["after_cast"].items():
+        print(f"{name}, cast to bf16: relative RMS {relative:.6f}, at most {largest:.3f} steps")
+    cp, ours, one, cp_one, start, _, two = list(seconds.values())[:7]
     estimate = R1_BYTES / (size / ours) / 60
     print(f"estimate for DeepSeek-R1's {R1_BYTES / 1e9:.0f} GB at this rate: {estimate:.0f} min")
     per_core = size / (one - start) / 1e9
@@ -272,6 +306,11 @@ def show(result: dict[str, Any], shards: int) -> None:
         ],
         ["against cp", f"{ours / cp:.2f} times its time", "<= 2", ours / cp <= 2],
     ]
+    if "llm-compressor" in seconds:
+        ratio = seconds["llm-compressor"] / ours
+        memory = peaks["llm-compressor"] / next(m for n, m in peaks.items() if "weights" in n)
+        said = f"{ratio:.1f} times its time, {memory:.1f} times its memory"
+        bars.append([*("llm-compressor against us", said, ">= 1 time", ratio >= 1)])
     table = [[*map(str, bar[:3]), "yes" if bar[3] else "NO"] for bar in bars]
     print(log.table(table, ["what", "measured", "bar", "held"]))
 
@@ -282,6 +321,7 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     made.add_argument("--mib", type=int, default=6144, metavar="N", help="of FP8 (default 6144)")
     made.add_argument("--shards", type=int, default=12, metavar="N", help="files (default 12)")
     made.add_argument("--runs", type=int, default=3, metavar="N", help="of each but torch (3)")
+    made.add_argument("--llm-compressor", metavar="PYTHON", help="that has llm-compressor")
     made.add_argument("--dir", default=str(ROOT / "build"), help="disk to measure on (build/)")
     made.add_argument("--json", action="store_true", help="print the result as JSON")
     return cli.run_main(body, made, argv)

@@ -63,7 +63,7 @@ def body(options: argparse.Namespace) -> int:
     from omnikit.load import measurement, results, targets
     from omnikit.topology.topology import make_plan
 
-    config = load_config(options)
+    config = load_config(options, going=not options.url)
     wanted = config.settings.benchmark
     alone = options.rate and not options.concurrency
     load = load_options.Load(

@@ -31,7 +31,7 @@ def body(options: argparse.Namespace) -> int:
     from omnikit.fleet import jobs
     from omnikit.source import build
 
-    config = load_config(options)
+    config = load_config(options, going=True)
     plan, hosts = _where(options, config)
     steps = [step for step in build.STEPS if not options.only or step in options.only]
     given = build.parameters(

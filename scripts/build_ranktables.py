@@ -22,7 +22,7 @@ def body(options: argparse.Namespace) -> int:
     from omnikit.prepare import ranktables
     from omnikit.topology.topology import make_plan
 
-    config = load_config(options)
+    config = load_config(options, going=True)
     plan = make_plan(config)
     if not ranktables.needed(config, plan):
         say("this environment's servers read no rank tables: nothing to do")

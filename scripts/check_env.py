@@ -22,7 +22,7 @@ def body(options: argparse.Namespace) -> int:
     from omnikit.images.pull import chosen
     from omnikit.topology.topology import make_plan
 
-    config = load_config(options)
+    config = load_config(options, going=True)
     plan = make_plan(config)
     found = environment.run(config, plan, chosen(plan, options.host))
     report.keep(plan.environment, found.checks, found.facts)

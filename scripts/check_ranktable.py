@@ -39,6 +39,7 @@ def body(options: argparse.Namespace) -> int:
                 todo="invoke build-ranktables, or name one: --table global_ranktable_merge.json",
             )
         source, text = "the kept rank table", ranktables.cluster_text(tables)
+    config.refuse_examples()  # the table was read here
     problems = ranktables.disagreements(plan, text, source, ranktables.gather(config, plan))
     if options.json:
         print(json.dumps({"agree": not problems, "problems": problems}, indent=1))

@@ -22,7 +22,7 @@ def body(options: argparse.Namespace) -> int:
     from omnikit.runs import run
     from omnikit.topology.topology import make_plan
 
-    config = load_config(options)
+    config = load_config(options, going=True)
     plan = make_plan(config)
     given = {"logs": options.logs, "dry_run": options.dry_run}
     parameters = {host.name: {**given, "work_dir": host.work_dir} for host in plan.hosts}

@@ -1,6 +1,9 @@
 #!/usr/bin/env python3
-"""Convert a DeepSeek-V3/R1 checkpoint (FP8, or bf16) to the W8A8 INT8 form that omni-infer loads.
+"""Convert a checkpoint (FP8, or bf16) to W8A8 INT8, in the format that the engine loads.
 
+Of DeepSeek V3, R1, V3.1, V3.2, Kimi-K2, GLM-4.5, GLM-5 and Qwen3-MoE. --format compressed-tensors
+(omni-infer, vLLM) or ascend_v1 (msmodelslim's, for vllm-ascend); a source that is W8A8 already gets
+the other format: files that are the same in both become hard links, nothing is computed.
 Runs on any machine with the disk space: no NPU, no GPU. Reads the source, writes the target and
 nothing else; the target appears under its name when all of it is written and checked, until then
 it grows in TARGET.incomplete. A run that was cut is continued by the next; a second run says
@@ -24,12 +27,12 @@ from omnikit.front.script import Script
 
 def body(options: argparse.Namespace) -> int:
     """Look, compare, convert, report."""
-    from hostkit.base.log import say, size_text
+    from hostkit.base.log import duration, say, size_text
     from omnikit.weights.convert import dry as convert_dry
     from omnikit.weights.convert import records as convert_records
     from omnikit.weights.convert import run as convert_run
     from omnikit.weights.convert.records import before_any_change
-    from omnikit.weights.meter import Meter, duration
+    from omnikit.weights.meter import Meter
 
     began = time.monotonic() - time.process_time()  # with what Python's own start took
     config = load_config(options)
@@ -38,9 +41,11 @@ def body(options: argparse.Namespace) -> int:
         return _msmodelslim(options, config.settings, source, target)
     weights = config.settings.weights
     threads = options.threads or weights.threads or len(os.sched_getaffinity(0))
+    wanted = options.format or weights.format
     with before_any_change(target):
-        rest, total = _look(source, target)
+        rest, total = _look(source, target, wanted)
     result: dict[str, Any] = {"source": str(source), "target": str(target), "source_bytes": total}
+    result["format"] = wanted
     if rest is None:
         if not options.dry_run:
             convert_records.forget(target)  # of a run that was cut right before its end
@@ -58,20 +63,42 @@ def body(options: argparse.Namespace) -> int:
     files = len(conversion.checkpoint.shards)
     say(f"{source}: {size_text(total)} in {files} files, {threads} threads")
     load()  # before the meter starts: its first rate would be far too low
-    meter = Meter(sum(piece.source.size for new in conversion.shards for piece in new.pieces), say)
-    convert_run.run(conversion, target, threads, meter)
-    say(f"converted in {duration(meter.seconds)}")
-    return _report(options, {**result, "seconds": round(meter.seconds, 3), "result": "converted"})
+    verb = "repacked" if conversion.repacked else "converted"
+    size = sum(piece.source.size for new in conversion.shards for piece in new.pieces)
+    meter = Meter(size, say, verb)
+    manifest = convert_run.run(conversion, target, threads, meter)
+    say(f"{verb} in {duration(meter.seconds)}")
+    say(_vouched(manifest["source"].get("published") or {}))
+    result["source_published"] = manifest["source"].get("published")
+    return _report(options, {**result, "seconds": round(meter.seconds, 3), "result": verb})
 
 
-def _look(source: Path, target: Path) -> tuple[Any, int]:
+def _vouched(published: dict[str, Any]) -> str:
+    """How much of the source is known to be as it was published."""
+    count, of = published.get("as_published", 0), published.get("of", 0)
+    if count:
+        return f"source: {count} of {of} files of weights as published ({published['by']})"
+    return (
+        "source: no published hashes are there, so that a changed byte in it cannot be noticed"
+        " (invoke download-weights records them; or put the hub's list there as SHA256SUMS)"
+    )
+
+
+def _look(source: Path, target: Path, format: str) -> tuple[Any, int]:
     """What is still to be done, None: nothing; and the source's bytes."""
+    from hostkit.base.errors import InputError
     from omnikit.weights.checkpoint import headers, w8a8
     from omnikit.weights.convert import dry as convert_dry
     from omnikit.weights.convert import records as convert_records
 
-    conversion = w8a8.plan(headers.read(source))
+    conversion = w8a8.plan(headers.read(source), format)
     convert_records.check_places(source, target)
+    if conversion.repacked and w8a8.format_of(conversion.checkpoint) == format:
+        raise InputError(
+            f"is W8A8 in the format {format} already.",
+            where=str(source),
+            todo=f"use it as it is; for another format: --format {' or '.join(w8a8.FORMATS)}",
+        )
     total = sum(conversion.checkpoint.sizes.values())
     if convert_records.finished(target, conversion):
         return None, total
@@ -85,11 +112,11 @@ def _places(options: argparse.Namespace, settings: Any) -> tuple[Path, Path]:
 
     source = options.source if options.source is not None else settings.weights.source
     if source is None:
-        raise InputError(
-            "no source is named.",
-            where="weights.source",
-            todo="--source FOLDER of the original checkpoint, or set weights.source",
-        )
+        todo = "--source FOLDER of the original checkpoint, or set weights.source"
+        ready = settings.weights.download.repository
+        if ready:  # with no source, what comes from there is what is served
+            todo = f"invoke download-weights gets it ready-made ({ready}); to convert: {todo}"
+        raise InputError("no source is named.", where="weights.source", todo=todo)
     target = options.target if options.target is not None else settings.weights.target
     target = settings.model.path if target is None else target
     place = records.settled(_absolute(str(target), "--target"))
@@ -150,6 +177,11 @@ def arguments(made: argparse.ArgumentParser) -> None:
     )
     made.add_argument(
         "--target", metavar="DIR", help="result (default: weights.target, model.path)"
+    )
+    made.add_argument(
+        "--format",
+        choices=("compressed-tensors", "ascend_v1"),
+        help="of the result (default: weights.format, by engine)",
     )
     made.add_argument(
         "--method",

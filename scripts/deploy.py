@@ -20,16 +20,19 @@ from omnikit.front.script import Script
 def body(options: argparse.Namespace) -> int:
     """Deploy, or with --dry-run show what would be done."""
     from omnikit.deploy import deploy
+    from omnikit.deploy.acts import Options
     from omnikit.prepare import source_steps
 
     steps = source_steps.choose(options.tags, options.skip_tags)
-    config = load_config(options)
+    config = load_config(options, going=True)
     if options.dry_run:
         from omnikit.deploy import plan_report
 
-        return plan_report.show(config, as_json=False, asked=True, steps=steps)
-    wanted = deploy.Options(
-        steps, source_steps.named(options.tags), options.keep, options.yes, options.json
+        at_once = options.at_once
+        return plan_report.show(config, as_json=False, asked=True, steps=steps, at_once=at_once)
+    wanted = Options(
+        *(steps, source_steps.named(options.tags), options.keep, options.yes, options.json),
+        at_once=options.at_once,
     )
     return deploy.deploy(config, wanted)
 
@@ -45,7 +48,7 @@ def _not_of_steps(made: argparse.ArgumentParser, environment: str = "") -> None:
     add_config(made, environment)
     add(made, "dry-run", yes="replace what runs without asking")
     made.add_argument("--keep", action="store_true", help="after a failed start, stop nothing")
-    add(made, json="print what happens as JSON lines, the result last")
+    add(made, "at-once", json="print what happens as JSON lines, the result last")
 
 
 def step(doc: Optional[str], name: str) -> Script:

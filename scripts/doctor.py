@@ -24,7 +24,7 @@ def body(options: argparse.Namespace) -> int:
 
     if options.log:
         return _read(options)
-    config = load_config(options)
+    config = load_config(options, going=True)
     wrong = config.settings.doctor
     limits = Limits(
         kv_high=wrong.kv_high,

@@ -45,6 +45,9 @@ def body(options: argparse.Namespace) -> int:
         print(json.dumps(result, indent=1))
     else:
         _print(result)
+    if not options.dry_run:
+        what = "what it is and which engines load it"
+        say(f"{what}: invoke check-checkpoint --path {result['target']}")
     return 0
 
 
@@ -64,8 +67,7 @@ def _target(options: argparse.Namespace, settings: Any) -> Path:
 
 
 def _print(result: dict[str, Any]) -> None:
-    from hostkit.base.log import size_text, table
-    from omnikit.weights.meter import duration
+    from hostkit.base.log import duration, size_text, table
 
     if "needed_bytes" in result and result["dry_run"]:
         rows = [

@@ -24,7 +24,7 @@ def body(options: argparse.Namespace) -> int:
     from omnikit.config.layers import PROJECT, shown_path
     from omnikit.logs import fetch
 
-    config = load_config(options)
+    config = load_config(options, going=True)
     given, limits = config.settings.paths.local_log_dir, config.settings.logs
     wanted = fetch.Wanted(
         hosts=options.host,

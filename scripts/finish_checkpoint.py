@@ -9,7 +9,6 @@ no longer counts the MTP layer (62 becomes 61). The original stays beside as con
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from pathlib import Path
 
@@ -40,15 +39,7 @@ def _body(options: argparse.Namespace) -> int:
     wanted = edits.after(options.layers, _LAYERS)
     if not options.revert:
         edits.refuse_unconverted(options.dir)
-    planned = edits.plan_revert if options.revert else edits.plan
-    changes = planned(options.dir, wanted)
-    if not options.dry_run:
-        edits.apply(changes)
-    if options.json:
-        print(json.dumps(edits.data(options.dir, changes, would=options.dry_run)))
-    else:
-        print(edits.told(changes, would=options.dry_run))
-    return 0
+    return edits.carry_out(options, wanted)
 
 
 main = Script(

@@ -22,7 +22,10 @@ def body(options: argparse.Namespace) -> int:
 
     given = options.since
     found = history.collect(
-        load_config(options), options.host, options.instance, seconds(given) if given else None
+        load_config(options, going=True),
+        options.host,
+        options.instance,
+        seconds(given) if given else None,
     )
     print(json.dumps(found.data, indent=1) if options.json else found.text)
     return 1 if found.silent else 0

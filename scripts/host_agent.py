@@ -21,6 +21,7 @@ from hostkit.base import cli
 from hostkit.base.errors import InputError
 
 NOT_YET = 3
+_ENDS_S = 60  # besides the time that servers have to end
 VERBS = (
     *("look", "lock", "containers", "up", "wait", "status", "stop"),
     *("finish", "facts", "clean", "job", "boot"),
@@ -41,8 +42,10 @@ def body(options: argparse.Namespace) -> int:
     run = os.environ.get(lock.RUN, "")
     only = set(options.only.split(",")) if options.only else None
     if options.verb == "look":
-        actions = needed.look(host, only)
         work_dir = Path(host["work_dir"])
+        # What a command that was killed had begun here goes on to its end, and is seen after that.
+        records.wait_for_lock(work_dir / lock.FLOCK, 4 * host["grace_s"] + _ENDS_S)
+        actions = needed.look(host, only)
         changes = unpack.differences(source, work_dir)
         return _print(
             {
@@ -54,9 +57,11 @@ def body(options: argparse.Namespace) -> int:
                 "changes": lock.changes(work_dir),
                 "place": lock.place(work_dir),
                 "problems": needed.problems(host, actions),
+                "lacks_weights": needed.lacks_weights(host, actions),
                 "notes": needed.notes(host, actions),
                 "reasons": needed.reasons(host, actions, source),
                 "replaces": needed.replaces(host, actions),
+                "fixed": needed.fixed(host),
                 "images": needed.images(host),
             }
         )

@@ -64,12 +64,7 @@ def body(options: argparse.Namespace) -> int:
         ],
         "without_effect": [*loaded.notes, *plan.notes],
     }
-    if options.json:
-        print(json.dumps(report, indent=1, ensure_ascii=False))
-    else:
-        print(made if options.dry_run else "", end="")
-        _say(report)
-    return 0
+    return _say(options, report, made)
 
 
 def _profile(options: argparse.Namespace) -> dict[str, str]:
@@ -116,12 +111,7 @@ def _recipe(options: argparse.Namespace, source: Path, shown: str, text: str) ->
         "passwords_left_out": [],
         "without_effect": [*reader.notes, *plan.notes],
     }
-    if options.json:
-        print(json.dumps(report, indent=1, ensure_ascii=False))
-    else:
-        print(made if options.dry_run else "", end="")
-        _say(report)
-    return 0
+    return _say(options, report, made)
 
 
 def _machines(given: Optional[str], tree: Any) -> list[tuple[str, Any]]:
@@ -173,10 +163,14 @@ def _write(out: Path, text: str, force: bool) -> str:
     return "created" if old is None else "replaced"
 
 
-def _say(report: dict[str, Any]) -> None:
+def _say(options: argparse.Namespace, report: dict[str, Any], made: str) -> int:
     """What a person wants to know, on standard error where standard output has the file."""
     from hostkit.base.log import say
 
+    if options.json:
+        print(json.dumps(report, indent=1, ensure_ascii=False))
+        return 0
+    print(made if options.dry_run else "", end="")
     say(
         f"{report['source']}: {report['kind']}; prefill instances: {report['prefill_instances']},"
         f" decode hosts: {report['decode_hosts']}, proxy on {report['proxy']}"
@@ -190,6 +184,7 @@ def _say(report: dict[str, Any]) -> None:
     say(f"{report['file']}: {report['state']}")
     if report["state"] != "not written":
         say(f"next: python scripts/plan.py --environment {report['file']}")
+    return 0
 
 
 def arguments(made: argparse.ArgumentParser) -> None:

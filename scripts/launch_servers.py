@@ -42,6 +42,8 @@ def body(options: argparse.Namespace) -> int:
         for server in node["servers"]:
             print(show(server["argv"]))
         return 0
+    if options.take_over:
+        return supervisor.take_over(host, node)
     record = records.read_record(Path(host["work_dir"]) / "state", options.node)
     if record and records.alive(record["supervisor"]):
         raise InputError(
@@ -61,6 +63,11 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     made.add_argument("--host-file", type=Path, required=True, metavar="FILE", help="host.json")
     made.add_argument("--node", required=True, metavar="NAME", help="for example p0 or d0")
     made.add_argument("--dry-run", action="store_true", help="print the commands, start nothing")
+    made.add_argument(
+        "--take-over",
+        action="store_true",
+        help="start it again if its supervisor was killed and restart.policy says so",
+    )
     return cli.run_main(body, made, argv)
 
 

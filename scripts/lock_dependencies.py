@@ -45,6 +45,7 @@ LOCKS = (
         ("pyproject.toml", "-c=requirements-dev.txt", "--python-version=3.11"),
     ),
     Lock("configs/engines/cpu-requirements.txt"),
+    Lock("configs/engines/libtorrent-requirements.txt"),  # of the hosts' Pythons, 3.9 and newer
     # It may run on a host of its own.
     Lock(
         "configs/engines/router-requirements.txt",

@@ -18,7 +18,9 @@ def body(options: argparse.Namespace) -> int:
     """Show or follow."""
     from omnikit.logs import logs
 
-    return logs.show(load_config(options), options.instance or [], options.lines, options.follow)
+    return logs.show(
+        load_config(options, going=True), options.instance or [], options.lines, options.follow
+    )
 
 
 def arguments(made: argparse.ArgumentParser) -> None:

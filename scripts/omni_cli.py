@@ -29,9 +29,10 @@ def body(options: argparse.Namespace) -> int:
         raise InputError("there is no such file.", where=str(file), todo="name it, or cd to it")
     config = config_config.load(str(file.absolute()), (), options.set)
     if options.verb == "serve":
-        from omnikit.deploy import deploy
+        from omnikit.deploy import acts, deploy
 
-        return deploy.deploy(config, deploy.Options(yes=options.yes))
+        config.refuse_examples()
+        return deploy.deploy(config, acts.Options(yes=options.yes))
     if options.verb == "status":
         from omnikit.deploy import status
 

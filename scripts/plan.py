@@ -19,7 +19,7 @@ def body(options: argparse.Namespace) -> int:
     from omnikit.deploy import plan_report
 
     return plan_report.show(
-        load_config(options),
+        load_config(options, going=options.live),
         as_json=options.json,
         commands=options.commands,
         contents=options.files,

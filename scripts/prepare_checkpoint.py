@@ -9,7 +9,6 @@ not have. config.json: quantization_config is removed. Each original stays besid
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from pathlib import Path
 
@@ -27,16 +26,7 @@ def arguments(made: argparse.ArgumentParser) -> None:
 def _body(options: argparse.Namespace) -> int:
     from omnikit.weights.msmodelslim import edits
 
-    wanted = edits.before()
-    planned = edits.plan_revert if options.revert else edits.plan
-    changes = planned(options.dir, wanted)
-    if not options.dry_run:
-        edits.apply(changes)
-    if options.json:
-        print(json.dumps(edits.data(options.dir, changes, would=options.dry_run)))
-    else:
-        print(edits.told(changes, would=options.dry_run))
-    return 0
+    return edits.carry_out(options, edits.before())
 
 
 main = Script(

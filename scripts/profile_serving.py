@@ -34,7 +34,7 @@ def body(options: argparse.Namespace) -> int:
     wanted = recording.Options(
         options.role, options.instance, options.steps, options.token_threshold
     )
-    now = load_config(options)
+    now = load_config(options, going=True)
     on, nodes = recording.profiled(options.environment, options.config, options.set, now, wanted)
     work = recording.Work(now, on, nodes)
     if options.dry_run:

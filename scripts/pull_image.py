@@ -4,8 +4,10 @@
 Runs on the control host, or on any host by hand. With IMAGE alone: on this machine. With
 --environment: on its hosts, image.at_once at a time; IMAGE is then container.image unless it is
 given. An image that is there and current is not fetched again. Mirrors, log-in, attempts and the
-space needed are settings (section image). For hosts without internet: --export on a machine that
-has it, then --from-archive. Nothing is ever removed but names that a mirror's image had.
+space needed are settings (section image). Hosts that cannot pull get the layers that they lack from
+one that has the image, and from each other (image.pass_on); --from names it. For hosts without
+internet: --export on a machine that has it, then --from-archive. Nothing is ever removed but names
+that a mirror's image had.
 """
 
 from __future__ import annotations
@@ -36,7 +38,9 @@ def body(options: argparse.Namespace) -> int:
 
     if options.export and (options.from_archive or options.host):
         raise InputError("--export works on this machine alone: not with --host, --from-archive.")
-    config = load_config(options)
+    if getattr(options, "from") and (options.export or options.from_archive):
+        raise InputError("--from names a host that has it: not with --export, --from-archive.")
+    config = load_config(options, going=not options.export)
     plan, hosts = _where(options, config)
     done = (_load if options.from_archive else _pull)(options, config, plan, hosts)
     if done is None:
@@ -56,7 +60,7 @@ def _where(options: argparse.Namespace, config: Config) -> tuple[Optional[Plan],
         plan = topology.make_plan(config) if environment or options.config else None
         return plan, [pull.HERE]
     by_hand = bool(options.image or options.from_archive)
-    if by_hand and not (environment or options.config or options.host):
+    if by_hand and not (environment or options.config or options.host or getattr(options, "from")):
         return None, [pull.HERE]
     plan = topology.make_plan(config)
     return plan, pull.chosen(plan, options.host)
@@ -67,18 +71,20 @@ def _pull(
 ) -> Optional[Dones]:
     from hostkit.containers import images
     from omnikit.images import pull
+    from omnikit.spread import layers
 
     image = pull.wanted(config, options.image)
     if options.dry_run:
         own = plan if options.export else None
         lines = pull.commands(config, image, options.export, own)
+        lines += layers.commands(config, image) if getattr(options, "from") else []
         _show_commands(hosts, lines, options.json)
         return None
     if options.export:
         return _here(lambda: pull.export(config, image, options.export, plan))
     if plan is None:
         return _here(lambda: images.pull(pull.here(config, image)))
-    return pull.pull(config, plan, hosts, image)
+    return layers.bring(config, plan, hosts, image, origin=getattr(options, "from"))
 
 
 def _load(
@@ -86,6 +92,7 @@ def _load(
 ) -> Optional[Dones]:
     from hostkit.containers import images
     from omnikit.images import pull
+    from omnikit.spread import layers
 
     image = options.image or config.settings.container.image
     given = pull.loading(config, options.from_archive, image)
@@ -94,7 +101,7 @@ def _load(
         return None
     if plan is None:
         return _here(lambda: images.load({**given, "elsewhere": True}))
-    return pull.load(config, plan, hosts, given)
+    return layers.load(config, plan, hosts, given)
 
 
 def _here(act: Callable[[], dict[str, Any]]) -> dict[str, Done]:
@@ -137,6 +144,13 @@ def arguments(made: argparse.ArgumentParser) -> None:
     add_config(made)
     add(made, host="only on this host of the environment (repeatable)")
     made.add_argument(
+        "--from",
+        default="",
+        metavar="HOST",
+        help="who asks the registry, or has it, and gives the others the layers that they lack: a"
+        " host, or here (this machine)",
+    )
+    made.add_argument(
         "--export",
         type=Path,
         metavar="FILE",
@@ -146,7 +160,7 @@ def arguments(made: argparse.ArgumentParser) -> None:
         "--from-archive",
         type=Path,
         metavar="FILE",
-        help="do not pull: ship and load this archive where the image is missing",
+        help="do not pull: load this archive where the image is missing, by the layers that are",
     )
     add(made, "json", dry_run="show the commands, run nothing")
 

@@ -20,7 +20,7 @@ def body(options: argparse.Namespace) -> int:
     """Reload and print what became of the proxy."""
     from omnikit.deploy import roll
 
-    done = roll.reload_proxy(load_config(options))
+    done = roll.reload_proxy(load_config(options, going=True))
     if options.json:
         print(json.dumps(done))
     else:

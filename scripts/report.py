@@ -21,7 +21,7 @@ def body(options: argparse.Namespace) -> int:
     from hostkit.files import regular
     from omnikit.config.layers import PROJECT, shown_path
 
-    config = load_config(options)
+    config = load_config(options, going=options.check)
     usual = PROJECT / "build" / "reports" / f"{config.environment}.html"
     # Before any host is asked: a mistake here would come out minutes later.
     out = regular.to_write(str(usual) if options.out is None else options.out, "--out")

@@ -5,7 +5,9 @@ Runs on the control host. Each is left out of the proxy, waited for until it has
 (with its new settings, where they changed), waited for until it is ready, and taken in again; the
 proxy takes its own new settings over while it runs. One of an old version is never paired with one
 of a new. The only instance of a role interrupts the service: that is refused without --interrupt.
-It stops at the first that does not come back, which stays out of the proxy; run again it goes on.
+It stops at the first that does not come back, which stays out of the proxy; run again it goes on,
+and invoke rollback turns back. --role proxy: a new process takes the proxy's port over (a renewed
+program), and the one before ends after its requests.
 """
 
 from __future__ import annotations
@@ -20,10 +22,10 @@ from omnikit.front.script import Script
 def body(options: argparse.Namespace) -> int:
     """Roll, or with --dry-run say what would be done."""
     from omnikit.deploy import roll
-    from omnikit.deploy.deploy import Options
+    from omnikit.deploy.acts import Options
 
-    config = load_config(options)
-    roles = [options.role] if options.role else roll.ROLES
+    config = load_config(options, going=True)
+    roles = [options.role] if options.role else [*roll.ROLES, roll.PROXY]
     if options.dry_run:
         print("\n".join(roll.dry_run(config, options.instance, roles, options.interrupt)))
         return 0
@@ -35,13 +37,15 @@ def arguments(made: argparse.ArgumentParser) -> None:
     """Add what the command line takes."""
     add_config(made)
     made.add_argument(
-        "--role", choices=("prefill", "decode"), help="only instances of this role (default: both)"
+        "--role",
+        choices=("prefill", "decode", "proxy"),
+        help="only this role (default: prefill and decode, and the proxy where it must restart)",
     )
     add(made, "instance")
     made.add_argument(
         "--interrupt",
         action="store_true",
-        help="also the only instance of a role, though requests fail meanwhile",
+        help="also what serves alone, though requests fail meanwhile",
     )
     add(made, "dry-run", json="print what happens as JSON lines, the result last")
 

@@ -18,9 +18,9 @@ from omnikit.front.script import Script
 def body(options: argparse.Namespace) -> int:
     """Roll, or with --dry-run say what would be done."""
     from omnikit.deploy import roll
-    from omnikit.deploy.deploy import Options
+    from omnikit.deploy.acts import Options
 
-    config = load_config(options)
+    config = load_config(options, going=True)
     if options.dry_run:
         print("\n".join(roll.dry_run(config, options.instance)))
         return 0

@@ -3,7 +3,8 @@
 
 Runs on the control host. Every deployment that changed something and passed its checks is kept
 (invoke releases): its settings and rendered files are deployed again, by the same steps and with
-the same checks as a deployment. The passwords of hosts come from the present configuration.
+the same checks as a deployment, one by one where that interrupts nobody. Where what runs was never
+proved (a roll that stopped), the default is the last. Passwords are those of the configuration now.
 """
 
 from __future__ import annotations
@@ -18,14 +19,17 @@ from omnikit.front.script import Script
 def body(options: argparse.Namespace) -> int:
     """Go back, or with --dry-run say what to."""
     from omnikit.deploy import deploy
-    from omnikit.runs import releases
+    from omnikit.deploy.acts import Options
+    from omnikit.runs import releases, run
 
-    config = load_config(options)
+    config = load_config(options, going=True)
     if options.dry_run:
-        release = releases.find(config.environment, options.to)
-        print(releases.as_text([release]))
+        unproved = run.is_unproved(config.environment)
+        print(releases.as_text([deploy.target(config, options.to, unproved)]))
         return 0
-    wanted = deploy.Options(keep=options.keep, yes=options.yes, as_json=options.json)
+    wanted = Options(
+        keep=options.keep, yes=options.yes, as_json=options.json, at_once=options.at_once
+    )
     return deploy.rollback(config, options.to, wanted)
 
 
@@ -37,6 +41,7 @@ def arguments(made: argparse.ArgumentParser) -> None:
     made.add_argument("--keep", action="store_true", help="after a failed start, stop nothing")
     add(
         made,
+        "at-once",
         dry_run="show the release, do nothing",
         json="print what happens as JSON lines, the result last",
     )

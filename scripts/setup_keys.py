@@ -30,7 +30,7 @@ def body(options: argparse.Namespace) -> int:
     from hostkit.base.log import say, table
     from omnikit.fleet import keys as fleet_keys
 
-    config = load_config(options)
+    config = load_config(options, going=True)
     settings = config.settings
     hosts = _chosen(config, options.host)
     if not hosts:

@@ -50,7 +50,7 @@ link_omni_cli() { # link_omni_cli VENV ROOT: omni-infer's command, in the virtua
 }
 
 main() {
-  local lock=requirements.txt dir=.venv python root log
+  local lock=requirements.txt dir=.venv python root log from=()
   while [ $# -gt 0 ]; do
     case $1 in
       --dev) lock=requirements-dev.txt ;;
@@ -77,8 +77,11 @@ main() {
   rm -f "$dir/.toolkit-installed" # what is not finished is used by no script
   printf 'installing %s into %s (a minute the first time)\n' "$lock" "$dir" >&2
   log=$dir/install.log
+  if [ -d "$root/offline/wheels" ]; then # of an offline bundle: no index is asked
+    from=(--no-index --find-links "$root/offline/wheels")
+  fi
   if ! "$dir/bin/python" -m pip install --disable-pip-version-check --no-input \
-    --require-hashes --only-binary=:all: -r "$root/$lock" >"$log" 2>&1; then
+    --require-hashes --only-binary=:all: ${from[@]+"${from[@]}"} -r "$root/$lock" >"$log" 2>&1; then
     if grep -A 9 'DO NOT MATCH THE HASHES' "$log" >&2; then
       die "the package index has another file than the one that $lock locks (whole log: $log)." \
         "do not install it; ask who runs the index (pip config list) what they changed"

@@ -22,7 +22,7 @@ def body(options: argparse.Namespace) -> int:
     from omnikit.deploy import smoke_test
     from omnikit.topology.topology import make_plan
 
-    config = load_config(options)
+    config = load_config(options, going=True)
     checks = smoke_test.run(make_plan(config), config.settings)
     if options.json:
         print(json.dumps([check.as_dict() for check in checks], indent=1))

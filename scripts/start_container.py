@@ -37,7 +37,7 @@ def body(options: argparse.Namespace) -> int:
             return 0
         found = [containers_containers.ensure({"spec": spec, "replace": options.replace})]
     else:
-        config = load_config(options)
+        config = load_config(options, going=True)
         if options.dry_run:
             print("\n".join(containers.commands(containers.specs(config, options.host))))
             return 0

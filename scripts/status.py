@@ -25,7 +25,7 @@ def body(options: argparse.Namespace) -> int:
     """Observe and print."""
     from omnikit.deploy import status
 
-    config = load_config(options)
+    config = load_config(options, going=True)
     if options.watch:
         return _watch(config)
     found = status.collect(config)

@@ -19,7 +19,7 @@ def body(options: argparse.Namespace) -> int:
     """Stop and report."""
     from omnikit.deploy import stop
 
-    config = load_config(options)
+    config = load_config(options, going=True)
     only = set(options.instance or [])
     done = (stop.would_stop if options.dry_run else stop.stop)(config, only)
     if options.json:

@@ -27,7 +27,7 @@ def end(job: str, options: argparse.Namespace) -> int:
 
     if options.name:
         options.environment = options.environment or containers.GUIDE_ENVIRONMENT
-    config = load_config(options)
+    config = load_config(options, going=not options.name)
     if options.name:
         spec = containers.by_hand(config, "none", options.name)
         if options.dry_run:

@@ -34,7 +34,7 @@ def body(options: argparse.Namespace) -> int:
     from omnikit.source import sync
     from omnikit.topology.topology import make_plan
 
-    config = load_config(options)
+    config = load_config(options, going=True)
     plan = make_plan(config)
     hosts = chosen(plan, options.host)
     request = sync.Request(dry_run=options.dry_run, verify=options.verify, replace=options.replace)

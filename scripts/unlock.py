@@ -23,7 +23,7 @@ def body(options: argparse.Namespace) -> int:
     from omnikit.fleet import identity, jobs
     from omnikit.topology.topology import make_plan
 
-    config = load_config(options)
+    config = load_config(options, going=True)
     plan = make_plan(config)
     parameters = {
         host.name: {"work_dir": host.work_dir, "owner": identity.am_i(), "dry_run": options.dry_run}

@@ -25,7 +25,7 @@ def body(options: argparse.Namespace) -> int:
     from omnikit.deploy import alike, truth
     from omnikit.topology.topology import make_plan
 
-    config = load_config(options)
+    config = load_config(options, going=True)
     plan, settings = make_plan(config), config.settings
     known = truth.read(Path(options.reference), plan, settings) if options.reference else None
     begun = time.monotonic()

@@ -178,7 +178,7 @@ def test_where_servers_run_in_containers_the_load_comes_from_one_of_them(
         (["--url", "http://127.0.0.1:99999"], "with a port up to 65535"),
         (["--url", "http://a..b:80"], "expected http://HOST:PORT"),
         (["--compare", "no-such-file"], "the earlier result cannot be read"),
-        (["-e", "2p1d", "--chat"], "sends completions only"),
+        (["-e", "2p1d", "--chat", "--url", "http://h:1"], "sends completions only"),
     ],
 )
 def test_misuse_exits_2(words: list[str], said: str) -> None:

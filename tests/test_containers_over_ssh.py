@@ -52,6 +52,7 @@ class Site:
             f"server: {{command: [python3, {SERVER}]}}\n"
             "engine: {memory_per_server_mib: 30}\n"
             "proxy: {kind: nginx-lua, probe_timeout: 10s}\n"
+            "restart: {policy: never}\n"
             "readiness: {poll_interval_s: 0.1, deadline_s: 60}\n"
             "stop: {grace_s: 3}\n"
         )
@@ -124,7 +125,10 @@ def test_the_image_is_shipped_to_the_hosts_and_loaded_there(site: Site, archive:
 
 
 def test_a_deployment_runs_in_containers_of_its_hosts(site: Site) -> None:
+    site.engines["b"].docker("rmi", SERVER_IMAGE)
     done = site.run("deploy.py", "--json")
+    assert f"b lacks {SERVER_IMAGE}, which a has" in done.stderr
+    assert "host b: loaded" in done.stderr
     result = json.loads(done.stdout.splitlines()[-1])
     assert result["ready"] and set(result["changed"]) == {"p0", "d0", "c0"}
     checks = {check["name"]: check["found"] for check in result["checks"]}

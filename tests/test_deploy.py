@@ -195,8 +195,24 @@ class TestDisaggregated:
         assert servers["d0"][1]["uptime_s"] > 0
         for key in ("running", "waiting", "kv_usage"):
             assert servers["d0"][1][key] is not None
+        for key in ("answered", "generated", "first_token_s", "first_tokens"):  # what watch counts
+            assert servers["d0"][1][key] > 0, key
         table = script("status.py", "-e", PD)
         assert "d0" in table.stdout and "answered" in table.stdout
+
+    def test_a_server_takes_the_memory_that_init_reckons_with(self) -> None:
+        settings = config_config.load(PD).settings
+        cache = int(settings.server.args["kv-cache-memory-bytes"])  # type: ignore[call-overload]
+        reckoned = settings.engine.memory_per_server_mib + cache / 2**20
+        running = pids(PD)
+        assert sorted(running) == ["c0", "d0", "p0", "p1"]
+        del running["c0"]  # the proxy
+        for name, pid in running.items():
+            taken = 0.0  # by the server and the engine that it started
+            for one in records.survivors(records.identity(pid)):
+                shares = Path(f"/proc/{one}/smaps_rollup").read_text()
+                taken += sum(int(kib) for kib in re.findall(r"(?m)^Pss:\s+(\d+) kB", shares)) / 1024
+            assert 0.4 * reckoned < taken < reckoned, name
 
     def test_smoke_test_passes(self) -> None:
         done = script("smoke_test.py", "-e", PD, "--json")

@@ -6,6 +6,8 @@ The tests share one deployment and build on each other, in order.
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import subprocess
 import sys
 import time
@@ -15,6 +17,7 @@ from typing import Any, Iterator
 import pytest
 
 from hostkit.base.health import request
+from hostkit.checks.warm import resident
 from omnikit.config.layers import control_folder
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -93,7 +96,7 @@ def test_a_second_deployment_changes_nothing_and_is_no_release() -> None:
 def test_nothing_that_serves_is_replaced_without_being_asked() -> None:
     before = pids()
     said = deploy("--set", "roles.prefill.server.env.A=1", code=2)
-    assert "p0, p1 would be ended and started anew" in said and "--yes" in said
+    assert "p0, p1 would be replaced one by one" in said and "--yes" in said
     assert pids() == before
 
 
@@ -139,7 +142,7 @@ def test_a_failed_change_is_undone_and_what_ran_before_serves_again() -> None:
     fails = "roles.prefill.server.env.STAND_IN_FAILS=Address already in use"
     said = deploy("--yes", "--set", fails, code=1)
     assert "Address already in use" in said and "Likely cause" in said
-    assert "bringing back what ran before: p0, p1" in said
+    assert "turned back to release" in said
     after = pids()
     assert after["d0"] == before["d0"]
     assert script("status.py").returncode == 0
@@ -198,8 +201,9 @@ def test_what_an_older_toolkit_started_is_stopped() -> None:
     deploy("--yes")
 
 
-@pytest.mark.parametrize("value", ["2", "2"], ids=["a change", "nothing to change"])
-def test_a_deployment_is_planned_once(value: str) -> None:
+# One by one it has to be known what ran before: the last release is planned too.
+@pytest.mark.parametrize("times", [2, 1], ids=["a change", "nothing to change"])
+def test_a_deployment_is_planned_once(times: int) -> None:
     """Its plan is handed on: with a thousand hosts it takes seconds to make."""
     count = (
         "import sys; sys.path.insert(0, 'scripts'); import deploy\n"
@@ -209,7 +213,7 @@ def test_a_deployment_is_planned_once(value: str) -> None:
         "code = deploy.main(sys.argv[1:])\n"
         "print(f'planned {len(made)} times'); sys.exit(code)"
     )
-    words = ("-e", ENVIRONMENT, "--set", SERVERS, "--set", f"roles.prefill.server.env.A={value}")
+    words = ("-e", ENVIRONMENT, "--set", SERVERS, "--set", "roles.prefill.server.env.A=2")
     done = subprocess.run(
         [sys.executable, "-c", count, *words, "--yes"],
         cwd=ROOT,
@@ -218,7 +222,27 @@ def test_a_deployment_is_planned_once(value: str) -> None:
         timeout=120,
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines()[-1] == "planned 1 times"
+    assert done.stdout.splitlines()[-1] == f"planned {times} times"
+
+
+def test_weights_are_read_into_memory_while_the_rest_is_done(tmp_path: Path) -> None:
+    """By hosts that serve nothing yet; of the other file nothing else reads a byte."""
+    script("stop.py")
+    model = tmp_path / "model"
+    shutil.copytree(ROOT / "build" / "models" / "tiny-qwen2", model)
+    other = model / "other.pt"
+    other.write_bytes(os.urandom(8 << 20))
+    with other.open("rb") as file:
+        os.fsync(file.fileno())
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    assert resident(other) == 0
+    words = ("--set", "model.generate_seed=null", "--set", f"model.path={model}")
+    assert "reading the weights into memory meanwhile, 8.0 MiB" in deploy("--yes", *words)
+    assert resident(other) == 8 << 20
+    newest = json.loads(script("timeline.py", "--json").stdout)
+    [read] = [one for one in newest["spans"] if one["step"] == "Read the weights into memory"]
+    assert 0 <= read["start"] <= read["end"] <= newest["seconds"]
+    assert "meanwhile" not in deploy(*words)  # they serve
 
 
 def test_clean_up_leaves_the_logs_alone() -> None:

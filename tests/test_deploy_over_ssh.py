@@ -5,8 +5,10 @@ The tests share one fleet and build on each other, in order.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -17,10 +19,12 @@ from typing import Any, Iterator
 import pytest
 from ssh_fleet import STAND_INS, Fleet, ssh_fleet
 
+from hostkit.base.health import wait_until
 from omnikit.config.layers import control_folder
 
 ROOT = Path(__file__).resolve().parents[1]
 NAMES = ["p0", "p1", "d0", "d1"]
+WEIGHTS = hashlib.shake_128(b"weights").digest(4 << 20)
 
 pytestmark = [pytest.mark.slow, pytest.mark.needs("nginx", "lua")]
 
@@ -40,16 +44,24 @@ class Site:
             "devices: '0-3'\n"
             "model: {path: /data/model, served_name: tiny, placement: false}\n"
             "roles: {disaggregated: {server: {workdir: null}}}\n"  # no source on these hosts
-            f"server: {{command: [python3, {STAND_INS}/fleet_server.py]}}\n"
+            f"server: {{command: [python3, {STAND_INS}/fleet_server.py, serve,"
+            " '${plan.model_path}']}\n"
             "proxy: {kind: nginx-lua, prefill_balance: least_conn, decode_balance: least_conn,"
             " worker_processes: 1, worker_connections: 1024, probe_timeout: 10s}\n"
+            "restart: {policy: never}\n"
             "readiness: {poll_interval_s: 0.1, deadline_s: 60}\n"
             "stop: {grace_s: 3}\n"
             "fleet: {connect_timeout_s: 5}\n"
+            "distribution: {rate: 512k, free_mib: 1}\n"  # so that there is something to see
         )
-        for host in fleet.hosts.values():
-            host.path("/data/model").mkdir(parents=True, exist_ok=True)
-            host.path("/data/model/config.json").write_text("{}")
+        # p0 alone has the model; an older version of it lies on d1.
+        model = fleet.hosts["p0"].path("/data/model")
+        model.mkdir(parents=True)
+        (model / "config.json").write_text("{}")
+        (model / "model.safetensors").write_bytes(WEIGHTS)
+        older = fleet.hosts["d1"].path("/data/model-older")
+        older.mkdir(parents=True)
+        (older / "model.safetensors").write_bytes(bytes(100) + WEIGHTS[100:])
         self.control = control_folder("overssh")
 
     def argv(self, name: str, *words: str) -> list[str]:
@@ -91,8 +103,23 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
                 path.rmdir() if path.is_dir() else path.unlink()
 
 
-def test_a_first_deployment_serves_through_the_proxy_host(site: Site) -> None:
+def test_a_first_deployment_brings_the_weights_and_serves_through_the_proxy_host(
+    site: Site,
+) -> None:
+    without = site.deploy("--set", "distribution.on_deploy=false", code=2)
+    assert "nothing was changed, because:" in without and "/data/model" in without
     said = site.deploy()
+    assert "the weights are missing on p1, d0, d1" in said
+    assert "good pieces of 1 older files are used" in said
+    assert re.search(r" % of .*/s in all.*; slowest \w+ .*/s", said), said
+    for name in NAMES:
+        there = site.fleet.hosts[name].path("/data/model")
+        assert (there / "model.safetensors").read_bytes() == WEIGHTS
+        assert sorted(one.name for one in there.iterdir()) == ["config.json", "model.safetensors"]
+    older = site.fleet.hosts["d1"].path("/data/model-older/model.safetensors")
+    assert older.read_bytes()[:100] == bytes(100)
+    got = re.search(r"host d1: has it, verified \(([\d.]+) KiB in", said)
+    assert got and float(got[1]) < 300, said
     assert "rank tables: " in said and "overssh is ready" in said
     for step in ("Start the servers", "Wait for the servers"):
         assert step in said  # the table of durations, a column for each host
@@ -127,6 +154,27 @@ def test_a_changed_setting_restarts_only_the_instance_it_concerns(site: Site) ->
     after = site.pids()
     assert {name for name in before if before[name] != after[name]} == {"p1"}
     assert "to do: restart p1\n" in site.deploy("--yes")
+
+
+def test_an_instance_over_two_hosts_comes_back_by_itself(site: Site) -> None:
+    again = ["--set", "restart.policy=on-failure", "--set", "roles.decode.server.env.A=1"]
+    assert "overssh is ready" in site.deploy("--yes", *again)
+    before = site.pids()
+    assert not wait_until(lambda: site.pids() != before, 4, 1)  # they see each other meanwhile
+    site.fleet.run("d1", f"kill -9 {before['d1.2']}")
+
+    def back() -> bool:
+        now = site.pids()
+        return all(now[name] not in (None, before[name]) for name in before if name[0] == "d")
+
+    assert wait_until(back, 120, 1), site.run("status.py").stdout
+    assert {name: pid for name, pid in site.pids().items() if name[0] != "d"} == {
+        name: pid for name, pid in before.items() if name[0] != "d"
+    }
+    assert "nothing to change" in site.deploy(*again)
+    told = site.run("history.py").stdout
+    assert "d1.2 ended with exit status -9" in told and "its part d1 (" in told
+    site.deploy("--yes")
 
 
 def test_a_control_host_that_is_killed_goes_on_where_it_was(site: Site) -> None:

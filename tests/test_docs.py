@@ -295,12 +295,15 @@ def test_every_setting_named_exists(path: Path) -> None:
         assert is_known(word, defaults), word
 
 
+_FILES = ("py", "sh", "md", "yaml", "json", "log", "txt", "conf", "toml", "pem", "tar")
+
+
 def is_known(word: str, defaults: Any) -> bool:
     """Whether a dotted word is a setting, a module or a file."""
     if word.startswith(("omnikit.", "hostkit.")):
         inside = ROOT / "scripts" / word.replace(".", "/")
         return inside.is_dir() or inside.with_suffix(".py").is_file()
-    if word.rpartition(".")[2] in ("py", "md", "yaml", "json", "log", "txt", "conf", "toml"):
+    if word.rpartition(".")[2] in _FILES:
         return True  # a file: its path is checked elsewhere
     here = defaults
     for step in word.split("."):

@@ -43,6 +43,7 @@ class Site:
             "model: {path: /data/model}\n"
             "paths: {work_dir: /data/omnikit}\n"
             "proxy: {kind: nginx-lua, probe_timeout: 10s}\n"
+            "restart: {policy: never}\n"
         )
         for host in fleet.hosts.values():
             bind(host, engine)

@@ -6,12 +6,17 @@ import json
 import shutil
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 from host_cases import a_host, a_node, clean, pythons
 
+from hostkit.base import lock
+from hostkit.base.health import wait_until
+from hostkit.base.records import locked
+from hostkit.nodes import start_stop
 from omnikit.fleet import bundle
 
 # Real processes, seconds together.
@@ -53,6 +58,29 @@ def test_the_whole_life_of_a_node(tmp_path: Path) -> None:
         assert agent(path, "up")[1]["changed"] is False
         assert agent(installed, "stop")[1]["done"] == {"c0": "stopped", "p0": "stopped"}
         assert agent(installed, "stop")[1] == {"done": {}, "changed": False}
+    finally:
+        clean(host)
+
+
+def test_a_look_sees_what_is_under_way_when_it_is_done(tmp_path: Path) -> None:
+    """A controller that is killed leaves its agent on the host, which goes on."""
+    host = a_host(tmp_path, a_node(tmp_path, "p0", ""))
+    path = ship(tmp_path, host)
+    place = tmp_path / lock.FLOCK
+    try:
+        with locked(place, "what a killed command had begun"):
+            look = subprocess.Popen([sys.executable, str(path), "look"], stdout=subprocess.PIPE)
+
+            def waits() -> bool:
+                files = Path(f"/proc/{look.pid}/fd")
+                with suppress(OSError):
+                    return any(one.readlink() == place for one in files.iterdir())
+                return False
+
+            assert wait_until(waits, 30, 0.02)
+            start_stop.up(host, {"prefill"})
+        said, _ = look.communicate(timeout=60)
+        assert json.loads(said)["actions"] == {"p0": "unchanged"}
     finally:
         clean(host)
 

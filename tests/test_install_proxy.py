@@ -5,7 +5,8 @@ import signal
 
 import install_proxy
 import pytest
-from proxy_backend import Backend, free_port
+from port_rooms import free_port
+from proxy_backend import Backend
 from proxy_settings import SETTINGS
 
 from hostkit.base import run

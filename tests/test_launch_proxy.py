@@ -15,7 +15,8 @@ from typing import Iterator
 import launch_proxy
 import pytest
 from certificates import Authority
-from proxy_backend import Backend, free_port
+from port_rooms import free_port
+from proxy_backend import Backend
 
 from hostkit.base.health import request
 from omnikit.proxy import install

@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 import vllm_parser
 
+from omnikit.config import config
+
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -81,7 +83,9 @@ def test_every_metric_exists_in_the_environments_vllm(
     done = write("-e", environment, "--out", str(tmp_path))
     assert done.returncode == 0, done.stderr
     text = "".join((tmp_path / name).read_text() for name in ("alerts.yml", "dashboard.json"))
-    used = set(re.findall(r"vllm:[a-z0-9_]+", text))
-    assert len(used) > 10
+    # And those that status and watch count.
+    own = config.load(environment, environ={}).settings.metrics.model_dump().values()
+    used = set(re.findall(r"vllm:[a-z0-9_]+", " ".join([text, *filter(None, own)])))
+    assert len(used) > 10 and "vllm:request_success_total" in used
     # The library that vLLM uses appends these to counters and histograms.
-    assert {re.sub("_(total|bucket)$", "", name) for name in used} - known == set()
+    assert {re.sub("_(total|bucket|sum|count)$", "", name) for name in used} - known == set()

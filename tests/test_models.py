@@ -4,6 +4,7 @@ recipe that it was made from; all its differences stand here.
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import outside
@@ -77,6 +78,16 @@ def test_all_models_of_the_engine_have_a_layout_here() -> None:
     assert set(LAYOUTS) - {"qwen2.5-0.5b"} == {
         file.stem for file in files if "vllm-ascend" in file.read_text()
     }
+
+
+@pytest.mark.parametrize("model", [name for name in LAYOUTS if name.endswith("a8")])
+def test_quantised_weights_come_ready_made(model: str) -> None:
+    """download-weights fills model.path with them: nothing is converted."""
+    sets = (f"profile.model={model}",)
+    settings = config.load("vllm-ascend-pd", (), sets, environ={}).settings
+    assert settings.weights.source is None
+    assert re.search(r"w[48]a8", str(settings.weights.download.repository).lower())
+    assert settings.weights.format == "ascend_v1"
 
 
 @pytest.mark.parametrize("model", LAYOUTS)

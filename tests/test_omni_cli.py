@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from host_cases import free_port
+from port_rooms import free_port
 
 ROOT = Path(__file__).resolve().parents[1]
 FOREIGN = ROOT / "tests" / "foreign" / "omni_infer_deployment.yml"

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pull_image
 import pytest
-from docker_host import BASE_IMAGE, DockerHost, free_port, registry
+from docker_host import BASE_IMAGE, DockerHost, registry
 from image_cases import forget, image_id, push, use
 from platform_cases import OWN
+from port_rooms import free_port
 from settings_file import FLEET, write
 
 SCRIPT = Path(__file__).resolve().parents[1] / "scripts" / "pull_image.py"

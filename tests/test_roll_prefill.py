@@ -70,6 +70,12 @@ class Site:
         lines = [json.loads(line) for path in logs for line in path.read_text().splitlines()]
         return {line["versions"] for line in lines if line.get("versions")}
 
+    def crossed(self) -> list[str]:
+        """Answers of a pair of two versions. Before a pair stand prefill servers that were asked in
+        vain: of a request whose pool changed meanwhile, and which was done again.
+        """
+        return [one for one in self.pairs() if len(set(one.split(", ")[-2:])) > 1]
+
     def conf(self) -> Path:
         """The file that the running proxy was started or reloaded with."""
         host = json.loads((self.folder / "work" / "bundle" / "host.json").read_text())
@@ -187,7 +193,7 @@ def test_one_that_does_not_come_back_stays_out_until_a_deploy_mends_it(site: Sit
     words = ["--set", "roles.prefill.server.env.STAND_IN_FAILS=out of luck today"]
     with load() as made:
         said = site.run("roll_prefill.py", *words, code=1)
-        assert "out of luck today" in said and "the proxy goes on without it" in said
+        assert "out of luck today" in said and "The proxy goes on without p0." in said
         assert site.upstream() == ["31301"]
         assert site.pids()["p1"] == before["p1"]
         said = site.run("deploy.py", "--yes", "--set", "roles.prefill.server.env.A=1")
@@ -313,3 +319,150 @@ def test_both_roles_change_their_version_and_a_roll_that_failed_is_finished(site
     pairs = [set(pair.split(", ")) for pair in site.pairs()]
     assert all(len(pair) == 1 for pair in pairs)  # old with old, new with new
     assert len({word for pair in pairs for word in pair}) == 2
+
+
+def test_a_roll_that_failed_is_turned_back_one_by_one(site: Site) -> None:
+    old = site.pids()
+    new = ["--set", "server.args.block-size=32"]
+    with load() as made:
+        failing = ["--set", "roles.decode.server.env.STAND_IN_FAILS=out of luck today"]
+        said = site.run("roll.py", *new, *failing, code=1)
+        assert "bring what ran before back, one by one as well: invoke rollback" in said
+        mid = site.pids()
+        assert mid["p0"] != old["p0"] and mid["p1"] == old["p1"]
+        said = site.run("rollback.py", "--yes")
+        assert ", which was proved last" in said
+        assert "one by one, without an interruption: d0, p0" in said
+    assert made.errors == []
+    now = site.pids()
+    assert (now["p1"], now["d1"], now["c0"]) == (mid["p1"], mid["d1"], mid["c0"])
+    assert site.crossed() == []
+
+
+def test_a_deploy_goes_one_by_one_and_turns_back_what_fails(site: Site) -> None:
+    new = ["--set", "server.args.block-size=32"]
+    with load() as made:
+        failing = ["--set", "roles.decode.server.env.STAND_IN_FAILS=out of luck today"]
+        said = site.run("deploy.py", "--yes", *new, *failing, code=1)
+        assert "out of luck today" in said and "turned back to release" in said
+        before = site.pids()
+        said = site.run("deploy.py", "--yes", *new)
+        assert "one by one, without an interruption: p0, d0, p1, d1" in said
+        assert "is ready: replaced one by one" in said
+    assert made.errors == []
+    assert all(site.pids()[name] != before[name] for name in ("p0", "p1", "d0", "d1"))
+    assert site.crossed() == []
+    said = site.run("deploy.py", "--dry-run", "--at-once")
+    assert "this interrupts the service, because it was asked for all at once" in said
+
+
+def test_the_proxy_itself_is_replaced_during_an_answer(site: Site) -> None:
+    new = ["--set", "server.args.block-size=32"]
+    before = site.pids()
+    with load() as made, endless(site, PORT) as end:  # an answer from the process before
+        assert "restarted one after the other: c0; all serve" in site.run(
+            "roll.py", "--role", "proxy", *new
+        )
+        now = site.pids()
+        assert end().endswith("data: [DONE]")
+    assert made.errors == []
+    assert now["c0"] != before["c0"] and {**now, "c0": 0} == {**before, "c0": 0}
+    wait_for(lambda: not Path(f"/proc/{before['c0']}").exists(), "the one before has ended")
+    said = site.run("roll.py", "--role", "proxy", *new, "--set", "ports.proxy=32011", code=2)
+    assert "its address or port would change" in said
+
+
+def test_a_proxy_that_does_not_come_up_is_not_taken(site: Site) -> None:
+    broken = site.folder / "nginx"  # accepts every configuration, and serves none
+    broken.write_text('#!/bin/sh\ncase " $* " in *" -t "*) exit 0;; esac\nexit 1\n')
+    broken.chmod(0o755)
+    new = ["--set", "server.args.block-size=32"]
+    before = site.pids()
+    with load() as made:
+        said = site.run("roll.py", *new, "--set", f"proxy.nginx={broken}", code=1)
+    assert "c0 was not replaced: the new process did not start" in said
+    assert made.errors == [] and site.pids() == before
+
+
+OWN = ["--set", "server.args.block-size=64"]
+
+
+def others(before: dict[str, int], after: dict[str, int], *but: str) -> None:
+    """Nobody else was started, ended or restarted."""
+    assert {n: p for n, p in after.items() if n not in but} == {
+        n: p for n, p in before.items() if n not in but
+    }
+
+
+def test_instances_join_and_leave_under_load_and_nobody_else_is_touched(site: Site) -> None:
+    file = site.folder / "roll.yaml"
+    file.write_text(file.read_text().replace("topology:", "topology:  # mine"))
+    new = ["--host", "local", "--role", "prefill", "--instance", "p2", *OWN]
+    site.run("deploy.py", "--yes", *OWN)
+    before, old = site.pids(), file.read_text()
+    with load() as made:
+        said = site.run("add_host.py", *new, "--dry-run")
+        assert "+    - {hosts: [local]}" in said and "start" in said
+        assert (file.read_text(), site.pids()) == (old, before)
+        said = site.run("add_host.py", *new)
+        assert "p2: started on local" in said
+        joined = site.pids()
+        others(before, joined, "p2")
+        assert site.upstream() == ["31300", "31301", "31302"]
+        said = site.run("add_host.py", *new)
+        assert "p2 on local is in the environment already" in said and "nothing to change" in said
+        said = site.run("remove_host.py", "--instance", "p0", *OWN, "--dry-run")
+        assert "p0: ended after its last request" in said and "interrupt" not in said
+        said = site.run("remove_host.py", "--instance", "p0", *OWN)
+        assert re.search("p0: idle.*, is ended now", said)
+        left = site.pids()
+        others(joined, left, "p0")
+        assert "p0" not in left and site.upstream() == ["31301", "31302"]
+        said = site.run("remove_host.py", "--instance", "p0", *OWN)
+        assert "p0 on local is out already" in said and "nothing to change" in said
+        assert "nothing to change" in site.run("deploy.py", *OWN)
+    assert made.errors == [] and made.answered > 20
+    text = file.read_text()
+    assert "topology:  # mine" in text and text.count("out: true") == 1
+
+
+def killed(site: Site, at: str, script: str, *words: str) -> None:
+    """A command that is killed, with all that it started, when it says something."""
+    command = subprocess.Popen(
+        site.argv(script, "--json", *words, *OWN),
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        assert command.stdout is not None
+        assert any(at in line for line in command.stdout)
+    finally:
+        os.killpg(command.pid, signal.SIGKILL)
+        command.communicate()
+
+
+def test_who_was_killed_while_one_joins_or_leaves_is_finished(site: Site) -> None:
+    back = ["--instance", "p0"]
+    with load() as made:
+        killed(site, "written", "add_host.py", *back)
+        assert "p0" not in site.pids()
+        site.run("add_host.py", *back, *OWN)  # the same again
+        killed(site, "d0: out of the proxy", "remove_host.py", "--instance", "d0")
+        joined = site.pids()
+        assert "d0" in joined and site.upstream() == ["31300", "31301", "31302"]
+        said = site.run("deploy.py", "--yes", *OWN)
+        assert "d0: idle, is ended now" in said
+        others(joined, site.pids(), "d0")
+        assert "nothing to change" in site.run("deploy.py", *OWN)
+    assert made.errors == []
+    assert "d0" not in site.pids() and "31400" not in site.conf().read_text()
+
+
+def test_the_last_of_a_role_stays(site: Site) -> None:
+    old = (site.folder / "roll.yaml").read_text()
+    said = site.run("remove_host.py", "--instance", "d1", *OWN, code=2)
+    assert "without d1 no decode instance would be left" in said and "invoke add-host" in said
+    assert (site.folder / "roll.yaml").read_text() == old

@@ -102,7 +102,7 @@ def test_missing_devices_are_named_before_anything_starts(engine: DockerHost) ->
         (["image:1", "a b; rm -rf x"], "cannot be the name of a container"),
         (["$(id)", "name"], "cannot be the image of a container"),
         (["--environment", "local"], "do not run in containers"),
-        (["--environment", "2p1d", "--host", "p9"], "there is no host 'p9'"),
+        (["--environment", "2p1d", "--host", "p9", "--dry-run"], "there is no host 'p9'"),
     ],
 )
 def test_wrong_words_are_misuse(words: list[str], said: str) -> None:

@@ -344,5 +344,6 @@ def test_help_and_mistakes(tmp_path: Path) -> None:
     for word in ("--host", "--replace", "--verify", "--dry-run", "--json", "exit codes"):
         assert word in done.stdout
     words = ["--environment", "2p1d", "--host", "nobody", "--set", "paths.local_code_dir=/x"]
+    words += ["--dry-run"]  # else its addresses would be said to be an example's
     done = subprocess.run([*script, *words], capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 2 and "there is no host 'nobody'" in done.stderr

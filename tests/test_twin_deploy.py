@@ -8,6 +8,7 @@ The tests share the hosts and build on each other, in order.
 from __future__ import annotations
 
 import json
+import re
 import signal
 from pathlib import Path
 from typing import Any, Iterator, Sequence
@@ -182,6 +183,12 @@ def test_one_prefill_instance_serves(sites: dict[str, TwinSite]) -> None:
     assert one.containers() == {}
 
 
+def _caches(site: TwinSite, host: str) -> list[dict[str, Any]]:
+    """What the keys of compiled code on a host were made of."""
+    records = site.fleet.hosts[host].path("/data/omnikit/caches").glob("*/key.json")
+    return [json.loads(record.read_text())["inputs"] for record in records]
+
+
 def test_vllm_ascend_serves_with_two_decode_instances(sites: dict[str, TwinSite]) -> None:
     """KV by Mooncake without rank tables, on parts of hosts; a killed rank is named and mended."""
     ascend = sites["ascend"]
@@ -198,6 +205,11 @@ def test_vllm_ascend_serves_with_two_decode_instances(sites: dict[str, TwinSite]
     assert all(answer["choices"] == answers[0]["choices"] for answer in answers)
     assert pulled(ascend, one) > 0 and pulled(ascend, other) > 0
     assert pulled(ascend, [*one, *other]) - before == len(answers)
+    kept = {name: _caches(ascend, name) for name in ("p0", "d0", "d1")}
+    assert {name: len(inputs) for name, inputs in kept.items()} == {"p0": 2, "d0": 1, "d1": 1}
+    assert kept["d0"] == kept["d1"], "another rank of an instance is no other key"
+    [one_of_both] = kept["d0"]
+    assert one_of_both["driver"] == "25.2.1" and one_of_both["image"] and one_of_both["chips"]
     os_kill(ascend, "d1", pids["d2.1"])
     wait_for(
         lambda: "d1.0 failed" in ascend.run("status.py", code=1).stdout,
@@ -205,7 +217,7 @@ def test_vllm_ascend_serves_with_two_decode_instances(sites: dict[str, TwinSite]
         30,
     )
     assert "killed" in ascend.run("doctor.py", code=1).stdout
-    ascend.run("deploy.py")
+    assert re.search(r"d2 on d1: cache \w{32} there", ascend.run("deploy.py").stderr)
     after = ascend.pids()
     assert {name for name in pids if after[name] == pids[name]} == {
         *("c0", "p0.0", "p0.1"),

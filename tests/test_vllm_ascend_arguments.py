@@ -1,5 +1,6 @@
 """Every line that we plan for vllm-ascend is read by the real parser of the vLLM it runs on, and
-one of each host passes the plugin's own checks; no NPU is needed for either.
+one of each host passes the plugin's own checks; what we convert for it, it computes as we mean it.
+No NPU is needed for any of that.
 """
 
 from __future__ import annotations
@@ -22,6 +23,10 @@ from omnikit.engine import pins
 from omnikit.foreign import recipe
 from omnikit.plan.types import NodePlan, ServerPlan
 from omnikit.topology.topology import make_plan
+from omnikit.weights.checkpoint import headers, w8a8
+from omnikit.weights.convert import run as convert_run
+from omnikit.weights.loadable import small_deepseek
+from omnikit.weights.meter import Meter
 
 pytestmark = pytest.mark.slow
 
@@ -152,9 +157,13 @@ class Asked:
 
 
 @pytest.fixture(scope="module")
-def asked(engine_python: Path, tmp_path_factory: pytest.TempPathFactory) -> Asked:
-    python = vllm_parser.install_npu(engine_python)
-    return Asked(python, tmp_path_factory.mktemp("models"))
+def npu_python(engine_python: Path) -> Path:
+    return vllm_parser.install_npu(engine_python)
+
+
+@pytest.fixture(scope="module")
+def asked(npu_python: Path, tmp_path_factory: pytest.TempPathFactory) -> Asked:
+    return Asked(npu_python, tmp_path_factory.mktemp("models"))
 
 
 def test_the_parser_and_the_plugin_are_those_of_the_release(asked: Asked) -> None:
@@ -248,3 +257,28 @@ def test_a_wrong_line_is_refused(asked: Asked, name: str) -> None:
     assert not answer.accepted
     expected = "data_parallel_external_lb can only be set when data_parallel_size > 1"
     assert (WRONG[name][1] if name in WRONG else expected) in answer.said
+
+
+def test_the_plugin_computes_each_layer_of_a_converted_checkpoint_as_it_was_converted(
+    npu_python: Path, tmp_path: Path
+) -> None:
+    source = small_deepseek.make().write(tmp_path / "source")
+    plan = w8a8.plan(headers.read(source), w8a8.ASCEND)
+    convert_run.run(plan, tmp_path / "made", 2, Meter(0, lambda text: None))
+    expected = {"lm_head": "FLOAT", "model.embed_tokens": "FLOAT"}
+    for number in range(small_deepseek.LAYERS + 1):  # and the MTP layer
+        layer = f"model.layers.{number}"
+        expected[f"{layer}.self_attn.kv_b_proj"] = "FLOAT"
+        quantised = ["self_attn.fused_qkv_a_proj", "self_attn.q_b_proj", "self_attn.o_proj"]
+        if number == 0:
+            quantised += ["mlp.gate_up_proj", "mlp.down_proj"]
+        else:
+            expected[f"{layer}.mlp.gate"] = "FLOAT"
+            quantised += ["mlp.experts", "mlp.shared_experts.gate_up_proj"]
+            quantised += ["mlp.shared_experts.down_proj"]
+        expected.update({f"{layer}.{name}": "W8A8_DYNAMIC" for name in quantised})
+    told = vllm_parser.kinds_of_layers(
+        npu_python, tmp_path / "made", "deepseek_v3", [*expected, "model.layers.9.mlp.down_proj"]
+    )
+    assert told.pop("model.layers.9.mlp.down_proj").startswith("KeyError")
+    assert told == expected

@@ -13,7 +13,7 @@ from typing import Iterator
 
 import pytest
 import wait_for_ray
-from host_cases import free_port
+from port_rooms import free_port
 
 from hostkit.base.health import wait_until
 from omnikit.config import config

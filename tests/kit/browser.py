@@ -10,7 +10,7 @@ import subprocess
 import time
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Iterator, Optional
+from typing import Any, Iterator, Optional, Union
 
 WAIT_S = 60.0
 _FLAGS = (
@@ -62,8 +62,11 @@ class Browser:
         answer: dict[str, Any] = json.loads(line)
         return answer
 
-    def open(self, path: Path, width: int, dark: bool = False, media: str = "") -> None:
-        """Show a file at a width in CSS pixels and wait until it is there with all its pictures."""
+    def open(
+        self, place: Union[Path, str], width: int, dark: bool = False, media: str = ""
+    ) -> None:
+        """Show a file, or what is at a URL, at a width in CSS pixels and wait until it is there."""
+        url = place if isinstance(place, str) else place.absolute().as_uri()
         self.events.clear()
         self.call(
             "Emulation.setDeviceMetricsOverride",
@@ -71,7 +74,7 @@ class Browser:
         )
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.call("Emulation.setEmulatedMedia", media=media, features=[scheme])
-        self.call("Page.navigate", url=path.absolute().as_uri())
+        self.call("Page.navigate", url=url)
         until = time.monotonic() + WAIT_S
         while not any(event.get("method") == "Page.loadEventFired" for event in self.events):
             self.events.append(self._next(until, "load"))

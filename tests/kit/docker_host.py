@@ -31,13 +31,6 @@ def wait_for(condition: Callable[[], bool], what: str, seconds: float = 60.0) ->
         time.sleep(0.05)
 
 
-def free_port() -> int:
-    """A TCP port of the loopback that nobody has now."""
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
-
-
 @dataclass
 class DockerHost:
     """folder: all that the engine writes. socket: what DOCKER_HOST names."""

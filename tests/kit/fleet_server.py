@@ -5,16 +5,19 @@ deployments of real engines have tests of their own. Called like the engine: opt
 not know are ignored. STAND_IN_DELAY_S: seconds until it is ready. STAND_IN_FAILS: it dies instead,
 with that text as its last words. STAND_IN_REQUEST_S: seconds that a request takes.
 STAND_IN_KV_USAGE: share of the KV cache that its metrics show. STAND_IN_DUMB: it is healthy, and
-answers no request.
-A streamed request with
-stand_in_until ends when that file is there. With --profiler-config it records as the engine does
-(stand_in_profile).
+answers no request. STAND_IN_FAULTS: a file that says, as JSON and at any moment, what is wrong with
+it (faults.py): start (last words), answer (500, nonsense, empty, cut, slow, hang, wrong, reset),
+health (a status, or hang), running, waiting, kv and block_size (its metrics), version, tokens,
+exit. STAND_IN_COMPILES: it leaves so many KiB in VLLM_CACHE_ROOT, as a compiler does, unless they
+are there already, and its log says which. A streamed request with stand_in_until ends when that
+file is there. With --profiler-config it records as the engine does (stand_in_profile).
 """
 
 from __future__ import annotations
 
 import json
 import os
+import socket
 import sys
 import threading
 import time
@@ -33,8 +36,10 @@ def option(name: str, default: str) -> str:
 MODEL = option("--served-model-name", "tiny")
 REQUEST_S = float(os.environ.get("STAND_IN_REQUEST_S", "0"))
 KV_USAGE = float(os.environ.get("STAND_IN_KV_USAGE", "0"))
+FAULTS = os.environ.get("STAND_IN_FAULTS", "")
 RUNNING = [0]
 STEPS = [0]
+ANSWERED = [0]
 PROFILER = json.loads(option("--profiler-config", "null"))
 COUNTS = {"external_kv_transfer": 0, "local_compute": 0}
 LOCK = threading.Lock()
@@ -42,6 +47,14 @@ LOCK = threading.Lock()
 
 # The engine loads the toolkit's guard, which asks for this key (hostkit.access.guard).
 KEY = os.environ["VLLM_API_KEY"] if "--middleware" in sys.argv else ""
+
+
+def fault(name: str, default: Any = None) -> Any:
+    """What is wrong with it now."""
+    try:
+        return json.loads(Path(FAULTS).read_text()).get(name, default) if FAULTS else default
+    except (OSError, ValueError):
+        return default
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -61,18 +74,33 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         if self.path == "/health":
-            self.answer(200 if time.monotonic() >= READY_AT else 503, b"")
+            while fault("health") == "hang":
+                time.sleep(0.1)
+            self.answer(fault("health", 200 if time.monotonic() >= READY_AT else 503), b"")
         elif self.path == "/v1/models":
             self.answer(200, json.dumps({"data": [{"id": MODEL}]}).encode())
         elif self.path == "/metrics":
             self.answer(200, self.metrics())
+        elif self.path == "/version" and FAULTS:
+            self.answer(200, json.dumps({"version": fault("version", "0.23.0")}).encode())
         else:
             self.answer(404, b"")
 
     def metrics(self) -> bytes:
-        lines = [f"vllm:num_requests_running {RUNNING[0]}.0", "vllm:num_requests_waiting 0.0"]
+        running, waiting = fault("running", RUNNING[0]), fault("waiting", 0)
+        lines = [f"vllm:num_requests_running {running}.0"]
+        lines.append(f"vllm:num_requests_waiting {waiting}.0")
         lines.append(f"vllm:iteration_tokens_total_count {STEPS[0]}.0")
-        lines += [f"vllm:{name}_cache_usage_perc {KV_USAGE}" for name in ("kv", "gpu")]
+        lines.append(f"vllm:generation_tokens_total {STEPS[0]}.0")
+        lines.append(f'vllm:request_success_total{{finished_reason="length"}} {ANSWERED[0]}.0')
+        lines.append(f"vllm:time_to_first_token_seconds_count {ANSWERED[0]}.0")
+        lines.append(f"vllm:time_to_first_token_seconds_sum {ANSWERED[0] * REQUEST_S}")
+        used = fault("kv", KV_USAGE)
+        lines += [f"vllm:{name}_cache_usage_perc {used}" for name in ("kv", "gpu")]
+        if FAULTS:
+            size = fault("block_size", 128)
+            labels = f'block_size="{size}",cache_dtype="auto"'
+            lines.append(f"vllm:cache_config_info{{{labels}}} 1.0")
         with LOCK:
             for source, count in COUNTS.items():
                 name = "vllm:prompt_tokens_by_source_total"
@@ -85,6 +113,10 @@ class Handler(BaseHTTPRequestHandler):
 
             self.answer(stand_in_profile.switch(self.path, PROFILER, STEPS[0]), b"")
             return
+        if self.path == "/tokenize" and FAULTS:
+            body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            self.answer(200, json.dumps({"tokens": list(body)[:: fault("tokens", 1)]}).encode())
+            return
         if not self.path.endswith("/completions"):
             self.rfile.read(int(self.headers.get("Content-Length", 0)))
             self.answer(404, b"")
@@ -96,11 +128,14 @@ class Handler(BaseHTTPRequestHandler):
         finally:
             with LOCK:
                 RUNNING[0] -= 1
+                ANSWERED[0] += 1
 
     def generate(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers.get("Content-Length", 0))))
         if os.environ.get("STAND_IN_DUMB"):
             self.answer(500, b"not today")
+            return
+        if (wrong := fault("answer")) and self.answers_wrong(wrong):
             return
         chat = self.path.endswith("/chat/completions")
         prompt = body["messages"][-1]["content"] if chat else body["prompt"]
@@ -127,12 +162,32 @@ class Handler(BaseHTTPRequestHandler):
             return
         time.sleep(REQUEST_S)  # what the engine computes
         if chat:
-            made["choices"] = [{"message": {"role": "assistant", "content": "x" * count}}]
+            made["choices"] = [{"message": {"role": "assistant", "content": self.text(count)}}]
             self.answer(200, json.dumps(made).encode())
         else:
-            choice = {"text": "x" * count, "finish_reason": "length"}
+            choice = {"text": self.text(count), "finish_reason": "length"}
             made["choices"] = [choice] * (len(prompt) if isinstance(prompt, list) else 1)
             self.answer(200, json.dumps(made).encode())
+
+    def answers_wrong(self, how: str) -> bool:
+        """Whether that was the answer."""
+        if how == "500":
+            self.answer(500, b"Internal Server Error", "text/plain")
+        elif how in ("nonsense", "empty"):
+            self.answer(200, b"<html>" if how == "nonsense" else b"")
+        elif how == "cut":
+            self.head(200, 4000, "application/json")
+            self.wfile.write(b'{"choices": [{"te')
+            self.close_connection = True
+        elif how == "reset":
+            # With an answer of no time the kernel sends a reset.
+            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+            self.close_connection = True
+        while fault("answer") == "hang":
+            time.sleep(0.1)
+        if how == "slow":
+            time.sleep(1)
+        return how not in ("slow", "wrong")
 
     def stream(self, count: int, made: dict[str, Any], until: Optional[str]) -> None:
         chunks = [{"choices": [{"text": "x"}], "usage": None} for _ in range(count)]
@@ -146,6 +201,9 @@ class Handler(BaseHTTPRequestHandler):
                 time.sleep(0.05)
             self.wfile.write(part)
 
+    def text(self, count: int) -> str:
+        return ("y" if fault("answer") == "wrong" else "x") * count
+
     def answer(self, status: int, data: bytes, kind: str = "application/json") -> None:
         self.head(status, len(data), kind)
         self.wfile.write(data)
@@ -157,10 +215,38 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
 
 
+def ends_when_told() -> None:
+    """Once, with the exit status that the file has."""
+    while (code := fault("exit")) is None:
+        time.sleep(0.1)
+    Path(FAULTS).unlink()
+    os._exit(code)
+
+
+def compile_graphs(kib: int) -> None:
+    """As compilers do: a file of some size, an empty one that locks, and a hidden one."""
+    place = Path(os.environ["VLLM_CACHE_ROOT"]) / "torch_compile_cache"
+    graph = place / "rank_0" / "graph.bin"
+    if graph.is_file():
+        print(f"the stand-in found what was compiled: {graph.read_bytes()[:20]!r}", flush=True)
+        return
+    print(f"the stand-in compiles into {place}", flush=True)
+    graph.parent.mkdir(parents=True, exist_ok=True)
+    (place / "graph.lock").touch()
+    (place / ".index").write_text("graph.bin\n")
+    graph.write_bytes(f"by pid {os.getpid():<13}".encode() + os.urandom(kib << 10))
+
+
 def main() -> None:
     print(f"the stand-in serves {MODEL}", flush=True)
     if os.environ.get("STAND_IN_FAILS"):
         sys.exit(os.environ["STAND_IN_FAILS"])
+    if words := fault("start"):
+        sys.exit(words)
+    if kib := os.environ.get("STAND_IN_COMPILES"):
+        compile_graphs(int(kib))
+    if FAULTS:
+        threading.Thread(target=ends_when_told, daemon=True).start()
     address = (option("--host", "0.0.0.0"), int(option("--port", "8000")))
     ThreadingHTTPServer(address, Handler).serve_forever()
 

@@ -11,7 +11,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Iterator
 
-from docker_host import free_port, wait_for
+from docker_host import wait_for
+from port_rooms import free_port
 
 USER, PASSWORD = "reader", "s3cret-pass"
 

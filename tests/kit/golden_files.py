@@ -116,7 +116,7 @@ def _seen(name: str, files: Mapping[str, str]) -> bool:
 
 def _readable(text: str) -> str:
     """JSON with each innermost list of values, and each device, on one line."""
-    text = re.sub(r"\[[^\[\]{}]*\]", _one_line, text)
+    text = re.sub(r'\[(?:[^\[\]{}"]|"(?:[^"\\]|\\.)*")*\]', _one_line, text)
     return re.sub(r'\{\s*"device_id"[^{}]*\}', _one_line, text)
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import shutil
-import socket
 import subprocess
 import sys
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Iterator
+
+from port_rooms import free_port
 
 from hostkit.base.health import wait_until
 from hostkit.base.records import read_record, survivors
@@ -17,13 +18,6 @@ from omnikit.fleet import bundle
 ROLES = {"prefill", "decode", "colocated", "proxy"}
 
 STAND_IN = Path(__file__).with_name("stand_in_server.py")
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def a_node(folder: Path, name: str, *servers: str, role: str = "prefill") -> dict[str, Any]:

@@ -14,8 +14,9 @@ from typing import Any, Iterator, Optional
 
 import bcrypt
 import pytest
-from docker_host import BASE_IMAGE, DockerHost, free_port, registry
+from docker_host import BASE_IMAGE, DockerHost, registry
 from needs import needs
+from port_rooms import free_port
 
 USER, PASSWORD = "reader", "s3cret-pass"
 

@@ -39,6 +39,7 @@ TOOLS = {
     "dockerd": Tool("docker.io", "docker"),
     "git": Tool("git", "git", fast=True),
     "ip": Tool("iproute2", "iproute", fast=True),
+    "iptables": Tool("iptables", "iptables"),
     "libnuma": Tool(install.APT_PACKAGE, install.DNF_PACKAGE),
     "lua": Tool("libnginx-mod-http-lua", fast=True),  # nginx's module, as njs
     "mount": Tool("mount", "util-linux", fast=True),
@@ -53,7 +54,9 @@ TOOLS = {
     "ssh": Tool("openssh-client", "openssh-clients", fast=True),
     "sshd": Tool("openssh-server", "openssh-server"),
     "systemd-analyze": Tool("systemd", "systemd"),
+    "tc": Tool("iproute2", "iproute-tc"),
     "unshare": Tool("util-linux", "util-linux", fast=True),
+    "zsh": Tool("zsh", "zsh"),
 }
 MODULES = {"lua": spec.LUA_MODULES[-1], "njs": "ngx_http_js_module.so"}
 

@@ -17,8 +17,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Iterator, Mapping, Sequence
 
-from docker_host import DockerHost, free_port, small_root
+from docker_host import DockerHost, small_root
 from image_cases import forget
+from port_rooms import free_port
 
 from hostkit.containers import engines as containers_platforms
 

@@ -11,7 +11,7 @@ from typing import Any, Iterator
 from urllib.parse import quote
 
 from needs import needs
-from proxy_backend import free_port
+from port_rooms import free_port
 
 from hostkit.base.health import request, wait_until
 

@@ -44,6 +44,7 @@ class Backend:
     go_on: threading.Event = field(default_factory=threading.Event)
     hung_up: threading.Event = field(default_factory=threading.Event)
     host: str = "127.0.0.1"
+    metrics: str = ""
     hand_over: str = '{"remote_engine_id":"e-1","remote_block_ids":[7,8],"big":9223372036854775807}'
 
     def __post_init__(self) -> None:
@@ -145,10 +146,15 @@ class Handler(BaseHTTPRequestHandler):
         headers = {name.lower(): value for name, value in self.headers.items()}
         seen = Seen(self.command, self.path, headers, body)
         is_look = self.path == "/health"
-        is_probe = is_look or headers.get("x-request-id") == "omnikit-probe"
+        is_probe = is_look or "omnikit" in (
+            headers.get("host"),
+            headers.get("x-request-id", "")[:7],
+        )
         (backend.probes if is_probe else backend.seen).append(seen)
         if is_look:
             (backend.health or well)(self, seen)
+        elif is_probe and self.path == "/metrics":
+            self.answer(200, backend.metrics, "text/plain")
         elif backend.behave:
             backend.behave(self, seen)
         elif self.command == "POST" and backend.role == "prefill":
@@ -168,10 +174,3 @@ class Handler(BaseHTTPRequestHandler):
 def well(handler: Handler, seen: Seen) -> None:
     """As a healthy server answers at /health."""
     handler.answer(200, "")
-
-
-def free_port() -> int:
-    """A port that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

@@ -21,6 +21,9 @@ SETTINGS: dict[str, Any] = {
     "probe_interval": "250ms",
     "probe_timeout": "10s",  # a busy machine is no sick server
     "silence": "10s",
+    "stall": "300s",
+    "stall_metric": "vllm:iteration_tokens_total_count",
+    "kv_safe": "10s",
     "comeback": "answer",
     "connect_timeout": "5s",
     "read_timeout": "60s",

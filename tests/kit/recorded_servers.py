@@ -165,7 +165,10 @@ class Harness:
     def run(self, node: NodePlan, word: str) -> list[Started]:
         """Run a node's start script; what it started, in order."""
         script = self.folder / f"{node.name}.sh"
-        script.write_text(render.start_script(self.plan.environment, node))
+        chosen = self.folder / "cache"
+        chosen.write_text("/data/omnikit/caches/KEY\n")  # by the host, before the start
+        made = render.start_script(self.plan.environment, node, cache=str(chosen))
+        script.write_text(made)
         out = self.folder / "written"
         out.unlink(missing_ok=True)
         env = {"PATH": f"{self.folder}/tools:/usr/bin:/bin", "HOME": "/root", "WRITE_TO": str(out)}

@@ -13,7 +13,8 @@ from typing import Any, Callable, Iterator, Mapping
 
 import pytest
 from needs import needs
-from proxy_backend import Backend, free_port
+from port_rooms import free_port
+from proxy_backend import Backend
 from proxy_settings import SETTINGS
 
 from hostkit.access.service import Service

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Iterator, Mapping
 
-from host_cases import free_port
 from needs import needs
+from port_rooms import free_port
 
 from hostkit.base.health import wait_until
 

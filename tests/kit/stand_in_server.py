@@ -58,7 +58,8 @@ def main() -> None:
                 print(f"say {self.path[5:]} " + "a line that it says " * 60, flush=True)
                 self.answer(200, "")
             elif self.path == "/metrics":
-                self.answer(200, 'vllm:num_requests_running{engine="0"} 2.0\n')
+                steps = f"vllm:steps {options['steps']}\n" if "steps" in options else ""
+                self.answer(200, steps + 'vllm:num_requests_running{engine="0"} 2.0\n')
             else:
                 self.answer(404, "")
 

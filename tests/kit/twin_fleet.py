@@ -156,6 +156,7 @@ def _settings(fleet: Fleet, topology: str) -> str:
         "readiness: {poll_interval_s: 0.1, deadline_s: 90}\n"
         "server: {env: {TWIN_LIMIT_S: 20}}\n"
         "stop: {grace_s: 5}\n"
+        "restart: {policy: never}\n"
     )
 
 

@@ -26,6 +26,7 @@ PROGRAM = TESTS / "parser" / "read_arguments.py"
 PINS = TESTS / "vllm-0.9.0-requirements.txt"
 VENV = TESTS.parent / "build" / "parser-0.9.0"
 NPU_PROGRAM = TESTS / "parser" / "check_npu_lines.py"
+DESCRIPTION_PROGRAM = TESTS / "parser" / "read_description.py"
 NPU_PINS = TESTS / "vllm-0.23.0-requirements.txt"
 NPU_VENV = TESTS.parent / "build" / "parser-0.23.0"
 # Kernels are two thirds of the packages, and nothing here computes.
@@ -80,13 +81,26 @@ class NpuAnswers:
     engines: list[dict[str, Any]]
 
 
+def _npu(python: Path, program: Path, asked: Any) -> Any:
+    # The plugin writes logs and settings into its user's home.
+    env = {**QUIET, "HOME": str(NPU_VENV / "home"), "VLLM_CACHE_ROOT": str(NPU_VENV / "cache")}
+    done = run.run([python, program], env=env, cwd=PROGRAM.parent, stdin=json.dumps(asked))
+    return json.loads(done.out)
+
+
+def kinds_of_layers(
+    python: Path, folder: Path, model_type: str, layers: Sequence[str]
+) -> dict[str, str]:
+    """How vllm-ascend computes each layer of a checkpoint, by the checkpoint's own description."""
+    asked = {"folder": str(folder), "model_type": model_type, "layers": list(layers)}
+    found: dict[str, str] = _npu(python, DESCRIPTION_PROGRAM, asked)
+    return found
+
+
 def ask_npu(python: Path, questions: Sequence[Question]) -> NpuAnswers:
     """Have vLLM and vllm-ascend read command lines, without an NPU. Takes many seconds."""
     asked = [{"words": list(q.words), "environ": q.environ and dict(q.environ)} for q in questions]
-    # The plugin writes logs and settings into its user's home.
-    env = {**QUIET, "HOME": str(NPU_VENV / "home"), "VLLM_CACHE_ROOT": str(NPU_VENV / "cache")}
-    done = run.run([python, NPU_PROGRAM], env=env, cwd=PROGRAM.parent, stdin=json.dumps(asked))
-    got = json.loads(done.out)
+    got = _npu(python, NPU_PROGRAM, asked)
     answers = [Answer(a["accepted"], a["said"], a.get("values", {})) for a in got["answers"]]
     engines = [a.get("engine", {}) for a in got["answers"]]
     return NpuAnswers(got["version"], got["plugin"], got["short_flags"], answers, engines)

@@ -3,7 +3,7 @@
 By standard input come the archive in base64, as many bytes as the second argument says, and behind
 it what is run reads. The archive is kept as the first argument. The third is its mode, the others
 are then the agent's: that the archive is another one than before is the first line of the output.
-Or the third names a job, whose parameters come behind the archive in base64.
+Or the third names a job, whose parameters come behind the archive in base64, as one line.
 Standard library only, and nothing that older versions of Python 3 cannot read.
 """
 
@@ -91,7 +91,8 @@ def do(name: str) -> int:
 
     try:
         with open(0, "rb", closefd=False) as rest:
-            parameters = json.loads(base64.b64decode(rest.read()))
+            # A line, or all: the job may be told more while it works.
+            parameters = json.loads(base64.b64decode(rest.readline()))
         print(json.dumps(find(name)(parameters)))
     except ToolkitError as error:
         print("error: " + str(error), file=sys.stderr)

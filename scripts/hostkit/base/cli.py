@@ -101,3 +101,17 @@ def confirm(what: str, yes: bool) -> None:
         raise InputError(f"{what} {nobody}", todo=todo) from None
     if answer not in ("y", "yes"):
         raise InputError("nothing was done.", todo=todo)
+
+
+def ask(question: str, option: str, default: str) -> str:
+    """The answer at the terminal; an empty one is the default. Raises InputError where nobody is.
+
+    option: what a command line says instead.
+    """
+    shown = f" [{default}]" if default else ""
+    try:
+        with _TERMINAL.open("r+b", buffering=0) as terminal:
+            terminal.write(f"{question}{shown}: ".encode())
+            return terminal.readline().decode("utf-8", "replace").strip() or default
+    except OSError:
+        raise InputError(f"nobody can be asked here: {question}.", todo=f"say {option}") from None

@@ -67,10 +67,16 @@ def for_people() -> Iterator[None]:
         sys.stdout, sys.stderr = before
 
 
+def terminal() -> IO[str]:
+    """Standard output for who moves the cursor there, and prints texts as shown() has them."""
+    stream: IO[str] = getattr(sys.stdout, "under", sys.stdout)
+    return stream
+
+
 def clear_screen() -> None:
     """Clear the terminal that standard output is; nothing where it is none."""
     if sys.stdout.isatty():
-        getattr(sys.stdout, "under", sys.stdout).write(_CLEAR)
+        terminal().write(_CLEAR)
 
 
 def say(message: str) -> None:
@@ -119,3 +125,10 @@ def size_text(count: float) -> str:
             return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
         count /= 1024
     return f"{count:.1f} GiB"
+
+
+def duration(seconds: float) -> str:
+    """Seconds for people: 45 s, 12 min, 3.5 h."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -84,7 +84,9 @@ def _well_formed(record: Any) -> bool:
         return False
     words = [record.get(key) for key in ("node", "role", "phase")]
     who = [record.get("supervisor"), *filter(None, [record.get("log_writer")])]
-    for server in record["servers"]:
+    if not isinstance(record.get("beside", []), list):
+        return False
+    for server in started(record):
         if not isinstance(server, dict) or not isinstance(server.get("helpers", []), list):
             return False
         if not isinstance(server.get("started_at"), (int, float)) or "exit" not in server:
@@ -92,6 +94,13 @@ def _well_formed(record: Any) -> bool:
         words += [server.get("state")]
         who += [server.get("process"), *server.get("helpers", [])]
     return all(isinstance(word, str) for word in words) and all(map(is_identity, who))
+
+
+def started(record: Record) -> list[Record]:
+    """All that a node's supervisor started: its servers, and those of a proxy that come or go: of
+    one that takes over from another both are there for a while.
+    """
+    return [*record["servers"], *record.get("beside", [])]
 
 
 def is_identity(who: Any) -> bool:
@@ -161,6 +170,32 @@ def locked(
         finally:
             with suppress(OSError):
                 os.truncate(file, 0)
+
+
+def wait_for_lock(path: Path, wait_s: float) -> None:
+    """Wait until nobody holds a lock file, without taking it. Raises ActionError after a while."""
+    try:
+        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return  # there is none
+
+    def free() -> bool:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
+
+    try:
+        if not wait_until(free, wait_s, 0.1):
+            what = lock_holder(path).get("what", "another command")
+            raise ActionError(
+                f"{what} is under way here, and does not end.",
+                where=str(path),
+                todo="wait for it, or end it with: make stop",
+            )
+    finally:
+        os.close(file)
 
 
 @contextmanager

@@ -8,6 +8,8 @@ import selectors
 import shlex
 import signal
 import subprocess
+import tempfile
+import threading
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -170,15 +172,18 @@ def start(
     env: Optional[Mapping[str, str]] = None,
     cwd: Optional[Path] = None,
     tied: bool = False,
-    stdin: Optional[Path] = None,
+    stdin: Union[Path, int, None] = None,
     keep: Sequence[int] = (),
     group: Optional[Path] = None,
+    errors: Optional[IO[bytes]] = None,
 ) -> subprocess.Popen[bytes]:
     """Start a command in a session (and so a process group) of its own and return at once.
 
     tied: when this process dies, even by SIGKILL, the kernel sends the command a SIGTERM.
-    stdin: a file that it reads; None: it reads nothing. keep: descriptors that it gets as well.
+    stdin: a file that it reads, or subprocess.PIPE; None: it reads nothing. keep: descriptors that
+    it gets as well.
     group: the file of a control group's members, which it becomes one of if that can be.
+    errors: where its standard error goes; None: where its output goes.
     """
 
     def prepare() -> None:
@@ -188,15 +193,15 @@ def start(
         if tied:
             _tie()
 
-    given = None if stdin is None else stdin.open("rb")
+    given = stdin.open("rb") if isinstance(stdin, Path) else None
     try:
         return subprocess.Popen(
             [str(word) for word in argv],
             env=_environment(env),
             cwd=cwd,
-            stdin=given or subprocess.DEVNULL,
+            stdin=given or (stdin if isinstance(stdin, int) else subprocess.DEVNULL),
             stdout=output,
-            stderr=subprocess.STDOUT,
+            stderr=subprocess.STDOUT if errors is None else errors,
             start_new_session=True,
             preexec_fn=prepare if tied or group is not None else None,
             pass_fds=keep,
@@ -206,6 +211,72 @@ def start(
     finally:
         if given is not None:
             given.close()
+
+
+@contextmanager
+def reading(argv: Words) -> Iterator[IO[bytes]]:
+    """The bytes that a command writes, as they come. Raises ActionError when it fails, with what it
+    said, whatever came of reading them; one that is not read to its end is ended.
+    """
+    with tempfile.TemporaryFile() as errors:
+        child = start(argv, output=subprocess.PIPE, tied=True, errors=errors)
+        assert child.stdout is not None
+        fault: Optional[Exception] = None
+        try:
+            yield child.stdout
+            while child.stdout.read(1 << 20):  # what is behind the end of an archive
+                pass
+        except Exception as error:
+            fault = error
+            ended = child.poll() is None and end_group(child.pid, signal.SIGTERM)
+            if ended:
+                raise
+        except BaseException:
+            end_group(child.pid, signal.SIGTERM)
+            raise
+        finally:
+            child.stdout.close()
+            code = child.wait()
+        errors.seek(0)
+        said = Result(code, "", errors.read()[-65536:].decode("utf-8", "replace"))
+        if code != 0:
+            raise ActionError(f"exit status {code} from: {show(argv)}\n{said.tail}") from fault
+        if fault is not None:
+            raise fault
+
+
+class Talk:
+    """A command that is told things while it runs, and ends when nobody is there to tell more."""
+
+    def __init__(self, argv: Words, env: Optional[Mapping[str, str]] = None) -> None:
+        self._lock = threading.Lock()
+        self._child = start(argv, output=subprocess.PIPE, env=env, tied=True, stdin=subprocess.PIPE)
+
+    def tell(self, text: str) -> None:
+        """Write to its standard input; nothing when it has ended."""
+        child = self._child.stdin
+        with self._lock, suppress(OSError, ValueError):
+            assert child is not None
+            child.write(text.encode())
+            child.flush()
+
+    def lines(self) -> Iterator[str]:
+        """What it says, on both streams, as it comes."""
+        assert self._child.stdout is not None
+        for line in self._child.stdout:
+            yield line.decode("utf-8", "replace").rstrip("\r\n")
+
+    def end(self, now: bool = False) -> int:
+        """Close its standard input and wait for its end: the exit status. now: by a signal."""
+        if now:
+            end_group(self._child.pid, signal.SIGTERM)
+        with self._lock, suppress(OSError):
+            assert self._child.stdin is not None
+            self._child.stdin.close()
+        code = self._child.wait()
+        if self._child.stdout is not None:
+            self._child.stdout.close()
+        return code
 
 
 def _tie() -> None:

@@ -95,8 +95,8 @@ def read_json(path: Path) -> tuple[dict[str, Any], Optional[str]]:
 
 def code_files(config: dict[str, Any]) -> list[str]:
     """The Python files of the folder that a configuration wants (auto_map)."""
-    found = []
-    for value in (config.get("auto_map") or {}).values():
+    found, told = [], config.get("auto_map")
+    for value in told.values() if isinstance(told, dict) else ():
         for name in value if isinstance(value, list) else [value]:
             # "repository--module.Class" takes the code from elsewhere
             if isinstance(name, str) and "--" not in name and "." in name:

@@ -49,11 +49,10 @@ def held_by(pids: Iterable[int]) -> set[int]:
             for entry in Path(f"/proc/{pid}/fd").iterdir():
                 with suppress(OSError):
                     inodes.add(str(entry.readlink()))
-    listening = _listening()
-    return {port for port, own in listening.items() if own & inodes}
+    return {port for port, own in listening().items() if own & inodes}
 
 
-def _listening() -> dict[int, set[str]]:
+def listening() -> dict[int, set[str]]:
     """The sockets that listen, by port, named as /proc/PID/fd names them."""
     found: dict[int, set[str]] = defaultdict(set)
     for table in ("tcp", "tcp6"):

@@ -14,10 +14,9 @@ from typing import Any, Callable, Iterable, Sequence
 
 from hostkit.agent.unpack import read_host
 from hostkit.base.records import pid_here, read_record
-from hostkit.checks import model
+from hostkit.checks import model, warm
 from hostkit.files import regular
 
-_WEIGHTS = ("*.safetensors", "*.safetensors.index.json", "*.bin", "*.pt", "*.pth", "*.gguf")
 _MODEL = ("config.json", "generation_config.json", "quant*.json", "*.py")
 _TOKENIZER = (
     *("tokenizer.json", "tokenizer.model", "*.tiktoken", "tiktoken.model", "vocab.*", "merges.txt"),
@@ -85,7 +84,7 @@ def flags(words: Sequence[str], names: Iterable[str]) -> dict[str, str]:
 def _files(folder: Path) -> tuple[dict[str, Hashes], Any]:
     """Hashes by subject and name, and why there are none."""
     subjects: dict[str, tuple[tuple[str, ...], Callable[[Path], str]]] = {
-        "weights": (_WEIGHTS, _sampled),
+        "weights": (warm.WEIGHTS, _sampled),
         "model": (_MODEL, _whole),
         "tokenizer": (_TOKENIZER, lambda path: _whole(path, without=_TEMPLATE_KEY)),
         "template": (_TEMPLATE, lambda path: _whole(path, only=_TEMPLATE_KEY)),

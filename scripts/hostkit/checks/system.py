@@ -168,7 +168,7 @@ def _shm(group: Group) -> None:
 def _container_shm(group: Group) -> None:
     """Shared memory is memory: a container that may fill more than there is ends by SIGBUS."""
     given = group.given.get("shm_size")
-    wanted, memory = size_mib(given or ""), _total_mib()
+    wanted, memory = size_mib(given or ""), total_mib()
     if wanted is None or memory is None:
         return
     group.add(
@@ -193,7 +193,8 @@ def size_mib(text: str) -> Optional[int]:
     return int(match.group(1)) * _UNITS[match.group(2)] // MIB if match else None
 
 
-def _total_mib() -> Optional[int]:
+def total_mib() -> Optional[int]:
+    """All memory of this machine; None: not known."""
     try:
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // MIB
     except (OSError, ValueError):

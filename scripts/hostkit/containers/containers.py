@@ -10,7 +10,7 @@ import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any, Optional, Sequence
 
 from hostkit.base import run
 from hostkit.base.errors import ActionError, InputError, ToolkitError
@@ -128,10 +128,10 @@ def _check_owner(there: dict[str, Any], spec: Spec, replace: bool) -> None:
     )
 
 
-def problems(spec: Spec, made_later: Optional[str] = None) -> list[str]:
+def problems(spec: Spec, made_later: Sequence[str] = ()) -> list[str]:
     """What stands against making the container: image, devices or mounts that are not there.
 
-    made_later: a folder that is mounted and that comes before the container does.
+    made_later: folders that are mounted and that come before the container does.
     """
     engine = engines.find(spec["engine"])
     found = []
@@ -155,7 +155,7 @@ def problems(spec: Spec, made_later: Optional[str] = None) -> list[str]:
             )
     for mount in spec["mounts"]:
         source = mount.split(":")[0]
-        if source != made_later and not Path(source).exists():
+        if source not in made_later and not Path(source).exists():
             found.append(
                 f"there is no {source} to mount."
                 " What to do: install or make it, or change container.mounts"
@@ -264,8 +264,9 @@ def exec_words(spec: Spec, words: list[str]) -> list[str]:
     return [program, "exec", spec["name"], *profile.words(spec["profile"], place, words)]
 
 
-def launch_words(spec: Spec, words: list[str], log: str) -> list[str]:
-    """A supervisor in the container, in the background, its output in a file.
+def launch_words(spec: Spec, words: list[str], log: str, mark: str) -> list[str]:
+    """A supervisor in the container, in the background, its output in a file. mark: a variable of
+    its environment, NAME=VALUE, by which it is known.
 
     What it starts loads the profile itself, once; it needs none, if its Python is there without.
     """
@@ -275,4 +276,4 @@ def launch_words(spec: Spec, words: list[str], log: str) -> list[str]:
         shell, load = "bash", f'command -v -- "$1" >/dev/null || {{\n{text}}}\n'
     # The words come as arguments: nothing of them is shell text.
     text = f'exec >>"$0" 2>&1 </dev/null\n{load}exec "$@"'
-    return [program, "exec", "-d", spec["name"], shell, "-c", text, log, *words]
+    return [program, "exec", "-d", "-e", mark, spec["name"], shell, "-c", text, log, *words]

@@ -14,6 +14,7 @@ from hostkit.base.command import SAY_S
 from hostkit.base.errors import InputError
 from hostkit.base.log import say
 from hostkit.containers.engines import differ, normal
+from hostkit.containers.image_look import is_called
 from hostkit.files import regular
 
 _HEX = re.compile(r"[0-9a-f]{64}")
@@ -124,6 +125,19 @@ def content(path: Path) -> Content:
         ) from error
     tags = [tag for image in saved or indexed for tag in image.tags]
     return Content((*saved, *indexed), tuple(dict.fromkeys(tags)))
+
+
+def layers(path: Path, image: str) -> list[str]:
+    """The layers of one of an archive's images, from the lowest. Raises InputError."""
+    why: object = image
+    try:
+        with tarfile.open(path, "r:") as archive:
+            for one in _json(archive, "manifest.json"):
+                if is_called(tuple(one.get("RepoTags") or ()), image):
+                    return [str(x) for x in _json(archive, one["Config"])["rootfs"]["diff_ids"]]
+    except (OSError, tarfile.TarError, KeyError, ValueError, TypeError, AttributeError) as error:
+        why = error
+    raise InputError(f"it is no archive of docker save with this image ({why}).", where=str(path))
 
 
 def _saved(archive: tarfile.TarFile, names: set[str], entry: dict[str, Any]) -> Image:

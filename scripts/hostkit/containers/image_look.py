@@ -62,7 +62,7 @@ MIB = 1 << 20
 @dataclass(frozen=True)
 class Found:
     """An image on this host. name: what it is called here, which a container can be made from.
-    platform: what it is for, "" where it does not say.
+    platform: what it is for, "" where it does not say. layers: hashes of their unpacked files.
     """
 
     id: str
@@ -73,6 +73,7 @@ class Found:
     platform: str = ""
     labels: dict[str, str] = field(default_factory=dict)
     created: str = ""
+    layers: tuple[str, ...] = ()
 
     def digest(self, wanted: Reference) -> str:
         """Its digest at the registry that the name says; empty when it came without one."""
@@ -109,12 +110,18 @@ def _found(there: dict[str, Any], name: str) -> Found:
         platform=platform(there),
         labels=dict((there.get("Config") or {}).get("Labels") or there.get("Labels") or {}),
         created=str(there.get("Created") or ""),
+        layers=layers(there),
     )
 
 
 def platform(there: dict[str, Any]) -> str:
     """OS/ARCH of an image as the engine describes it; "" where it does not say."""
     return normal("/".join(there.get(key) or "" for key in ("Os", "Architecture", "Variant")))
+
+
+def layers(there: dict[str, Any]) -> tuple[str, ...]:
+    """The layers of an image as the engine describes it, from the lowest."""
+    return tuple((there.get("RootFS") or {}).get("Layers") or ())
 
 
 def bare(image_id: str) -> str:

@@ -61,12 +61,17 @@ def read_host(work_dir: Path) -> dict[str, Any]:
 
 def _node(host: dict[str, Any], name: str, parameters: dict[str, Any]) -> dict[str, Any]:
     found = observe.observe(host, name)
-    record = read_record(Path(host["work_dir"]) / "state", name)
+    try:
+        record = read_record(Path(host["work_dir"]) / "state", name)
+    except ActionError:  # which observe has told
+        record = None
     spec = next(node for node in host["nodes"] if node["name"] == name)
     found["digest"] = record.get("digest") if record else None
     found["sent_digest"] = spec["digest"]
     found["log_dir"] = spec["log_dir"]
     supervisor = record["supervisor"] if record else {}
+    if found.get("out_of_pool"):  # nginx says there why
+        found["said"] = log_end(Path(spec["log_dir"]) / "error.log", parameters["tail_bytes"])
     found["rebooted"] = bool(record) and supervisor.get("boot_id") != boot_id()
     recorded = (record or {"servers": []})["servers"]
     for i, server in enumerate(found["servers"]):
@@ -150,9 +155,10 @@ def _memory() -> dict[str, int]:
 def _disks(work_dir: Path, host: dict[str, Any]) -> list[dict[str, Any]]:
     """Space of every disk that servers write to, each disk once, with what is written there."""
     paths = {"work directory": str(work_dir), "temporary files": host.get("temp_dir") or "/tmp"}
-    paths["shared memory"] = "/dev/shm"
+    paths.update({"shared memory": "/dev/shm", "what programs put there": "/tmp"})
     for node in host.get("nodes", []):
         paths[f"logs of {node['name']}"] = node["log_dir"]
+        paths[f"run folder of {node['name']}"] = node["temp_dir"]
     disks: dict[int, dict[str, Any]] = {}
     for what, path in paths.items():
         there = Path(path)
@@ -169,6 +175,7 @@ def _disks(work_dir: Path, host: dict[str, Any]) -> list[dict[str, Any]]:
                 "what": [what],
                 "total_mib": space.f_frsize * space.f_blocks // _MIB,
                 "free_mib": space.f_frsize * space.f_bavail // _MIB,
+                "read_only": bool(space.f_flag & os.ST_RDONLY),
                 "no_inodes": space.f_files > 0 and space.f_favail == 0,
             }
     return list(disks.values())

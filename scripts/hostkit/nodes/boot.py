@@ -31,15 +31,14 @@ def name(host: Host) -> str:
 
 def hindrance(host: Host) -> Optional[str]:
     """Why nothing will be started after a reboot though restart.boot asks for it; None: it will."""
-    if host.get("boot") != "systemd":
-        return None
+    why = _lacks() if host.get("boot") == "systemd" else ""
+    return f"restart.boot: nothing is started here after a reboot: {why}" if why else None
+
+
+def _lacks() -> str:
     if not _RUNS.is_dir():
-        why = "systemd does not run this host"
-    elif os.geteuid() != 0:
-        why = "only root installs units of systemd"
-    else:
-        return None
-    return f"restart.boot: nothing is started here after a reboot: {why}"
+        return "systemd does not run this host"
+    return "only root installs units of systemd" if os.geteuid() != 0 else ""
 
 
 def unit(host: Host) -> str:
@@ -83,10 +82,10 @@ def install(host: Host) -> bool:
 
     Raises ActionError with systemd's words.
     """
-    if host.get("boot") != "systemd":
+    if host.get("boot") not in ("auto", "systemd"):
         return remove(host)
-    if hindrance(host):
-        return False  # a deploy has said so
+    if _lacks():
+        return False  # a deploy has said so where that was asked for
     path = UNITS / name(host)
     wanted = unit(host)
     if path.is_file() and path.read_text(errors="replace") == wanted and _enabled(host):

@@ -21,6 +21,7 @@ from hostkit.base.records import alive, boot_id, identity, survivors
 
 Record = dict[str, Any]
 MARK = "OMNIKIT_SERVER"  # in the environment of a server and of what it starts
+NODE = "OMNIKIT_NODE"  # the node's label, in that of its supervisor and of all that it starts
 _GROUP = "omnikit-"  # what a server's control group is called, before its token
 _LEAVE_S = 10  # what SIGKILL takes, at the most
 
@@ -96,7 +97,7 @@ def _marked(tokens: Sequence[str], processes: Iterable[int]) -> set[int]:
         return found
     words = f"(?:{'|'.join(map(re.escape, tokens))})(?:-[0-9a-f]+)?"
     marks = {
-        "environ": re.compile(rf"(?:^|\0){MARK}={words}(?:\0|$)".encode()),
+        "environ": re.compile(rf"(?:^|\0)(?:{MARK}|{NODE})={words}(?:\0|$)".encode()),
         "cgroup": re.compile(rf"/{_GROUP}{words}(?:/|$)".encode(), re.MULTILINE),
     }
     for pid in processes:

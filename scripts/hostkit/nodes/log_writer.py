@@ -4,8 +4,11 @@ A process of its own, started by the supervisor: it lives until the last of thos
 ended, so the last words of servers are kept when their supervisor was killed. A full disk never
 reaches the servers: what cannot be written is counted, and said once there is room again. A log
 that somebody shortens, moves or removes (logrotate) is gone on with, or made anew.
+Where the supervisor ended without a word, it is killed: this process starts the command that it was
+given for that.
 Run as a file of its own. Arguments: bytes of a log (0: any), logs kept of each, then pairs of a
-pipe's descriptor and a log's path. Standard library only: this runs on the hosts.
+pipe's descriptor and a log's path; -- and the descriptor of a pipe that the supervisor alone holds
+open, and the command. Standard library only: this runs on the hosts.
 """
 
 from __future__ import annotations
@@ -92,16 +95,39 @@ def put_aside(path: Path, kept: int, *, copy: bool = False) -> None:
     os.truncate(path, 0)
 
 
-def main(most: int, kept: int, pairs: list[str]) -> None:
+# Who sends them to all means the servers.
+_NOT_MEANT = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
+
+
+def _start(command: list[str]) -> None:
+    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+    from hostkit.base import run
+
+    for number in _NOT_MEANT:  # a command has them as it would have them anywhere
+        signal.signal(number, signal.SIG_DFL)
+    run.start(command, output=2)
+    for number in _NOT_MEANT:
+        signal.signal(number, signal.SIG_IGN)
+
+
+def main(most: int, kept: int, words: list[str]) -> None:
     """Until nobody writes any more."""
-    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)  # who sends them to all means the servers
+    for number in _NOT_MEANT:
+        signal.signal(number, signal.SIG_IGN)
+    at = words.index("--")
+    pairs, life, command = words[:at], int(words[at + 1]), words[at + 2 :]
     with selectors.DefaultSelector() as ears:
+        ears.register(life, selectors.EVENT_READ)
         for pipe, path in zip(pairs[::2], pairs[1::2]):
             ears.register(int(pipe), selectors.EVENT_READ, Log(Path(path), most, kept))
         while ears.get_map():
             for key, _ in ears.select():
                 data = os.read(key.fd, _CHUNK)
+                if key.fd == life:
+                    ears.unregister(life)
+                    if not data:
+                        _start(command)
+                    continue
                 if not data:
                     ears.unregister(key.fileobj)
                 if data or key.data.lost:

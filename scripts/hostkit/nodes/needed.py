@@ -20,7 +20,14 @@ from hostkit.access import service
 from hostkit.base import folders, run
 from hostkit.base.errors import InputError, ToolkitError
 from hostkit.base.log import some
-from hostkit.base.records import Record, alive, read_record, recorded_nodes, survivors
+from hostkit.base.records import (
+    Record,
+    alive,
+    read_record,
+    recorded_nodes,
+    started,
+    survivors,
+)
 from hostkit.containers import containers, engines, image_look, profile
 from hostkit.containers.containers import Spec
 from hostkit.copy import record as copy_record
@@ -121,6 +128,39 @@ def replaces(host: Host, actions: dict[str, str]) -> list[str]:
     return found
 
 
+def fixed(host: Host) -> dict[str, str]:
+    """Why another process of a proxy's program cannot take over from the one that runs; by node,
+    those that can be replaced left out.
+    """
+    found = {}
+    for node in host["nodes"]:
+        record = read_record(state_dir(host), node["name"])
+        if node["role"] == "proxy" and record is not None:
+            why = _fixed(host, node, record)
+            found.update({node["name"]: why} if why else {})
+    return found
+
+
+def _fixed(host: Host, node: dict[str, Any], record: Record) -> str:
+    if record["phase"] != "ready" or not alive(record["supervisor"]):
+        return "it does not run as it should"
+    if "hands_over" not in record:
+        return "it was started by an earlier version of this toolkit"
+    if not record["hands_over"]:
+        return (
+            "its port cannot be handed over here (pidfd_getfd: Linux 5.6 or newer, and in a"
+            " container the capability SYS_PTRACE)"
+        )
+    place = {"ports": "its address or port", "temp_dir": "its run folder", "log_dir": "its logs"}
+    moved = [what for key, what in place.items() if record["place"][key] != node[key]]
+    if moved:
+        return f"{' and '.join(moved)} would change"
+    before, now = (record.get("container") or {}).get("name"), node.get("container")
+    if (before or "") != (now or "") or container_differs(container_of(host, node)):
+        return "its container would be made anew"
+    return ""
+
+
 def source_differs(record: Record, node: dict[str, Any]) -> bool:
     """Whether what a node uses of the source's copy is not what it was started with."""
     now = copy_record.digest(node.get("source_dir"))
@@ -139,7 +179,17 @@ def container_of(host: Host, node: dict[str, Any]) -> Optional[containers.Spec]:
 
 def runs(record: Record) -> bool:
     """Whether anything of a record still lives."""
-    return alive(record["supervisor"]) or bool(family.members(record["servers"]))
+    return alive(record["supervisor"]) or bool(family.members(started(record)))
+
+
+def lacks_weights(host: Host, actions: dict[str, str]) -> bool:
+    """Whether nodes that would be started lack the model."""
+    return any(
+        what == "the model" and not Path(path).exists()
+        for node in host["nodes"]
+        if actions.get(node["name"]) in ("start", "restart")
+        for path, what in node["requires"]
+    )
 
 
 def problems(host: Host, actions: dict[str, str]) -> list[str]:
@@ -214,7 +264,10 @@ def _remedy(what: str, path: Path) -> str:
     control host is the one host.
     """
     if what == "the model":
-        return f" What to do: put it into {path.parent} on this host, or set model.path"
+        return (
+            f" What to do: bring it to {path.parent} on this host (invoke distribute-weights, where"
+            " another host or this machine has it), or set model.path"
+        )
     if what == "the engine" and path.parent.name == "bin":
         return (
             " What to do: install it on this host, in a clone of the toolkit:"
@@ -230,7 +283,8 @@ def _container_problems(host: Host, node: dict[str, Any]) -> list[str]:
         return []
     try:
         if container_differs(spec):
-            return containers.problems(spec, made_later=node.get("source_dir"))
+            own = (node["log_dir"], node.get("source_dir", ""))
+            return containers.problems(spec, (str(Path(host["temp_dir"]).parent), *own))
     except ToolkitError as error:
         return [str(error)]
     return []
@@ -241,7 +295,7 @@ def our_pids(host: Host) -> set[int]:
     pids: set[int] = set()
     for name in recorded_nodes(state_dir(host)):
         record = read_record(state_dir(host), name)
-        pids.update(family.members(record["servers"]) if record else ())
+        pids.update(family.members(started(record)) if record else ())
     return pids
 
 

@@ -6,17 +6,20 @@ host is the data of host.json.
 from __future__ import annotations
 
 import os
+import re
 import time
 from pathlib import Path
 from typing import Any, Optional
 
 from hostkit.access import service
+from hostkit.base.errors import ActionError
 from hostkit.base.health import metric, wait_until
 from hostkit.base.records import Record, alive, boot_id, pid_here, read_record
 from hostkit.nodes import proxy_run
 from hostkit.nodes.server_logs import since_start
 
 Host = dict[str, Any]
+_OUT_OF_POOL = re.compile(r'^omnikit_proxy_server_in_pool\{.*server="([^"]+)"\} 0$', re.MULTILINE)
 
 
 def _state_dir(host: Host) -> Path:
@@ -61,19 +64,23 @@ def node_state(record: Optional[Record]) -> str:
 
 def observe(host: Host, name: str, *, metrics: bool = True) -> dict[str, Any]:
     """All that is known of a node now: its state, and each server's state, uptime and load."""
-    record = read_record(_state_dir(host), name)
     spec = next((n for n in host["nodes"] if n["name"] == name), None)
+    try:
+        record = read_record(_state_dir(host), name)
+    except ActionError as error:  # damaged: the others are seen all the same
+        known = {"node": name, "role": (spec or {}).get("role"), "state": "failed"}
+        return {**known, "reason": f"{error.what} ({error.where})", "servers": []}
     state = node_state(record)
     servers = []
     recorded = (record or {"servers": []})["servers"]
     for i, server in enumerate((spec or {"servers": []})["servers"]):
         entry = recorded[i] if i < len(recorded) else None
         servers.append(_observe_server(host, state, server, entry, metrics))
-    return {
+    found = {
         "node": name,
         "role": (spec or record or {}).get("role"),
         "state": state,
-        "reason": (record or {}).get("reason"),
+        "reason": _reason(record, state),
         "restarts": (record or {}).get("restarts"),
         "started_at": (record or {}).get("started_at"),
         "ready_at": (record or {}).get("ready_at"),
@@ -81,6 +88,31 @@ def observe(host: Host, name: str, *, metrics: bool = True) -> dict[str, Any]:
         "left_out": proxy_run.left_out(spec) if spec and state == "ready" else [],
         "versions": proxy_run.running_versions(spec) if spec and state == "ready" else {},
     }
+    if metrics and found["role"] == "proxy":
+        found["out_of_pool"] = [one for server in servers for one in server.pop("out_of_pool", [])]
+    return found
+
+
+def _reason(record: Optional[Record], state: str) -> Optional[str]:
+    """What the record says of its node's state, or what it does not know of its own supervisor."""
+    if record is None:
+        return None
+    who = record["supervisor"]
+    if state == "failed" and record["phase"] in ("starting", "ready"):
+        return f"its supervisor (pid {who['pid']}) was killed, and its servers ended with it"
+    if state in ("starting", "ready") and _held(who):
+        return f"its supervisor, pid {pid_here(who)}, is stopped by a signal (state T)"
+    reason: Optional[str] = record.get("reason")
+    return reason
+
+
+def _held(who: Record) -> bool:
+    """Whether a recorded process was stopped, by SIGSTOP or a debugger."""
+    try:
+        text = Path(f"/proc/{pid_here(who)}/stat").read_text(errors="replace")
+    except OSError:
+        return False
+    return text.rpartition(")")[2].split()[0] in "tT"
 
 
 def _observe_server(
@@ -110,10 +142,15 @@ def _observe_server(
         if answer.status != 200:
             found["state"] = "failed"
             found["reason"] = f"{spec['health']} answers {answer.status or answer.text}"
+            if entry is not None and _held(entry["process"]):
+                found["reason"] += f": pid {found['pid']} is stopped by a signal (state T)"
         elif spec.get("model"):
             text = asked.request("/metrics", timeout_s=timeout).text
             for key, metric_name in host["metrics"].items():
                 found[key] = metric(text, metric_name)
+        else:
+            text = asked.request("/metrics", timeout_s=timeout).text
+            found["out_of_pool"] = _OUT_OF_POOL.findall(text)
     if state == "failed":
         token = entry.get("token") if entry else None
         found["tail"] = tail(Path(spec["log"]), host["log_tail_lines"] * 10, token)

@@ -18,6 +18,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import tempfile
 from contextlib import suppress
 from pathlib import Path
@@ -30,7 +31,16 @@ from hostkit.base import run
 from hostkit.base.errors import ActionError, InputError
 from hostkit.base.health import wait_until
 from hostkit.base.log import say
-from hostkit.base.records import Record, alive, pid_here, session_here, survivors
+from hostkit.base.records import (
+    Record,
+    alive,
+    pid_here,
+    session_here,
+    survivors,
+)
+from hostkit.base.records import (
+    read_record as read_node_record,
+)
 from hostkit.base.writing import write_atomically
 from hostkit.containers import containers
 from hostkit.nodes import history
@@ -228,8 +238,13 @@ def left_out(node: Node) -> list[str]:
     """Servers (HOST:PORT) that are planned but that the running proxy does without."""
     if "files" not in node:
         return []
-    planned, running = (_servers(_text(node, key)) for key in ("seed_dir", "temp_dir"))
-    return [name for name in planned if running and name not in running]
+    running = _servers(_text(node, "temp_dir"))
+    return [name for name in planned(node) if running and name not in running]
+
+
+def planned(node: Node) -> list[str]:
+    """The servers (HOST:PORT) of the proxy's planned configuration."""
+    return _servers(_text(node, "seed_dir"))
 
 
 def running_versions(node: Node) -> dict[str, str]:
@@ -321,16 +336,127 @@ def reload(host: Mapping[str, Any], node: Node, record: Record, wanted: Mapping[
     return True
 
 
+def replace(host: Mapping[str, Any], node: Node, record: Record, wanted: Mapping[str, str]) -> bool:
+    """Have the supervisor start another nginx with these files on the port that the running one
+    has, which then finishes its requests and ends. Raises InputError where nginx does not accept
+    the files, ActionError where it is not replaced.
+    """
+    if not record.get("hands_over") or not alive(record["supervisor"]):
+        raise InputError(f"the proxy {node['name']} cannot hand its port over.")
+    # What is in its container is not to be seen from here.
+    program = None if node.get("container") else with_program(node)["servers"][0]["program"]
+    _accepted(host, node, record, wanted, program)
+    write_next(Path(node["temp_dir"]), wanted)
+    state_dir, before = Path(host["work_dir"]) / "state", record.get("replaced")
+    supervisor = pid_here(record["supervisor"])
+    if supervisor is not None:
+        os.kill(supervisor, signal.SIGUSR2)
+    now: dict[str, Any] = {}
+
+    def ended() -> bool:
+        now.update(read_node_record(state_dir, node["name"]) or {})
+        return now.get("replaced") != before or not alive(record["supervisor"])
+
+    wait_until(ended, 2 * host["deadline_s"], INTERVAL_S)
+    told = now.get("replaced")
+    if told == before or told is None or told["why"]:
+        why = told["why"] if told and told != before else "its supervisor does not say why"
+        raise ActionError(
+            f"the proxy {node['name']} was not replaced: {why}.",
+            where=node["log_dir"],
+            todo="see the end of nginx's error log there",
+        )
+    return True
+
+
+_NEXT = "next"  # in the run folder: files that the one which takes over gets
+
+
+def write_next(run_dir: Path, wanted: Mapping[str, str]) -> None:
+    """Lay files ready for a process that takes over."""
+    shutil.rmtree(run_dir / _NEXT, ignore_errors=True)
+    (run_dir / _NEXT).mkdir(mode=0o700)
+    for name, text in wanted.items():
+        write_atomically(run_dir / _NEXT / name, text, 0o600)
+
+
+def take_next(run_dir: Path) -> dict[str, str]:
+    """Put these files in place; those that were there."""
+    old = {}
+    for path in sorted((run_dir / _NEXT).iterdir()):
+        there = run_dir / path.name
+        if there.is_file():
+            old[path.name] = there.read_text(encoding="utf-8")
+        write_atomically(there, path.read_text(encoding="utf-8"), 0o600)
+    shutil.rmtree(run_dir / _NEXT)
+    return old
+
+
+def listening(pid: int, ports: Sequence[Sequence[Any]]) -> list[int]:
+    """Copies of the sockets on which a process listens at these ports. Raises OSError."""
+    there = os.pidfd_open(pid)
+    found = []
+    try:
+        paths = [path for path in Path(f"/proc/{pid}/fd").iterdir() if path.exists()]
+        sockets = {str(path.readlink()): int(path.name) for path in paths if path.is_socket()}
+        for number in sockets.values():
+            copy = get_descriptor(there, number)
+            with socket.socket(fileno=os.dup(copy)) as one:
+                inet = one.family in (socket.AF_INET, socket.AF_INET6)
+                listens = one.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+                ours = inet and listens and one.getsockname()[1] in [port for _, port in ports]
+            found.append(copy) if ours else os.close(copy)
+    finally:
+        os.close(there)
+    return found
+
+
+_PIDFD_GETFD = 438  # on every architecture, since Linux 5.6
+
+
+def get_descriptor(pidfd: int, number: int) -> int:
+    """A copy of another process's descriptor (pidfd_getfd(2)). Raises OSError."""
+    import ctypes
+
+    copy = int(ctypes.CDLL(None, use_errno=True).syscall(_PIDFD_GETFD, pidfd, number, 0))
+    if copy < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+    return copy
+
+
+def hands_over() -> bool:
+    """Whether this kernel, or this container, lets a process be asked for its sockets."""
+    try:
+        own = os.pidfd_open(os.getpid())
+    except (AttributeError, OSError):
+        return False
+    try:
+        os.close(get_descriptor(own, own))
+    except OSError:
+        return False
+    finally:
+        os.close(own)
+    return True
+
+
 def _accepted(
-    host: Mapping[str, Any], node: Node, record: Record, wanted: Mapping[str, str]
+    host: Mapping[str, Any],
+    node: Node,
+    record: Record,
+    wanted: Mapping[str, str],
+    program: Optional[str] = None,
 ) -> None:
-    """nginx's own look at files, aside of those in use. Raises InputError with its words."""
+    """nginx's own look at files, aside of those in use. Raises InputError with its words.
+
+    program: None is the one that runs.
+    """
     aside = tempfile.mkdtemp(prefix="check.", dir=node["temp_dir"])
     try:
         for name, text in wanted.items():
             write_atomically(Path(aside) / name, text, 0o600)
         words = [word.replace(node["temp_dir"], aside) for word in node["check"]]
-        words[0] = record["servers"][0].get("program", words[0])  # the one that runs
+        words[0] = program or record["servers"][0].get("program", words[0])
         if node.get("container"):
             words = containers.exec_words(host["containers"][node["container"]], words)
         done = run.run(words, check=False, timeout=host["grace_s"])

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Callable
 
+from hostkit.agent import unpack
 from hostkit.base import health, lock, records
 from hostkit.base.errors import InputError
 from hostkit.nodes import observe, proxy_run
@@ -30,8 +31,30 @@ def leave_out(parameters: dict[str, Any]) -> dict[str, Any]:
     """Job "proxy-out": the proxy sends nothing new to these servers; none: to all again.
 
     parameters: work_dir, node (the proxy's), out (HOST:PORT each), run (which
-    holds the lock), versions (of those that do not run what is planned yet; by HOST:PORT).
+    holds the lock), versions (of those that do not run what is planned yet; by HOST:PORT),
+    leaving (some of out may not be planned any more).
     """
+    return _proxy(parameters, "proxy-out", proxy_run.reload)
+
+
+def replace(parameters: dict[str, Any]) -> dict[str, Any]:
+    """Job "proxy-replace": another process of the proxy's program takes its port over with these
+    files, and the one before ends after its requests. parameters: as of proxy-out. What was sent
+    for this run is laid out first, as before a start: the program is one of it.
+    """
+    work_dir = Path(parameters["work_dir"])
+    wait_s = _host(parameters)["grace_s"]
+    with records.locked(work_dir / lock.FLOCK, "proxy-replace", wait_s=wait_s):
+        lock.check(work_dir, parameters["run"])
+        unpack.unpack(work_dir / lock.INCOMING, work_dir)
+    return _proxy(parameters, "proxy-replace", proxy_run.replace)
+
+
+def _proxy(
+    parameters: dict[str, Any],
+    what: str,
+    act: Callable[[dict[str, Any], dict[str, Any], records.Record, dict[str, str]], bool],
+) -> dict[str, Any]:
     host = _host(parameters)
     name = parameters["node"]
     node = next((n for n in host["nodes"] if n["name"] == name), None)
@@ -41,11 +64,14 @@ def leave_out(parameters: dict[str, Any]) -> dict[str, Any]:
             f"the proxy {name} does not run here, or is of a kind that cannot reload.",
             todo="deploy with proxy.kind nginx-lua or omni-nginx: invoke deploy",
         )
-    wanted = proxy_run.files(node, parameters["out"], parameters.get("versions", {}))
+    out = parameters["out"]
+    if parameters.get("leaving"):
+        out = [server for server in out if server in proxy_run.planned(node)]
+    wanted = proxy_run.files(node, out, parameters.get("versions", {}))
     work_dir = Path(host["work_dir"])
-    with records.locked(work_dir / lock.FLOCK, "proxy-out", wait_s=host["grace_s"]):
+    with records.locked(work_dir / lock.FLOCK, what, wait_s=host["grace_s"]):
         lock.check(work_dir, parameters["run"])
-        return {"changed": proxy_run.reload(host, node, record, wanted)}
+        return {"changed": act(host, node, record, wanted)}
 
 
 def drain(parameters: dict[str, Any]) -> dict[str, Any]:

@@ -33,8 +33,9 @@ class ServerLogs:
     """node: one entry of host.json's nodes; host: the whole file's data."""
 
     def __init__(self, host: dict[str, Any], node: dict[str, Any]) -> None:
-        self.node = node
+        self.host, self.node = host, node
         self.most, self.kept = host["logs"]["bytes"], host["logs"]["files"]
+        self.life: Optional[int] = None  # ends with this process
         self.to_read: dict[str, int] = {}  # the ends of each server's pipe
         self.to_write: dict[str, int] = {}
         self.writer: Optional[Record] = None
@@ -58,14 +59,37 @@ class ServerLogs:
         words = [sys.executable, "-I", "-S", log_writer.__file__, str(self.most), str(self.kept)]
         for server in self.node["servers"]:
             words += [str(self.to_read[server["name"]]), server["log"]]
-        child = run.start(words, output=2, keep=tuple(self.to_read.values()))
+        self._farewell()
+        watched, self.life = os.pipe()
+        work_dir = Path(self.host["work_dir"])
+        words += ["--", str(watched), sys.executable, str(work_dir / "scripts/launch_servers.py")]
+        words += ["--host-file", str(work_dir / "bundle" / "host.json")]
+        words += ["--node", self.node["name"], "--take-over"]
+        try:
+            child = run.start(words, output=2, keep=(*self.to_read.values(), watched))
+        finally:
+            os.close(watched)
         self.writer = identity(child.pid)
+
+    def _farewell(self) -> None:
+        """Tell the process that writes that this one ends in order."""
+        if self.life is not None:
+            with suppress(BrokenPipeError):
+                os.write(self.life, b".")
+            os.close(self.life)
+            self.life = None
 
     def begin(self, server: dict[str, Any], token: str) -> int:
         """Where a server that starts writes to; its start is said there."""
         end, at = self.to_write[server["name"]], time.strftime("%Y-%m-%dT%H:%M:%S")
         os.write(end, f"{start_line(server['name'], at, token)}\n".encode())
         return end
+
+    def begin_again(self, server: dict[str, Any], token: str) -> int:
+        """The same for one that starts beside others."""
+        read_end = self.to_read[server["name"]]
+        self.to_write[server["name"]] = os.open(f"/proc/self/fd/{read_end}", os.O_WRONLY)
+        return self.begin(server, token)
 
     def begun(self) -> None:
         """All servers have their pipes: nobody else holds them open to write."""
@@ -115,6 +139,7 @@ class ServerLogs:
     def close(self, seconds: float) -> None:
         """All servers have ended: so does the process that writes, or is made to."""
         self.begun()
+        self._farewell()
         end_writer(self.writer, seconds)
         while self.to_read:
             os.close(self.to_read.popitem()[1])

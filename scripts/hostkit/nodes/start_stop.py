@@ -23,7 +23,16 @@ from hostkit.base.log import say
 from hostkit.base.records import Record, alive, locked, read_record, recorded_nodes, remove_record
 from hostkit.base.writing import write_atomically
 from hostkit.containers import containers as containers_containers
-from hostkit.nodes import boot, family, log_writer, needed, proxy_run, server_logs, setup_look
+from hostkit.nodes import (
+    boot,
+    caches,
+    family,
+    log_writer,
+    needed,
+    proxy_run,
+    server_logs,
+    setup_look,
+)
 from hostkit.nodes.needed import Host, container_differs, container_of, look, runs, state_dir
 
 _RECORD_BYTES = 1 << 16  # more than a record has
@@ -37,6 +46,7 @@ def containers_up(host: Host, only: Optional[set[str]] = None) -> dict[str, str]
     """
     done = {}
     made = []
+    apart = folders.apart(host["temp_dir"], host["work_dir"])
     for node in host["nodes"]:
         spec = container_of(host, node)
         if spec is None or (only is not None and node["name"] not in only):
@@ -46,8 +56,12 @@ def containers_up(host: Host, only: Optional[set[str]] = None) -> dict[str, str]
             stop_node(host, node["name"])  # which forgets the container that it was in
             if before and before["name"] != spec["name"]:
                 _remove_container(before)
-            if node.get("source_dir"):  # it is mounted, and filled later
-                Path(node["source_dir"]).mkdir(parents=True, exist_ok=True)
+            # What is mounted, and filled later.
+            fault = folders.make(str(Path(host["temp_dir"]).parent), None, apart)
+            if fault:
+                raise InputError(f"no place for run folders: {fault}.")
+            for path in filter(None, (node["log_dir"], node.get("source_dir"))):
+                Path(path).mkdir(parents=True, exist_ok=True)
         result = containers_containers.ensure({"spec": {**spec, "grace_s": 0}})
         done[spec["name"]] = result["action"]
         if result["changed"]:
@@ -122,6 +136,7 @@ def _start(host: Host, node: dict[str, Any]) -> None:
     launcher_log = Path(node["log_dir"]) / "launcher.log"
     launcher_log.parent.mkdir(parents=True, exist_ok=True)
     proxy_run.place_certificate(node)
+    caches.choose(host, node)
     with suppress(FileNotFoundError):
         if 0 < host["logs"]["bytes"] < launcher_log.stat().st_size:
             log_writer.put_aside(launcher_log, host["logs"]["files"])
@@ -151,8 +166,9 @@ def _start(host: Host, node: dict[str, Any]) -> None:
 
 def _launch(host: Host, node: dict[str, Any], argv: list[str], log: Path) -> bool:
     """Start a node's supervisor on this host; True when it has written its record."""
+    mark = {family.NODE: family.label(host["work_dir"], node["name"])}
     with log.open("ab") as output:
-        child = run.start(argv, output=output)
+        child = run.start(argv, output=output, env=mark)
 
     def recorded() -> bool:
         record = read_record(state_dir(host), node["name"])
@@ -172,7 +188,9 @@ def _launch_inside(
         {"spec": {**spec, "grace_s": 0}}
     )  # nothing of the node runs any more
     before = log.stat().st_size
-    run.run(containers_containers.launch_words(spec, [host["container_python"], *argv], str(log)))
+    mark = f"{family.NODE}={family.label(host['work_dir'], node['name'])}"
+    words = [host["container_python"], *argv]
+    run.run(containers_containers.launch_words(spec, words, str(log), mark))
 
     def recorded() -> bool:
         return read_record(state_dir(host), node["name"]) is not None
@@ -207,22 +225,22 @@ def stop_node(host: Host, name: str) -> bool:
 
 def _end(host: Host, name: str, record: Record) -> bool:
     """End all that a record's servers are and started; whether anything was."""
-    ran = runs(record)
+    ran, theirs = runs(record), base_records.started(record)
     for number in (signal.SIGTERM, signal.SIGKILL):
-        family.end(record["servers"], number)
+        family.end(theirs, number)
         supervisor = base_records.pid_here(record["supervisor"]) if record["supervisor"] else None
         if number == signal.SIGKILL and supervisor and alive(record["supervisor"]):
             _signal(supervisor, number)
         if wait_until(lambda: not runs(record), host["grace_s"], 0.05):
             break
-    left = family.members(record["servers"])
+    left = family.members(theirs)
     if left or runs(record):
         raise ActionError(
             f"{name} could not be ended: a process of it does not react to SIGKILL.",
             todo="see what it waits for: ps -o pid,stat,wchan:30,args -p "
             + ",".join(map(str, left)),
         )
-    family.end_all(record["servers"], signal.SIGKILL)
+    family.end_all(theirs, signal.SIGKILL)
     server_logs.end_writer(record.get("log_writer"), host["grace_s"])
     if "temp_dir" in record:
         folders.remove(record["temp_dir"], folders.apart(record["temp_dir"], host["work_dir"]))
@@ -281,7 +299,7 @@ def stop(host: Host, only: Optional[set[str]] = None, remove: bool = False) -> d
 
 # What a deployment writes below its work directory; logs only go when that is asked for.
 _OURS = (
-    *("bundle", "scripts", "state", "facts", "jobs", "archives", "run"),
+    *("bundle", "scripts", "state", "facts", "jobs", "archives", "run", caches.FOLDER),
     *("incoming.pyz", "good.pyz"),  # of earlier versions
 )
 _LOGS = "logs"

@@ -216,10 +216,9 @@ def gather(devices: Sequence[int], tools: Tools, *, source: str, host: str) -> d
     return {**data, "problems": problems}
 
 
-def facts_of(host: dict[str, Any]) -> dict[str, Any]:
-    """Facts of the devices that host.json names, as device_query.gather makes them."""
-    given = host["ranktable"]
-    tools = Tools(
+def tools(given: dict[str, Any]) -> Tools:
+    """Those that the settings (ranktable, in host.json) name."""
+    return Tools(
         hccn_tool=given["hccn_tool"],
         hccn_conf=Path(given["hccn_conf"]),
         npu_smi=given["npu_smi"],
@@ -227,4 +226,9 @@ def facts_of(host: dict[str, Any]) -> dict[str, Any]:
         timeout_s=given["timeout_s"],
         interval_s=given["interval_s"],
     )
-    return gather(host["devices"], tools, source=given["source"], host=host["host"])
+
+
+def facts_of(host: dict[str, Any]) -> dict[str, Any]:
+    """Facts of the devices that host.json names, as device_query.gather makes them."""
+    given = host["ranktable"]
+    return gather(host["devices"], tools(given), source=given["source"], host=host["host"])

@@ -355,6 +355,19 @@ def _own_entries(config: Config, plan: Plan, host: str, done: Done) -> list[Entr
     return [*logged_in(settings), *own]
 
 
+def ways(config: Config, plan: Plan, hosts: Sequence[str]) -> Checked:
+    """What of these hosts may break while servers run: their devices, the ways between them."""
+    given = check_parameters(config, plan)
+    given = {host: {**given[host], "groups": ["npu", "hccn"]} for host in hosts}
+    checked = Checked({host: [] for host in hosts})
+    for host, done in jobs.ask(plan, config.settings, "check", given).items():
+        if done.result is not None:
+            checked.checks[host] += done.result["checks"]
+            checked.facts[host] = done.result["facts"]
+    _reach(config, plan, checked)
+    return checked
+
+
 def _reach(config: Config, plan: Plan, checked: Checked) -> None:
     """Let the hosts that answered reach the others of the plan."""
     ips = {host: facts.get("device_ips") or {} for host, facts in checked.facts.items()}
@@ -363,8 +376,7 @@ def _reach(config: Config, plan: Plan, checked: Checked) -> None:
     if not given:
         return
     say(f"trying the way from {_some(len(given))} to the others")
-    at_once = config.settings.fleet.forks
-    for host, done in jobs.run(plan, config.settings, "reach", given, at_once=at_once).items():
+    for host, done in jobs.ask(plan, config.settings, "reach", given).items():
         if done.error is not None:
             checked.checks[host].append(not_tried(done.error))
         else:

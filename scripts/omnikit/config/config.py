@@ -8,16 +8,18 @@ import unicodedata
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Iterator, Mapping, Optional, Sequence, Union
 
 from pydantic import BaseModel, ValidationError
 
 from hostkit.base.errors import InputError, ManyErrors, ToolkitError
+from hostkit.base.log import some
 from hostkit.base.redact import Hidden, is_secret
 from hostkit.files import regular
 from omnikit.config import layers
 from omnikit.config.layers import VARIABLES, as_released
-from omnikit.config.schema import Secret, Server, Settings
+from omnikit.config.schema import ROLES, Secret, Server, Settings
 from omnikit.yaml.node import Node, Origin
 from omnikit.yaml.setting_types import IN_WORDS
 from omnikit.yaml.strict_yaml import HINTS, parse_value
@@ -29,6 +31,8 @@ PREFIX = "OMNIKIT_"
 NOT_SETTINGS = ("OMNIKIT_ENVIRONMENT", "OMNIKIT_CI", layers.SITE_FOLDER)
 
 _EXAMPLE = "for example: --set server.args.max-model-len=8192"
+# The network of configs/environments: RFC 5737 keeps it free for documentation.
+FOR_DOCUMENTATION = "192.0.2."
 
 
 def option_layer(assignments: Sequence[str]) -> Node:
@@ -394,6 +398,31 @@ class Config:
         entry = getattr(self.settings.topology, role)[index]
         return str(entry.servers or getattr(self.settings.roles, role).servers)
 
+    def refuse_examples(self) -> None:
+        """Raise InputError, with the way to real ones, where hosts have addresses of an example.
+
+        For who is about to go there: ssh would say that there is no route. Hosts that have nothing
+        to do (left over from based_on) do not count.
+        """
+        hosts, given = self.settings.hosts, self.settings.topology
+        used = {name for role in ROLES for one in getattr(given, role) for name in one.hosts}
+        found = {
+            f"{name} ({host.address})": str(self.origin("hosts", name, "address"))
+            for name, host in hosts.items()
+            if name in (used | {given.proxy} if used else hosts)
+            and not host.local
+            and host.address.startswith(FOR_DOCUMENTATION)
+        }
+        if found:
+            places = list(dict.fromkeys(found.values()))
+            raise InputError(
+                f"{some(list(found), 4)}: addresses for documentation, which no machine has. This"
+                " environment is an example.",
+                where=places[0],
+                todo="have one made for your hosts: invoke init --hosts ADDRESS,ADDRESS,…; or write"
+                f" their addresses in {some(places, 4)}",
+            )
+
     def changed(self) -> Iterator[tuple[tuple[str, ...], Node]]:
         """Values that differ from configs/defaults.yaml, with their paths."""
         for path, node in self.tree.leaves():
@@ -408,30 +437,26 @@ def load(
     assignments: Sequence[str] = (),
     environ: Optional[Mapping[str, str]] = None,
     tree: Optional[Node] = None,
+    texts: Mapping[Path, str] = MappingProxyType({}),
 ) -> Config:
     """Read all layers, merge and check them.
 
-    tree: the settings of the environment, in place of its file.
+    tree: the settings of the environment, in place of its file. texts: what files are going to
+    have, in place of what they have.
     environment: a name in configs/environments, or a path; None: $OMNIKIT_ENVIRONMENT, or the
     first of the files that another tool's users brought (see omnikit.foreign.format), or local.
     Raises InputError that names file:line, variable or option for every mistake found.
     """
     variables = os.environ if environ is None else environ
-    chosen, where = _chosen(environment, variables)
-    sites = [Path(file).expanduser() for file in files]
-    brought = None if chosen else next(filter(layers.is_foreign, sites), None)
-    if brought is not None:  # such a file is a whole environment
-        sites.remove(brought)
-        chosen, where = str(brought), "--config"
-    chosen = chosen or "local"
+    chosen, where, brought, sites = _chosen_files(environment, files, variables)
     defaults = layers.defaults()
     if tree is None:
         path = brought or layers.environment_file(chosen, where)
-        tree = layers.read_file(path, layers.ENVIRONMENT)
+        tree = layers.read_file(path, layers.ENVIRONMENT, texts=texts)
     trees = [tree]
     name = _name(trees[0].name or chosen, where)
     sites = [*layers.local_files(), *sites]
-    trees += [layers.read_file(path, layers.SITE) for path in sites]
+    trees += [layers.read_file(path, layers.SITE, texts=texts) for path in sites]
     notes = tuple(dict.fromkeys(note for tree in trees for note in tree.notes))
     trees.append(variable_layer(variables, layers.merged([defaults, *trees])))
     trees.append(option_layer(assignments))
@@ -454,12 +479,43 @@ def _for_hardware(settings: Settings, tree: Node) -> Settings:
     return settings.model_copy(update={"container": container.model_copy(update={"image": image})})
 
 
+def own(
+    environment: Optional[str], files: Sequence[str], assignments: Sequence[str]
+) -> tuple[Node, Node]:
+    """What users say, as load() reads it: in the environment's file, and all that goes on top."""
+    chosen, where, brought, sites = _chosen_files(environment, files, os.environ)
+    tree = layers.read_file(brought or layers.environment_file(chosen, where), layers.ENVIRONMENT)
+    above = [layers.read_file(path, layers.SITE) for path in [*layers.local_files(), *sites]]
+    known = layers.merged([layers.defaults(), tree, *above])
+    above += [variable_layer(os.environ, known), option_layer(assignments)]
+    return tree, layers.merged(above)
+
+
 def load_merged(path: Path) -> Config:
     """A file that holds a whole merged configuration, and nothing on top of it."""
     defaults = layers.defaults()
     merged = layers.merged([defaults, layers.read_file(path, layers.ENVIRONMENT)])
     settings: Settings = validate(Settings, merged)
     return Config(_name(path.name, str(path)), settings, merged, defaults)
+
+
+def file_of(environment: Optional[str], files: Sequence[str] = ()) -> Path:
+    """The file of the environment that load() reads. Raises InputError."""
+    chosen, where, brought, _ = _chosen_files(environment, files, os.environ)
+    return brought or layers.environment_file(chosen, where)
+
+
+def _chosen_files(
+    environment: Optional[str], files: Sequence[str], variables: Mapping[str, str]
+) -> tuple[str, str, Optional[Path], list[Path]]:
+    """What was chosen and by what, another tool's file that is the environment, and site files."""
+    chosen, where = _chosen(environment, variables)
+    sites = [Path(file).expanduser() for file in files]
+    brought = None if chosen else next(filter(layers.is_foreign, sites), None)
+    if brought is not None:  # such a file is a whole environment
+        sites.remove(brought)
+        chosen, where = str(brought), "--config"
+    return chosen or "local", where, brought, sites
 
 
 def _chosen(environment: Optional[str], variables: Mapping[str, str]) -> tuple[str, str]:

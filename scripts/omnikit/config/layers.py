@@ -7,6 +7,7 @@ import re
 import shlex
 from difflib import get_close_matches
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Iterator, Mapping, Optional, Sequence
 
 from hostkit.base.errors import InputError
@@ -97,13 +98,20 @@ def shown_path(path: Path) -> str:
         return str(path)
 
 
-def read_file(path: Path, layer: int, seen: tuple[Path, ...] = ()) -> Node:
+def read_file(
+    path: Path,
+    layer: int,
+    seen: tuple[Path, ...] = (),
+    texts: Mapping[Path, str] = MappingProxyType({}),
+) -> Node:
     """One configuration file as a tree, merged over the file that its based_on names, if any.
+
+    texts: what files are going to have, in place of what they have.
 
     A file of omni_cli or an Ansible inventory for omni-infer is read as the settings that it means.
     """
     name = shown_path(path)
-    text = read_text(path, name)
+    text = texts.get(path.absolute()) or read_text(path, name)
     if format.recognise(text) == recipe.KIND:
         raise InputError(
             f"this is a {recipe.KIND}, which names no machines.",
@@ -134,7 +142,7 @@ def read_file(path: Path, layer: int, seen: tuple[Path, ...] = ()) -> Node:
         raise InputError(
             "based_on: the files are based on each other.", where=where, todo="end the circle"
         )
-    return merge(read_file(below, layer, (*seen, path.resolve())), tree)
+    return merge(read_file(below, layer, (*seen, path.resolve()), texts), tree)
 
 
 def _beside(path: Path) -> Iterator[str]:
@@ -166,9 +174,19 @@ def control_folder(environment: str) -> Path:
 
 def environment_file(name: str, where: str) -> Path:
     """configs/environments/<name>.yaml, or the path that was given. Raises InputError."""
-    if "/" in name or name.endswith((".yaml", ".yml")):
+    if is_path(name):
         return Path(name).expanduser()
-    return layer_file("environments", name, where)
+    return own if (own := own_file(name)).is_file() else layer_file("environments", name, where)
+
+
+def is_path(name: str) -> bool:
+    """Whether an environment is chosen by its file and not by name."""
+    return "/" in name or name.endswith((".yaml", ".yml"))
+
+
+def own_file(name: str) -> Path:
+    """Where a user's changes of a shipped environment stand, on top of it (based_on: NAME)."""
+    return (site() or PROJECT / "configs") / "environments" / f"{name}.local.yaml"
 
 
 def layer_file(folder: str, name: str, where: str) -> Path:

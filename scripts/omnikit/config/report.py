@@ -73,13 +73,18 @@ def nested(found: list[Leaf]) -> dict[str, Any]:
 
 def without_secrets(config: Config) -> str:
     """The merged settings as a file to be loaded again; what a user hid is left out."""
+    return as_yaml(plain(config.tree))
+
+
+def plain(tree: Node) -> Any:
+    """Settings as data, without what a user hid."""
 
     def kept(value: Any) -> Any:
         if isinstance(value, dict):
             return {k: kept(v) for k, v in value.items() if not isinstance(v, Hidden)}
         return [kept(item) for item in value] if isinstance(value, list) else value
 
-    return as_yaml(kept(config.tree.plain()))
+    return kept(tree.plain())
 
 
 def with_origins(found: list[Leaf]) -> str:

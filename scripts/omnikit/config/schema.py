@@ -171,6 +171,7 @@ class Container(Strict):
 
 
 class Image(Strict):
+    archive: Optional[PathText]
     platform: Optional[Platform]
     mirrors: List[Registry]
     credentials: Optional[Secret]
@@ -178,6 +179,7 @@ class Image(Strict):
     attempts: Count
     delay_s: Seconds
     free_mib: Mebibytes
+    pass_on: Literal["auto", "always", "never"]
     older_than_release: Literal["refuse", "accept"]
 
 
@@ -215,6 +217,25 @@ class Source(Strict):
 class Sync(Strict):
     exclude: List[Line]
     stall_s: Seconds
+
+
+class Distribution(Strict):
+    on_deploy: bool
+    port: Port
+    rate: Optional[Size]
+    total_rate: Optional[Size]
+    limit_s: Annotated[float, Field(gt=0, le=864000)]
+    patience_s: Seconds
+    stall_s: Seconds
+    free_mib: Mebibytes
+    wheels: Optional[PathText]
+
+
+class Caches(Strict):
+    use: bool
+    variables: List[EnvName]
+    ignore: List[FlagName]
+    kept: Annotated[int, Field(ge=0, le=100)]
 
 
 class FreeSpace(Strict):
@@ -333,6 +354,7 @@ class Download(Strict):
 class Weights(Strict):
     source: Optional[PathText]
     target: Optional[PathText]
+    format: Literal["compressed-tensors", "ascend_v1"]
     threads: Optional[Count]
     download: Download
     msmodelslim: Msmodelslim
@@ -413,6 +435,10 @@ class Instance(Strict):
         default={}, description="by host: what an instance has there that other instances have not"
     )
     server: Optional[ServerPart] = _said("server settings of this instance alone")
+    out: Annotated[
+        bool,
+        Field(description="taken out: it does not run, the others keep names, ports and ranks"),
+    ] = False
 
 
 class Topology(Strict):
@@ -420,6 +446,10 @@ class Topology(Strict):
     decode: List[Instance]
     colocated: List[Instance]
     proxy: Optional[Name]
+
+    def serving(self, role: str) -> List[Instance]:
+        """The instances of a role that are not taken out."""
+        return [entry for entry in getattr(self, role) if not entry.out]
 
 
 class Offsets(Strict):
@@ -529,6 +559,16 @@ class ModelSettings(Strict):
     generate_seed: Optional[Annotated[int, Field(ge=0, le=2**32 - 1)]]
 
 
+class Sizing(Strict):
+    engine: Optional[Name]
+    release: Optional[Name]
+    weights_gib: Optional[Annotated[float, Field(gt=0)]]
+    experts_gib: Optional[Annotated[float, Field(ge=0)]]
+    kv_kib_per_token: Optional[Annotated[float, Field(gt=0)]]
+    kv_heads: Count
+    reserve_gib: Annotated[float, Field(ge=0)]
+
+
 class Ray(Strict):
     head: Annotated[List[Line], Field(min_length=1)]
     worker: Annotated[List[Line], Field(min_length=1)]
@@ -588,6 +628,11 @@ class Proxy(Strict):
     probe_interval: NginxTime
     probe_timeout: NginxTime
     silence: NginxTime
+    stall: NginxTime
+    stall_metric: Optional[Line]
+    kv_safe: NginxTime
+    kv_expired_metric: Optional[Line]
+    kv_late_metric: Optional[Line]
     comeback: Literal["answer", "health"]
     connect_timeout: NginxTime
     read_timeout: NginxTime
@@ -622,6 +667,7 @@ class Ranktable(Strict):
 
 class Deploy(Strict):
     on_failure: Literal["rollback", "keep"]
+    warm: bool
     keep_releases: Count
 
 
@@ -674,7 +720,8 @@ class Restart(Strict):
     delay_max_s: Seconds
     limit: Count
     settled_s: Seconds
-    boot: Literal["never", "systemd"]
+    watchdog_s: Annotated[float, Field(ge=0)]
+    boot: Literal["auto", "systemd", "never"]
 
 
 class Logs(Strict):
@@ -710,6 +757,10 @@ class Metrics(Strict):
     kv_usage: Optional[Line]
     kv_transferred: Optional[Line]
     kv_recomputed: Optional[Line]
+    answered: Optional[Line]
+    generated: Optional[Line]
+    first_token_s: Optional[Line]
+    first_tokens: Optional[Line]
 
 
 class Fleet(Strict):
@@ -735,11 +786,14 @@ class Settings(Strict):
     release: Release
     source: Source
     sync: Sync
+    distribution: Distribution
+    caches: Caches
     checks: Checks
     keys: Keys
     engine: Engine
     connectors: Dict[Name, Connector]
     model: ModelSettings
+    sizing: Sizing
     server: Server
     roles: Roles
     ray: Ray

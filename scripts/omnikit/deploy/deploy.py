@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
-import tempfile
 from dataclasses import dataclass, replace
-from typing import Mapping, Optional, Sequence
+from functools import partial
+from typing import Collection, Mapping, Optional, Sequence
 
 from hostkit.base import cli
-from hostkit.base.errors import ActionError, ToolkitError
-from hostkit.base.log import say, table
+from hostkit.base.errors import ActionError, InputError, ToolkitError
+from hostkit.base.log import say, some, table
 from omnikit.access import targets
 from omnikit.config.config import Config
-from omnikit.deploy import smoke_test, truth
+from omnikit.deploy import leave, roll, smoke_test, truth
+from omnikit.deploy.acts import Options, failed, play, prepared, warm_meanwhile
 from omnikit.deploy.record import recorded
-from omnikit.fleet import causes, fleet, identity
-from omnikit.plan.types import Plan
-from omnikit.prepare import local_setup, look, ranktables, source_steps
-from omnikit.prepare.deployment import Deployment, prepare
+from omnikit.fleet import identity
+from omnikit.prepare import look, source_steps
+from omnikit.prepare.deployment import Deployment
 from omnikit.prepare.source_steps import STEPS
 from omnikit.runs import releases
 from omnikit.runs import run as runs_run
 from omnikit.runs.run import Run, hold, settle
 from omnikit.source import sync
+from omnikit.spread import caches, weights
 from omnikit.timeline.progress import Progress
 from omnikit.topology.topology import make_plan
 from omnikit.versions import image
@@ -35,6 +36,7 @@ def report(
     done: Mapping[str, Mapping[str, str]],
     progress: Progress,
     as_json: bool,
+    way: roll.Way = roll.AT_ONCE,
 ) -> None:
     """Print it. done: what was done to nodes ("changed"), source and packages, by name.
 
@@ -49,7 +51,8 @@ def report(
     if rows:
         say(table(rows, ["", "check", "found"]))
     if passed and checks:
-        progress.say(f"{plan.environment} is ready" + ("" if changed else ": nothing to change"))
+        how = way.was() if changed else ": nothing to change"
+        progress.say(f"{plan.environment} is ready{how}")
     elif passed:
         progress.say("the servers are ready; the proxy was not asked for")
     progress.timeline.write(
@@ -57,6 +60,7 @@ def report(
         environment=plan.environment,
         url=targets.url(plan, settings),
         **done,
+        **way.as_data(),
         ready=passed,
         checks=[check.as_dict() for check in checks],
         timeline=str(progress.timeline.file),
@@ -74,67 +78,6 @@ def report(
         print(f"it answered: {completion.found}")
 
 
-# After a deployment that failed: what it started is stopped, what it replaced is brought back.
-
-
-def failed(
-    deployment: Deployment, run: Run, error: BaseException, progress: Progress, keep: bool
-) -> None:
-    """What deploy.on_failure wants. Raises ActionError, which names error too, when that fails."""
-    if run.proved:  # interrupted while it was written down, which the next command goes on with
-        return
-    if not run.touched:
-        progress.say("servers were not touched")
-    elif keep or deployment.config.settings.deploy.on_failure == "keep":
-        say("kept as it is; end it with: make stop")
-    else:
-        undo(deployment, run, error, progress)
-        run.undone()
-
-
-def undo(deployment: Deployment, run: Run, error: BaseException, progress: Progress) -> None:
-    """Undo this run's changes, and those before it that were never proved."""
-    changes = run.all_changes()
-    only = [name for name, what in changes.touched.items() if what in ("start", "restart")]
-    settings = deployment.config.settings
-    if only:
-        progress.say("stopping what this run started")
-        variables = {**run.variables, "omnikit_only": ",".join(only)}
-        stopped = fleet.play("stop_server.yml", deployment.inventory, settings, variables=variables)
-        if stopped.failures:
-            left = "some of what was started could not be stopped; try: make stop"
-            raise ActionError(f"{error}\n{left}") from error
-    if not changes.ran:
-        return
-    progress.say(f"bringing back what ran before: {', '.join(changes.ran)}")
-    back = fleet.play(
-        "restore.yml",
-        deployment.inventory,
-        settings,
-        progress.on_event,
-        {**run.variables, "omnikit_only": ",".join(changes.ran)},
-    )
-    done = [name for one in back.json("Start what ran before").values() for name in one["done"]]
-    lacking = [name for name in changes.ran if name not in done]
-    if back.failures or lacking:
-        names = ", ".join(lacking or changes.ran)
-        left = f"what ran before could not be brought back ({names}); try: invoke rollback"
-        raise ActionError(f"{error}\n{left}") from error
-
-
-@dataclass(frozen=True)
-class Options:
-    """steps: see omnikit.prepare.source_steps; named: those that were asked for by name. keep: stop
-    nothing after a failure. yes: replace without asking.
-    """
-
-    steps: frozenset[str] = frozenset(STEPS)
-    named: frozenset[str] = frozenset()
-    keep: bool = False
-    yes: bool = False
-    as_json: bool = False
-
-
 Done = dict[str, Mapping[str, str]]  # by name: what was done
 _STARTING = {"run_docker", "run_server", "run_proxy"}
 
@@ -143,7 +86,7 @@ _STARTING = {"run_docker", "run_server", "run_proxy"}
 class _Work:
     """What is to be done: found says it of the nodes, source of the source's copies; install: hosts
     where its packages are looked after. left: what these steps leave undone, by node. unfinished:
-    why this is not what was proved last, "" where it is.
+    why this is not what was proved last, "" where it is. way: one by one, or all at once.
     """
 
     found: look.Look
@@ -151,6 +94,7 @@ class _Work:
     install: tuple[str, ...]
     left: Mapping[str, str]
     unfinished: str
+    way: roll.Way
 
     @property
     def any(self) -> bool:
@@ -173,36 +117,34 @@ def deploy(config: Config, options: Options) -> int:
         settle(config)
         for note in (*config.notes, *plan.notes, *image.notes(config)):
             progress.say(f"note: {note}")
+        if config.settings.deploy.warm and "run_server" in options.steps:
+            warm_meanwhile(config, plan, progress)
         deployment = prepared(config, plan, options, progress)
         return carry_out(deployment, options, progress)
 
 
-def prepared(config: Config, plan: Plan, options: Options, progress: Progress) -> Deployment:
-    """Set this machine and the rank tables up as the steps want it, and render all files."""
-    with progress.timeline.step("set up"):
-        found = local_setup.ensure(config, plan, progress.say)
-        if "sync_code" in options.steps and sync.is_wanted(config):
-            patched = sync.patch(config)
-            if patched:
-                progress.say(patched)
-    tables: dict[str, dict[str, str]] = {}
-    if ranktables.needed(config, plan) and "ranktable" in options.steps:
-        with progress.timeline.step("rank tables"):
-            tables, made = ranktables.ensure(config, plan)
-        changed = sum(what != "unchanged" for what in made.values())
-        progress.say(f"rank tables: {changed} of {len(made)} files changed")
-    elif ranktables.needed(config, plan):
-        tables = ranktables.remembered(plan.environment)
-    return prepare(config, found.inputs, found.proxy, tables, plan)
+def target(config: Config, number: Optional[int], unproved: bool) -> releases.Release:
+    """What a rollback goes back to: a release by its number; None: the one that was proved last,
+    where what runs now never was or a command was cut off (unproved), else the one before.
+
+    Raises InputError.
+    """
+    last = releases.last(config.environment) if unproved and number is None else None
+    return last or releases.find(config.environment, number)
 
 
 def rollback(config: Config, number: Optional[int], options: Options) -> int:
-    """Bring an environment back to a release, by default the one before the present."""
+    """Bring an environment back to a release; see target."""
     with recorded(config.environment, "rollback", options) as progress:
+        unproved = runs_run.is_unproved(config.environment)  # a cut-off command leaves no trace
         settle(config)
-        release = releases.find(config.environment, number)
+        release = target(config, number, unproved)
         deployment = releases.restored(release, config)
-        progress.say(f"going back to release {release.number} of {release.about['time']}")
+        last = releases.last(config.environment)
+        progress.say(
+            f"going back to release {release.number} of {release.about['time']}"
+            + (", which was proved last" if last and last.number == release.number else "")
+        )
         if release.about["source"]:
             progress.say(
                 "the source stays as it is on the hosts; that release had"
@@ -215,42 +157,107 @@ def rollback(config: Config, number: Optional[int], options: Options) -> int:
         )
 
 
-def carry_out(deployment: Deployment, options: Options, progress: Progress, note: str = "") -> int:
+def carry_out(
+    deployment: Deployment, options: Options, progress: Progress, note: str = "", now: bool = False
+) -> int:
     """Bring the hosts to a deployment that is ready to act on. The environment is locked.
 
-    note: said of the release that this becomes.
+    note: said of the release that this becomes. now: instances that leave need not end their work.
     """
     deployment.write()
-    work = _look(deployment, options, progress)
+    leaving = leave.found(deployment) if options.steps >= {"run_server", "run_proxy"} else None
+    work = _look(deployment, options, progress, leaving)
+    if work.found.lack_weights and _weights(deployment, work.found, progress):
+        work = _look(deployment, options, progress, leaving)
     work.found.refuse_problems()
     asked = "run_proxy" in options.steps or (
         "run_server" in options.steps and deployment.plan.proxy is None
     )
     done: Done = {"changed": work.found.changes, "source": {}, "packages": {}}
-    if not work.any and not (asked and work.unfinished):
+    if not work.any and not leaving and not (asked and work.unfinished):
         _end(deployment, _checks(deployment, asked, progress), done, options, progress)
         return 0
-    _tell(work, progress)
+    _tell(work, progress, leaving.names if leaving else [])
     if work.found.replaces:
-        cli.confirm(
-            f"{', '.join(work.found.replaces)} would be ended and started anew.", options.yes
-        )
+        cli.confirm(work.way.question(work.found.replaces), options.yes)
     what = f"{note or 'deploy'} of {deployment.plan.environment}"
-    with hold(deployment.config, what, work.found.seen, deployment.plan.hosts) as run:
+    seen, hosts = work.found.seen, deployment.plan.hosts
+    if leaving:
+        seen, hosts = {**seen, **leaving.seen}, (*hosts, *leaving.hosts)
+        done["left"] = {one.name: ", ".join(one.hosts) for one in leaving.instances}
+    with hold(deployment.config, what, seen, hosts) as run:
         run.results = dict.fromkeys(run.results, "steps done")
         try:
+            if leaving:
+                leave.take_out(leaving, deployment, progress, run, now)
             done.update(_steps(deployment, work, options, progress, run))
             if asked:
                 run.adopt()
             checks = _checks(deployment, asked, progress)
             if checks and not work.left and all(check.passed for check in checks):
+                if leaving:
+                    leave.end(leaving, progress, run)
                 found, about = work.found, work.source.about
                 run.prove(releases.Staged(deployment, found.changes, found.images, about, note))
-            _end(deployment, checks, done, options, progress)
+                _keep_caches(deployment, progress)
+            _end(deployment, checks, done, options, progress, work.way)
         except (ToolkitError, KeyboardInterrupt) as error:
-            failed(deployment, run, error, progress, keep=options.keep)
+            back = partial(roll.turn_back, deployment, run, error, progress, work.way)
+            failed(deployment, run, error, progress, options.keep, back)
             raise
     return 0
+
+
+def _weights(deployment: Deployment, found: look.Look, progress: Progress) -> bool:
+    """Bring the weights to hosts that lack them, from one that has them; False where none has, or
+    where that is not wanted.
+    """
+    config, plan = deployment.config, deployment.plan
+    hosts = source_steps.hosts_of(plan)
+    if not config.settings.distribution.on_deploy or len(hosts) < 2:
+        return False
+    lack = [host for host in hosts if host in found.lack_weights]
+    progress.say(f"the weights are missing on {some(lack)}")
+    # The others are not read for it: that would take minutes of each, and they may differ.
+    request = weights.Request(lack, ask=hosts)
+    moved = weights.Weights(config, plan, request)
+    try:
+        spread = moved.look()
+    except InputError as error:
+        progress.say(f"note: they cannot be brought there: {error.what.splitlines()[0]}")
+        return False
+    refused = moved.refusals(spread)
+    progress.say(weights.shown(moved, spread))
+    if refused:
+        found.problems += refused
+        return False
+    takers = [host for host in plan.hosts if host.name in spread.takers]
+    what = f"distribution of the weights for {plan.environment}"
+    with progress.timeline.step("weights"), hold(config, what, hosts=takers):
+        weights.distribute(moved, spread)
+    return True
+
+
+def _bring_caches(deployment: Deployment, found: look.Look, progress: Progress) -> None:
+    """What engines compiled elsewhere, to hosts where servers of the same kind will start."""
+    known = caches.Caches(deployment.plan, deployment.config.settings, deployment.files)
+    starts = {name for name, what in found.changes.items() if what in ("start", "restart")}
+    if not known.hosts or not starts:
+        return
+    with progress.timeline.step("caches"):
+        rows = [row for row in known.look() if row.node in starts]
+        for line in caches.lines(rows):
+            progress.say(line)
+        for line in known.bring(rows):
+            progress.say(line)
+
+
+def _keep_caches(deployment: Deployment, progress: Progress) -> None:
+    known = caches.Caches(deployment.plan, deployment.config.settings, deployment.files)
+    if known.hosts:
+        with progress.timeline.step("keep caches"):
+            for line in known.keep():
+                progress.say(line)
 
 
 def _checks(deployment: Deployment, asked: bool, progress: Progress) -> list[smoke_test.Check]:
@@ -267,17 +274,22 @@ def _end(
     done: Done,
     options: Options,
     progress: Progress,
+    way: roll.Way = roll.AT_ONCE,
 ) -> None:
     """Say how it ended. Raises ActionError when a check has failed."""
+    for act in progress.at_end:
+        act()
     if options.steps & {"run_server", "run_proxy"}:
-        report(deployment, checks, done, progress, options.as_json)
+        report(deployment, checks, done, progress, options.as_json, way)
         return
     progress.say("done: " + ", ".join(step for step in STEPS if step in options.steps))
     name = deployment.plan.environment
     progress.timeline.write("result", environment=name, **done)
 
 
-def _look(deployment: Deployment, options: Options, progress: Progress) -> _Work:
+def _look(
+    deployment: Deployment, options: Options, progress: Progress, leaving: Optional[leave.Leaving]
+) -> _Work:
     """Ask all hosts what they need. Changes nothing."""
     config, plan = deployment.config, deployment.plan
     with progress.timeline.step("compare the source"):
@@ -302,7 +314,24 @@ def _look(deployment: Deployment, options: Options, progress: Progress) -> _Work
         for name, what in found.changes.items()
         if ("run_proxy" if name == proxy else "run_server") not in options.steps
     }
-    return _Work(mine, source, install, left, _unfinished(deployment, found))
+    against = way_against(options, source, install)
+    gone = leaving.nodes if leaving else ()
+    way = roll.AT_ONCE
+    if mine.replaces:
+        way = roll.way(deployment, mine, against=against, leaving=gone)
+    return _Work(mine, source, install, left, _unfinished(deployment, found), way)
+
+
+def way_against(
+    options: Options, source: source_steps.SourceLook, install: Collection[str] = ()
+) -> list[str]:
+    """What stands against replacing instances one by one, before it is known which."""
+    found = ["it was asked for all at once (--at-once)"] if options.at_once else []
+    if not {"run_server", "run_proxy"} <= options.steps:
+        found.append("with these steps no server can be left out of the proxy")
+    if source.lines or install:
+        found.append("the source's copy is changed below those that run")
+    return found
 
 
 def _unfinished(deployment: Deployment, found: look.Look) -> str:
@@ -320,13 +349,16 @@ def _unfinished(deployment: Deployment, found: look.Look) -> str:
     return ""
 
 
-def _tell(work: _Work, progress: Progress) -> None:
+def _tell(work: _Work, progress: Progress, leaving: Sequence[str]) -> None:
     """Say what is going to be done, and why."""
     todo = [f"{what} {name}" for name, what in work.found.changes.items()]
+    todo += [f"end {name}" for name in leaving if name not in work.found.changes]
     todo += [f"copy the source to {host} ({line})" for host, line in work.source.lines.items()]
     todo += [f"look after the packages on {', '.join(work.install)}"] if work.install else []
     todo = todo or [f"prove it by real requests: {work.unfinished}"]
     progress.say("to do: " + ", ".join(todo))
+    if work.way.shown():
+        progress.say(work.way.shown())
     for host, names in work.found.stale.items() if not work.found.changes else ():
         more = f" and {len(names) - 1} more" if len(names) > 1 else ""
         progress.say(f"host {host}: {names[0]}{more}: put right")
@@ -345,6 +377,12 @@ def _steps(
     config, plan = deployment.config, deployment.plan
     done: Done = {"source": {}, "packages": {}}
     acts = work.any or bool(work.found.stale)
+    if work.way.gently:
+        image.check(config, plan, work.found)
+        _bring_caches(deployment, work.found, progress)
+        roll.go(deployment, work.way, progress, run)
+        play("run_server.yml", deployment, progress, run.variables, ["run_server", "run_proxy"])
+        return done
     if acts and "run_docker" in options.steps and config.settings.runtime == "docker":
         run.touch(work.found.changes, work.ran)
         play("run_docker.yml", deployment, progress, run.variables)
@@ -357,6 +395,7 @@ def _steps(
             progress.say(f"{place}: {what}")
     if acts and "run_server" in options.steps:
         image.check(config, plan, work.found)
+        _bring_caches(deployment, work.found, progress)
     tags = [step for step in ("run_server", "run_proxy") if step in options.steps]
     if acts and tags:
         run.touch(work.found.changes, work.ran)
@@ -365,37 +404,3 @@ def _steps(
         done["repaired"] = {host: ", ".join(files) for host, files in work.found.stale.items()}
         done["finished"] = {"why": work.unfinished} if work.unfinished else {}
     return done
-
-
-def play(
-    playbook: str,
-    deployment: Deployment,
-    progress: Progress,
-    variables: dict[str, str],
-    tags: Sequence[str] = (),
-) -> None:
-    """Run a playbook of ours. Raises the first failure, with the dying server's last lines."""
-    settings = deployment.config.settings
-    with tempfile.TemporaryDirectory(prefix="omnikit-") as private:
-        outcome = fleet.play(
-            playbook,
-            deployment.inventory,
-            settings,
-            progress.on_event,
-            {**variables, "omnikit_give_up": f"{private}/give-up"},
-            tags=tags,
-        )
-    if outcome.failures:
-        raise _failure(deployment, outcome, progress)
-
-
-def _failure(deployment: Deployment, outcome: fleet.Outcome, progress: Progress) -> ToolkitError:
-    failed = [node for node in progress.nodes.values() if node["state"] == "failed"]
-    if failed:
-        lines = deployment.config.settings.fleet.log_tail_lines
-        return ActionError("\n".join(causes.describe(node, lines) for node in failed))
-    try:
-        fleet.raise_failures(outcome)
-    except ToolkitError as error:
-        return error
-    return ActionError("a step failed without saying why.")

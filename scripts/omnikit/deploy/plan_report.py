@@ -12,12 +12,15 @@ from hostkit.base.log import table
 from hostkit.base.redact import REDACTED
 from hostkit.nodes import needed
 from omnikit.config.config import Config
+from omnikit.deploy import deploy, leave, roll
+from omnikit.deploy.acts import Options
 from omnikit.images import containers, pull
 from omnikit.plan import containers as plan_containers
 from omnikit.plan.types import HostPlan, Plan
 from omnikit.prepare import local_setup, look, ranktables, source_steps
 from omnikit.prepare.deployment import ARCHIVE, Deployment, prepare
 from omnikit.prepare.source_steps import STEPS
+from omnikit.spread import caches
 from omnikit.topology.topology import make_plan
 from omnikit.versions import image
 from omnikit.yaml import redact
@@ -31,10 +34,11 @@ def show(
     contents: bool = False,
     asked: bool = False,
     steps: AbstractSet[str] = frozenset(STEPS),
+    at_once: bool = False,
 ) -> int:
     """Print the plan of a configuration. asked: every host is asked now, those over SSH too.
 
-    steps: of a deployment; what others would do is left out.
+    steps: of a deployment; what others would do is left out. at_once: its option.
     """
     plan = make_plan(config)
     found = local_setup.look(config, plan)
@@ -46,22 +50,41 @@ def show(
         seen = look.look(deployment)
         source_steps.restarts(seen, source, plan)
         seen.problems += image.problems(config, plan, seen)
+        mine = look.of_steps(seen, plan, steps)
+        against = deploy.way_against(Options(frozenset(steps), at_once=at_once), source)
+        leaving = leave.found(deployment)
+        way = roll.AT_ONCE
+        if mine.replaces:
+            gone = leaving.nodes if leaving else ()
+            way = roll.way(deployment, mine, against=against, leaving=gone)
         changes = _seen(seen)
     else:
         changes = {host.name: _changes(deployment, host) for host in plan.hosts}
+    known = caches.Caches(plan, config.settings, deployment.files)
+    rows = known.look() if asked and known.hosts else []
     if as_json:
-        print(json.dumps(redact.clean(_as_data(deployment, changes)), indent=1))
+        data = {**_as_data(deployment, changes), **(way.as_data() if asked else {})}
+        data["caches"] = [asdict(row) for row in rows]
+        print(json.dumps(redact.clean(data), indent=1))
         return 0
     print(_as_text(deployment, changes))
     for note in (*config.notes, *plan.notes, *image.notes(config)):
         print(f"note: {note}")
     for step in local_setup.missing(config, plan):
         print(f"before that: {step}")
+    if known.hosts:
+        print(_caches(deployment, caches.lines(rows)))
     if asked:
         for host, line in source.lines.items():
             print(f"{host}: source: {line}")
         for name, reason in seen.reasons.items():
             print(f"{name}, why: {reason}")
+        if leaving:
+            why = leave.interrupts(leaving, deployment)
+            names = ", ".join(leaving.names)
+            print(f"{names}: {'ended at once, ' + why if why else 'ended after its last request'}")
+        if way.shown():
+            print(f"a deploy would replace {way.shown()}" if way.gently else way.shown())
         for problem in seen.problems:
             print(f"in the way: {problem}")
         for note in seen.notes:
@@ -231,6 +254,29 @@ def _as_text(deployment: Deployment, changes: Mapping[str, Any]) -> str:
             text.append(f"  {host.name}:{host.work_dir}/bundle/{name}  ({what})")
     text.append("see them with --files, every command with --commands, all as data with --json")
     return "\n".join(text)
+
+
+def _caches(deployment: Deployment, live: list[str]) -> str:
+    """What the servers' compiled code is kept by, those together whose inputs are the same."""
+    settings = deployment.config.settings
+    alike: dict[str, list[str]] = {}
+    for node in deployment.plan.nodes:
+        if node.compiled:
+            alike.setdefault(json.dumps(node.compiled, sort_keys=True), []).append(node.name)
+    work_dir = deployment.plan.hosts[0].work_dir
+    lines = [f"caches ({', '.join(settings.caches.variables)}) in {work_dir}/caches/KEY, of:"]
+    for text, names in alike.items():
+        given = json.loads(text)
+        devices = given["devices"]
+        lines.append(
+            f"  {', '.join(names)}: {devices['count']} devices ({devices['kind']}), tensor parallel"
+            f" {devices['tensor_parallel']}, {len(given['args'])} flags, {len(given['env'])}"
+            f" variables, {len(given['files'])} files, {given['model']}"
+        )
+    engine = "image" if settings.runtime == "docker" else "engine's files and packages"
+    lines.append(f"  and of what each host says: {engine}, source, architecture, driver and chips,")
+    lines.append('  the model\'s config.json. All inputs: --json, "compiled"; each key: --live')
+    return "\n".join([*lines, *(f"  {one}" for one in live)])
 
 
 def ranges(numbers: Any) -> str:

@@ -18,7 +18,7 @@ from omnikit.timeline import records
 from omnikit.timeline.progress import Progress, Timeline
 
 if TYPE_CHECKING:
-    from omnikit.deploy.deploy import Options
+    from omnikit.deploy.acts import Options
 
 
 @contextmanager

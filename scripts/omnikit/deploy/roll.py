@@ -10,15 +10,15 @@ from __future__ import annotations
 import json
 import time
 from dataclasses import dataclass, field
-from typing import Any, Callable, Iterable, Mapping, Optional, Sequence
+from typing import Any, Callable, Collection, Iterable, Mapping, Optional, Sequence
 
 from hostkit.base import health
 from hostkit.base.errors import ActionError, InputError, ToolkitError
 from hostkit.nodes import proxy_run
 from omnikit.access.targets import in_url
 from omnikit.config.config import Config
-from omnikit.deploy import deploy, record, status, truth
-from omnikit.deploy.deploy import Options, failed
+from omnikit.deploy import acts, record, status, truth
+from omnikit.deploy.acts import Options, failed
 from omnikit.fleet import jobs
 from omnikit.plan.types import NodePlan, Plan, ProxyPlan
 from omnikit.prepare import look
@@ -30,6 +30,7 @@ from omnikit.timeline.progress import Progress
 from omnikit.topology.topology import make_plan
 
 ROLES = ("prefill", "decode")
+PROXY = "proxy"  # which a roll can replace as well
 _LUA = "nginx-lua"
 # Versions that no release has: of a server that is paired with nobody, since it is to be restarted
 # and the only one of its role; and of those for which the running proxy has none.
@@ -91,8 +92,10 @@ class Wait:
         return bool(self.why)
 
 
-def drain(deployment: Deployment, instance: Instance, progress: Progress) -> None:
-    """Wait until an instance has no work. Raises ActionError."""
+def drain(
+    deployment: Deployment, instance: Instance, progress: Progress, then: str = "restarted"
+) -> None:
+    """Wait until an instance has no work. then: what becomes of it. Raises ActionError."""
     name, nodes = instance.name, instance.nodes
     settings, plan = deployment.config.settings, deployment.plan
     wait = Wait(settings.roll.kv_s)
@@ -115,11 +118,12 @@ def drain(deployment: Deployment, instance: Instance, progress: Progress) -> Non
     if not health.wait_until(over, settings.roll.drain_s, settings.readiness.poll_interval_s):
         raise ActionError(
             f"{name} still had work after {settings.roll.drain_s:g} s ({shown(last)});"
-            " it was not restarted and is in the proxy again.",
+            f" it was not {then} and is in the proxy again.",
             where="roll.drain_s",
-            todo="raise roll.drain_s; or, where that work does not matter: invoke restart",
+            todo="raise roll.drain_s; or, where that work does not matter: "
+            + ("invoke restart" if then == "restarted" else "invoke remove-host --now"),
         )
-    progress.say(f"{name}: {wait.why}, restarting")
+    progress.say(f"{name}: {wait.why}, is {then} now")
 
 
 def _ask(deployment: Deployment, nodes: Iterable[NodePlan], keys: Sequence[str]) -> Loads:
@@ -216,22 +220,25 @@ def chosen(
 class Pools:
     """What the proxy has in mid roll. known: all instances of both roles; down: names of those that
     get no requests; words: the versions of servers that do not run what is planned yet. first: the
-    role that a request is given to first.
+    role that a request is given to first. planned: the versions of all servers, once they run that.
     """
 
     known: Sequence[Instance]
     down: set[str] = field(default_factory=set)
     words: dict[str, str] = field(default_factory=dict)
     first: str = "prefill"
+    planned: Mapping[str, str] = field(default_factory=dict)
 
     def told(self, leaving: Optional[Instance] = None) -> dict[str, Any]:
         """For the job proxy-out: who is left out besides, and the versions.
 
-        No pool may be empty; who would be the last to leave one is paired with nobody instead.
+        No pool may be empty; who would be the last to leave one is paired with nobody instead. The
+        version of each server is told: the files that lie on the proxy's host may be those of
+        another deployment, which was cut off.
         """
         away = self.down | ({leaving.name} if leaving else set())
         out: list[str] = []
-        versions = dict(self.words)
+        versions = {**self.planned, **self.words}
         for role in ROLES:
             its = [one for one in self.known if one.role == role]
             gone = [server for one in its if one.name in away for server in one.servers]
@@ -316,11 +323,13 @@ def pools_of(
     if deployment.proxy_kind == _LUA:
         planned = proxy_run.versions(files[f"{proxy.name}/{proxy_run.CONF}"])
     roles = {one.role for one in wanted}
-    pools = Pools(instances(plan, ROLES), unready(plan, observed, sorted(roles)))
+    down = unready(plan, observed, sorted(roles))
+    pools = Pools(instances(plan, ROLES), down, planned=planned)
     if f'FIRST, SECOND = "{ROLES[1]}"' in files.get(f"{proxy.name}/pd_proxy.lua", ""):
         pools.first = ROLES[1]
     names = {one.name for one in wanted}
     whole = names == {one.name for one in pools.known}
+    remade = _other_image(plan, found)
     seen = observed.get(proxy.name, {})
     for one in pools.known:
         same = all(found.actions.get(node.name) == "unchanged" for node in one.nodes)
@@ -328,9 +337,16 @@ def pools_of(
             had = seen.get("versions", {}).get(server)
             if server in seen.get("left_out", []) or had == _APART:
                 # A roll that was cut off left it out: before it was restarted, or after.
+                if not wanted and not same:
+                    raise InputError(
+                        f"{proxy.name} sends nothing to {one.name}: a roll was cut off.",
+                        todo="have it go on: invoke roll; or back: invoke rollback",
+                    )
                 pools.down |= set() if same or one.role not in roles else {one.name}
             elif server in planned and (had or whole) and had != planned[server]:
                 pools.words[server] = had or _BEFORE
+            elif server in planned and remade and not same:
+                pools.words[server] = _BEFORE  # of another image, which its word does not tell
     others = [one.name for one in pools.known if one.name not in names and pools.stale(one)]
     if others:
         raise InputError(
@@ -339,6 +355,13 @@ def pools_of(
             todo="restart both roles: invoke roll",
         )
     return pools
+
+
+def _other_image(plan: Plan, found: look.Look) -> bool:
+    """Whether an image's name stands for another image than what was proved last had."""
+    last = releases.last(plan.environment)
+    had = last.about["images"] if last else {}
+    return any(had.get(name, one) != one for name, one in found.images.items())
 
 
 def roll(
@@ -350,29 +373,214 @@ def roll(
 ) -> int:
     """Restart them; new settings of theirs are taken over. Raises InputError, ActionError."""
     plan = make_plan(config)
-    wanted = chosen(plan, names, roles, interrupt)
+    alone = tuple(roles) == (PROXY,)
+    wanted = [] if alone else chosen(plan, names, [r for r in roles if r != PROXY], interrupt)
     with record.recorded(config.environment, "rolling restart", options) as progress:
         settle(config)
         for line in interruptions(plan, wanted):
             progress.say(line)
         steps = frozenset({"ranktable"})
-        deployment = deploy.prepared(config, plan, Options(steps=steps), progress)
+        deployment = acts.prepared(config, plan, Options(steps=steps), progress)
         deployment.write()
         found = look.look(deployment, progress.timeline.on_event)
         found.refuse_problems()
         observed = status.observe(config, plan)
-        refuse(plan, wanted, found)
+        proxy = _proxy_wanted(plan, names, roles, found)
+        refuse(plan, wanted, found, bool(proxy))
         refuse_kind(deployment, wanted)
+        if proxy and not interrupt:
+            refuse_proxy(deployment, found)
         pools = pools_of(deployment, wanted, found, observed)
         order = in_order(wanted, pools, interrupt)
-        what = f"rolling restart of {', '.join(one.name for one in order)}"
+        way_ = Way(tuple(order), pools, proxy)
+        what = f"rolling restart of {', '.join(way_.names)}"
         with hold(config, what, found.seen, plan.hosts) as run:
-            one_by_one(deployment, order, pools, progress, run)
+            try:
+                go(deployment, way_, progress, run, at_once=bool(_fixed(deployment, found)))
+            except ToolkitError as error:
+                raise _stopped(error, pools, run) from error
             # Whatever else the proxy was to get, it gets now.
-            deploy.play("run_server.yml", deployment, progress, run.variables, ["run_proxy"])
-            checked = _proved(deployment, order, progress)
+            acts.play("run_server.yml", deployment, progress, run.variables, ["run_proxy"])
+            checked = _proved(deployment, way_.names, progress)
             run.prove(_release(deployment, found))
         return checked
+
+
+def _stopped(error: ToolkitError, pools: Pools, run: Run) -> ToolkitError:
+    """The same error, with what goes on and what to do after a roll that stopped."""
+    what = error.what
+    if pools.down:
+        what += f"\nThe proxy goes on without {', '.join(sorted(pools.down))}."
+    todo = error.todo or "mend the cause and run this again: it goes on where it stopped"
+    if run.touched:
+        todo += "; or bring what ran before back, one by one as well: invoke rollback"
+    return type(error)(what, where=error.where, todo=todo)
+
+
+@dataclass(frozen=True)
+class Way:
+    """How what differs comes to those that serve. order: one by one, while the others serve; proxy,
+    by name: before them a new process of it, while the one before finishes its requests. Neither:
+    all at once, and interrupts says why requests fail meanwhile.
+    """
+
+    order: tuple[Instance, ...] = ()
+    pools: Optional[Pools] = None
+    proxy: str = ""
+    interrupts: tuple[str, ...] = ()
+
+    @property
+    def gently(self) -> bool:
+        """Whether nobody is interrupted though something is replaced."""
+        return bool(self.order or self.proxy)
+
+    @property
+    def names(self) -> list[str]:
+        """Of all that are replaced one by one, in order."""
+        return [*filter(None, [self.proxy]), *(one.name for one in self.order)]
+
+    def shown(self) -> str:
+        """For a plan; "" where nothing that serves is replaced."""
+        if self.gently:
+            return f"one by one, without an interruption: {', '.join(self.names)}"
+        if self.interrupts:
+            return f"this interrupts the service, because {'; '.join(self.interrupts)}"
+        return ""
+
+    def question(self, replaced: Sequence[str]) -> str:
+        """What a person is asked before these are replaced."""
+        if self.gently:
+            return f"{', '.join(self.names)} would be replaced one by one, without an interruption."
+        said = self.shown()
+        return f"{', '.join(replaced)} would be ended and started anew{said and '; '}{said}."
+
+    def was(self) -> str:
+        """How it was done, behind "… is ready"."""
+        if self.gently:
+            return f": replaced one by one, without an interruption: {', '.join(self.names)}"
+        if self.interrupts:
+            return f"; the service was interrupted, because {'; '.join(self.interrupts)}"
+        return ""
+
+    def as_data(self) -> dict[str, list[str]]:
+        """For programs."""
+        return {"one_by_one": self.names, "interrupts": list(self.interrupts)}
+
+
+AT_ONCE = Way()
+
+
+def way(
+    deployment: Deployment,
+    found: look.Look,
+    *,
+    against: Sequence[str] = (),
+    always: bool = False,
+    leaving: Collection[str] = (),
+) -> Way:
+    """One by one, where that interrupts nobody, else all at once. Asks the hosts what serves now.
+
+    against: what stands against it already. always: also where nothing that serves is replaced.
+    leaving: nodes that end what they have to do before they are removed (omnikit.deploy.leave).
+    """
+    plan, proxy = deployment.plan, deployment.plan.proxy
+    observed = status.observe(deployment.config, plan)
+    if not _serves(observed):
+        return AT_ONCE
+    actions = found.actions
+    wanted = [
+        one
+        for one in instances(plan, ROLES)
+        if any(actions.get(node.name) in ("start", "restart") for node in one.nodes)
+    ]
+    parts = {node.name for one in wanted for node in one.nodes}
+    why = list(against)
+    gone = [name for name in found.replaces if actions[name] == "remove"]
+    at_once = [name for name in gone if name not in leaving]
+    if at_once:
+        why.append(f"{', '.join(at_once)} would end with the requests that are there")
+    elif gone and found.replaces == gone:
+        return AT_ONCE
+    elif gone:
+        why.append(f"{', '.join(gone)} would leave at the same time (before: invoke remove-host)")
+    if proxy is None:
+        why.append("no proxy gives requests to others meanwhile")
+    own = {*parts, *gone, proxy.name if proxy else ""}
+    others = [name for name in found.replaces if name not in own]
+    if others:
+        why.append(f"{', '.join(others)}: neither prefill nor decode")
+    why += [
+        f"{one.name} is the only {one.role} instance"
+        for one in wanted
+        if len(instances(plan, [one.role])) == 1
+    ]
+    replaced = proxy.name if proxy and actions.get(proxy.name) == "restart" else ""
+    if not why:
+        try:
+            refuse_kind(deployment, wanted)
+            if replaced:
+                refuse_proxy(deployment, found)
+            pools = pools_of(deployment, wanted, found, observed)
+            made = Way(tuple(in_order(wanted, pools)), pools, replaced)
+            return made if found.replaces or always else AT_ONCE
+        except InputError as error:
+            why.append(error.what.rstrip(".").replace("\n", " "))
+    return Way(interrupts=tuple(why))
+
+
+def _serves(observed: Mapping[str, Mapping[str, Any]]) -> bool:
+    """Whether of each role that was deployed one at least is ready."""
+    roles: dict[str, bool] = {}
+    for node in observed.values():
+        role = str(node.get("role"))
+        roles[role] = roles.get(role, False) or node.get("state") == "ready"
+    return bool(roles) and all(roles.values())
+
+
+def go(
+    deployment: Deployment, way: Way, progress: Progress, run: Run, at_once: bool = False
+) -> None:
+    """Replace them: the proxy first, so that one which cannot be had stops all before it begins.
+
+    at_once: the proxy is ended and started anew, which interrupts.
+    """
+    assert way.pools is not None  # where something is to be replaced
+    if way.proxy:
+        _replace_proxy(deployment, way.pools, progress, run, at_once)
+    one_by_one(deployment, way.order, way.pools, progress, run)
+
+
+def turn_back(
+    deployment: Deployment, run: Run, error: BaseException, progress: Progress, way_there: Way
+) -> bool:
+    """Bring what was proved last back, one by one; False where that would interrupt.
+
+    way_there: how this deployment came about. Raises ActionError, which names error too.
+    """
+    release = releases.last(deployment.plan.environment) if way_there.gently else None
+    if release is None:
+        return False
+    try:
+        back = releases.restored(release, deployment.config, deployment.plan)
+        if {host.name for host in back.plan.hosts} != {host.name for host in deployment.plan.hosts}:
+            return False
+        back.write()
+        found = look.look(back)
+        made = way(back, found, always=True)
+        if found.problems or not made.gently:
+            return False
+        progress.say(f"turning back to release {release.number}: {made.shown()}")
+        run.install(back, found.seen)
+        go(back, made, progress, run)
+        acts.play("run_server.yml", back, progress, run.variables, ["run_server", "run_proxy"])
+    except ToolkitError as second:
+        raise ActionError(
+            f"{error}\nTurning back stopped as well: {second.what}",
+            where=second.where,
+            todo="mend the cause, then go on: invoke rollback",
+        ) from second
+    progress.say(f"turned back to release {release.number}; all serve")
+    return True
 
 
 def interruptions(plan: Plan, wanted: Sequence[Instance]) -> list[str]:
@@ -384,20 +592,21 @@ def interruptions(plan: Plan, wanted: Sequence[Instance]) -> list[str]:
     ]
 
 
-def refuse(plan: Plan, wanted: Sequence[Instance], found: look.Look) -> None:
-    """Raise InputError where others would change too."""
+def refuse(plan: Plan, wanted: Sequence[Instance], found: look.Look, proxy: bool = False) -> None:
+    """Raise InputError where others would change too. proxy: it is to be replaced."""
     parts = {node.name for one in wanted for node in one.nodes}
-    proxy = plan.proxy.name if plan.proxy else ""
+    name_ = plan.proxy.name if plan.proxy else ""
     others = {
         name: what
         for name, what in found.changes.items()
-        if name not in parts and (name, what) != (proxy, "reload")
+        if name not in parts and (name != name_ or (what != "reload" and not proxy))
     }
     if others:
         said = ", ".join(f"{what} {name}" for name, what in others.items())
         roles = " and ".join(dict.fromkeys(one.role for one in wanted))
+        chosen_ = f"these {roles} instances" if roles else "the proxy"
         raise InputError(
-            f"more than these {roles} instances would change: {said}.",
+            f"more than {chosen_} would change: {said}.",
             todo="invoke plan --live says why; do it with: invoke deploy",
         )
 
@@ -433,6 +642,64 @@ def refuse_kind(deployment: Deployment, wanted: Sequence[Instance]) -> None:
             where="proxy.kind",
             todo="set it to nginx-lua, then: invoke deploy; or invoke restart, which interrupts",
         )
+
+
+def _proxy_wanted(plan: Plan, names: Sequence[str], roles: Sequence[str], found: look.Look) -> str:
+    """The proxy, when it is to be replaced: it was asked for, or it must be; "": it is not."""
+    if tuple(roles) == (PROXY,):
+        if plan.proxy is None or names:
+            raise InputError(
+                "--role proxy is for one process, and goes without --instance."
+                if plan.proxy
+                else f"environment {plan.environment} has no proxy.",
+                where="--role",
+            )
+        return plan.proxy.name
+    must = plan.proxy is not None and found.actions.get(plan.proxy.name) == "restart"
+    return plan.proxy.name if plan.proxy and must and PROXY in roles and not names else ""
+
+
+def _fixed(deployment: Deployment, found: look.Look) -> str:
+    """Why the proxy's program cannot be replaced while it serves; "": it can be."""
+    proxy, settings = deployment.plan.proxy, deployment.config.settings
+    assert proxy is not None
+    if deployment.proxy_kind != _LUA:
+        return f"that was tried with nginx-lua alone, it is of kind {deployment.proxy_kind}"
+    if settings.proxy.kv_params == "layerwise":
+        return "with proxy.kv_params layerwise decode asks it for the requests that it has"
+    if found.actions.get(proxy.name) == "start":
+        return "it does not run"
+    return found.fixed.get(proxy.name, "")
+
+
+def refuse_proxy(deployment: Deployment, found: look.Look) -> None:
+    """Raise InputError where its program cannot be replaced while it serves."""
+    why = _fixed(deployment, found)
+    if why:
+        assert deployment.plan.proxy is not None
+        raise InputError(
+            f"{deployment.plan.proxy.name} cannot be replaced while it serves: {why}.",
+            todo="invoke roll --interrupt, or invoke deploy: requests fail until it is back",
+        )
+
+
+def _replace_proxy(
+    deployment: Deployment, pools: Pools, progress: Progress, run: Run, at_once: bool
+) -> None:
+    """Another process of the proxy's program takes its port over, and the one before finishes what
+    it has; or, where that cannot be, it is ended and started.
+    """
+    proxy = deployment.plan.proxy
+    assert proxy is not None
+    run.touch({proxy.name: "restart" if at_once else "reload"}, [proxy.name])
+    if at_once:
+        progress.say(f"{proxy.name}: restarting, requests fail until it is back")
+        told = {"omnikit_only": proxy.name, "omnikit_hosts": proxy.host}
+        acts.play("roll_node.yml", deployment, progress, {**run.variables, **told})
+        return
+    progress.say(f"{proxy.name}: another process takes its port over")
+    _leave_out(deployment, proxy, pools.told(), run, "proxy-replace")
+    progress.say(f"{proxy.name}: replaced; the one before finishes its requests")
 
 
 def one_by_one(
@@ -478,38 +745,45 @@ def _one(
     touched = {**{node.name: "restart" for node in instance.nodes}, proxy.name: "reload"}
     run.touch(touched, [*serving, proxy.name])
     try:
-        deploy.play("roll_node.yml", deployment, progress, variables)
+        acts.play("roll_node.yml", deployment, progress, variables)
     except KeyboardInterrupt:
-        progress.say(f"{instance.name} is out of the proxy until: invoke deploy")
+        progress.say(
+            f"{instance.name} is out of the proxy until this is run again, which goes on, or"
+            " invoke rollback, which brings what ran before back"
+        )
         raise
     except ToolkitError as error:
+        pools.down.add(instance.name)
         raise ActionError(
-            f"{error}\n{instance.name} did not come back; the proxy goes on without it"
-            f" ({settings.readiness.deadline_s:g} s were given).",
-            todo="mend the cause, then run this again, or invoke deploy: both start it and take it"
-            " in again",
+            f"{error}\n{instance.name} did not come back"
+            f" ({settings.readiness.deadline_s:g} s were given)."
         ) from error
     pools.restarted(instance)
     _leave_out(deployment, proxy, pools.told(), run)
     progress.say(f"{instance.name}: in the proxy again")
 
 
-def _leave_out(deployment: Deployment, proxy: ProxyPlan, told: Mapping[str, Any], run: Run) -> None:
+def _leave_out(
+    deployment: Deployment,
+    proxy: ProxyPlan,
+    told: Mapping[str, Any],
+    run: Run,
+    job: str = "proxy-out",
+) -> None:
     work_dir = next(h.work_dir for h in deployment.plan.hosts if h.name == proxy.host)
     parameters = {"work_dir": work_dir, "node": proxy.name, "run": run.id, **told}
     settings = deployment.config.settings
-    jobs.results(jobs.run(deployment.plan, settings, "proxy-out", {proxy.host: parameters}))
+    jobs.results(jobs.run(deployment.plan, settings, job, {proxy.host: parameters}))
 
 
-def _proved(deployment: Deployment, wanted: Sequence[Instance], progress: Progress) -> int:
+def _proved(deployment: Deployment, names: Sequence[str], progress: Progress) -> int:
     with progress.timeline.step("real requests"):
         checks = truth.gate(deployment.plan, deployment.config.settings)
     wrong = [check for check in checks if not check.passed]
-    names = [one.name for one in wanted]
     progress.timeline.write(
         "result",
         environment=deployment.plan.environment,
-        restarted=names,
+        restarted=list(names),
         ready=not wrong,
         checks=[check.as_dict() for check in checks],
     )
@@ -543,7 +817,7 @@ def reload_proxy(config: Config) -> dict[str, str]:
     options = Options(steps=frozenset({"ranktable"}))
     with record.recorded(config.environment, what, options) as progress:
         settle(config)
-        deployment = deploy.prepared(config, plan, options, progress)
+        deployment = acts.prepared(config, plan, options, progress)
         deployment.write()
         found = look.look(deployment, progress.timeline.on_event)
         action = found.actions.get(name)
@@ -558,7 +832,7 @@ def reload_proxy(config: Config) -> dict[str, str]:
             run.results = dict.fromkeys(run.results, "steps done")
             run.touch({name: action}, [name])
             try:
-                deploy.play("run_server.yml", deployment, progress, run.variables, ["run_proxy"])
+                acts.play("run_server.yml", deployment, progress, run.variables, ["run_proxy"])
                 _proved(deployment, (), progress)
             except (ToolkitError, KeyboardInterrupt) as error:
                 failed(deployment, run, error, progress, keep=False)
@@ -576,8 +850,14 @@ def dry_run(
 ) -> list[str]:
     """What a roll would do where all serve now, a line for each step. Changes nothing."""
     plan = make_plan(config)
-    wanted = chosen(plan, names, roles, interrupt)
+    alone = tuple(roles) == (PROXY,)
+    wanted = [] if alone else chosen(plan, names, [r for r in roles if r != PROXY], interrupt)
     lines = interruptions(plan, wanted)
+    if alone and plan.proxy is not None:
+        lines += [
+            f"{plan.proxy.name}: start its program beside the one that runs, on the same port",
+            f"{plan.proxy.name}: end the one before, after its requests",
+        ]
     for one in in_order(wanted, Pools(instances(plan, ROLES)), interrupt):
         lines += [
             f"{one.name}: leave {', '.join(one.servers)} out of the proxy and reload it",

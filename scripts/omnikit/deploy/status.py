@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Mapping, Optional, Union
 
 from hostkit.base.errors import ActionError
+from hostkit.base.health import wait_until
 from hostkit.base.log import table
 from omnikit.access import targets
 from omnikit.config import layers
@@ -16,8 +17,10 @@ from omnikit.config.schema import Settings
 from omnikit.deploy import smoke_test
 from omnikit.fleet import direct_ssh
 from omnikit.plan.types import HostPlan, Plan
+from omnikit.proxy import values
 from omnikit.topology.topology import make_plan
 
+_LOOK_S = 0.3  # between two looks at the pool
 NOT_DEPLOYED = "not deployed from here"  # a state
 
 
@@ -29,15 +32,13 @@ def collect(config: Config) -> dict[str, Any]:
     """
     plan = make_plan(config)
     asked = is_deployed(config)
-    observed = observe(config, plan)
-    state = "stopped" if asked else NOT_DEPLOYED
-    nodes = [observed.get(n) or _idle(n, role, host, state) for n, role, host in _rows(plan)]
-    planned = {node["node"] for node in nodes}
-    nodes += [node for name, node in observed.items() if name not in planned]
+    nodes = states(config, plan)
+    out = {name for node in nodes for name in node.get("out_of_pool", ())}
     for node in nodes:
         for server in node["servers"]:
             server["keeps_kv"] = keeps_kv(server, config.settings.doctor.kv_high)
             server["model"] = plan.served_name if node["role"] != "proxy" else None
+            server["in_pool"] = f"{server.get('address')}:{server.get('port')}" not in out
     ready = all(node["state"] == "ready" for node in nodes) and all(
         server["state"] == "ready" for node in nodes for server in node["servers"]
     )
@@ -47,11 +48,20 @@ def collect(config: Config) -> dict[str, Any]:
     return {
         "environment": plan.environment,
         "asked": asked,
-        "ok": bool(ready and completion and completion["passed"]),
+        "ok": bool(ready and not out and completion and completion["passed"]),
         "url": targets.url(plan, config.settings),
         "nodes": nodes,
         "completion": completion,
     }
+
+
+def states(config: Config, plan: Plan) -> list[dict[str, Any]]:
+    """What the hosts say of each planned node, and of others that run. Raises as observe does."""
+    observed = observe(config, plan)
+    state = "stopped" if is_deployed(config) else NOT_DEPLOYED
+    nodes = [observed.get(n) or _idle(n, role, host, state) for n, role, host in _rows(plan)]
+    planned = {node["node"] for node in nodes}
+    return [*nodes, *(node for name, node in observed.items() if name not in planned)]
 
 
 def keeps_kv(server: Mapping[str, Any], share: float) -> bool:
@@ -111,6 +121,34 @@ def _ask(host: HostPlan, settings: Settings) -> Union[list[dict[str, Any]], str]
     return nodes
 
 
+def in_pool(plan: Plan, settings: Settings) -> smoke_test.Check:
+    """Whether the proxy, where there is one, gives to all servers. One that failed a moment
+    ago is held back, however well it is now: waited for as long as that may last.
+    """
+    place = plan.proxy.host if plan.proxy else None
+    host = next((host for host in plan.hosts if host.name == place), None)
+    if host is None:
+        return smoke_test.Check("pool", True, "there is no proxy")
+    # After proxy.fail_timeout at the latest it is asked again, for a real answer.
+    wait_s = values.seconds(settings.proxy.fail_timeout) + settings.smoke_test.timeout_s
+    found: Union[list[dict[str, Any]], str] = []
+    out: list[str] = []
+
+    def known() -> bool:
+        nonlocal found, out
+        assert host is not None
+        found = _ask(host, settings)
+        nodes = [] if isinstance(found, str) else found
+        out = [name for node in nodes for name in node.get("out_of_pool", ())]
+        return not out
+
+    wait_until(known, wait_s, _LOOK_S)
+    if isinstance(found, str):
+        return smoke_test.Check("pool", False, found)
+    said = f"gives no requests to {', '.join(out)}" if out else "all servers"
+    return smoke_test.Check("pool", not out, said)
+
+
 def _rows(plan: Plan) -> list[tuple[str, str, str]]:
     rows = [(node.name, node.role, node.host) for node in plan.nodes if node.servers]
     if plan.proxy is not None:
@@ -132,11 +170,11 @@ def as_text(found: dict[str, Any]) -> str:
         if node.get("left_out"):
             notes.append(
                 f"{node['node']} sends nothing to {', '.join(node['left_out'])}: a rolling restart"
-                " left it out.\nWhat to do: invoke roll again, or invoke deploy"
+                " left it out.\nWhat to do: invoke roll again, or back: invoke rollback"
             )
         if node.get("restarts") and node["state"] == "ready":
             notes.append(f"{again(node)}\nWhat happened: invoke history")
-        elif node.get("reason") and node["state"] in ("starting", "failed"):
+        elif node.get("reason"):
             notes.append(f"{node['node']} {node['state']}: {node['reason']}")
         for server in node["servers"] or [{"name": node["node"], "state": node["state"]}]:
             rows.append(_row(node, server))
@@ -145,7 +183,12 @@ def as_text(found: dict[str, Any]) -> str:
                     f"{server['name']} keeps KV ({server['kv_usage']:.1%}) and has no request."
                     "\nWhat to do: if it is still so in a minute, invoke doctor says why"
                 )
-            if server["state"] == "failed":
+            if server["state"] == "ready" and server.get("in_pool") is False:
+                notes.append(
+                    f"{server['name']} gets no requests: the proxy took it out of its pool."
+                    "\nWhat to do: if it is still so in a minute, invoke doctor says why"
+                )
+            if server["state"] == "failed" and "log" in server:  # else its node has told why
                 why = server.get("reason") or (server.get("tail") or [""])[-1]
                 notes.append(f"{server['name']} failed: {why}\n  log: {server['log']}")
     away = {n["host"]: n["reason"] for n in found["nodes"] if n["state"] == "unreachable"}
@@ -183,7 +226,7 @@ def _row(node: dict[str, Any], server: dict[str, Any]) -> list[str]:
         str(node["host"]),
         cell("port"),
         cell("pid", "{}"),
-        server["state"],
+        server["state"] if server.get("in_pool", True) else f"{server['state']}, not in the pool",
         span(server.get("uptime_s")),
         server.get("model") or "-",
         cell("running"),

@@ -27,7 +27,7 @@ from hostkit.base.writing import write_atomically
 from hostkit.files import regular
 from omnikit.access import targets
 from omnikit.config.schema import Settings
-from omnikit.deploy import alike, smoke_test
+from omnikit.deploy import alike, smoke_test, status
 from omnikit.deploy.smoke_test import Check
 from omnikit.plan.arguments import flag
 from omnikit.plan.types import Plan
@@ -154,6 +154,8 @@ def run(
 def gate(plan: Plan, settings: Settings) -> list[Check]:
     """What proves a deployment: real requests, servers that are alike, right answers. In brief."""
     found = smoke_test.run(plan, settings)
+    if plan.proxy and all(one.passed for one in found):
+        found.append(status.in_pool(plan, settings))
     asked = settings.verify_serving.on_change
     if asked == "none" or not all(one.passed for one in found):
         return found

@@ -8,13 +8,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Mapping, Optional
 
-from hostkit.access.service import Service
 from hostkit.base import health
 from hostkit.base.errors import ToolkitError
 from hostkit.base.log import say
 from omnikit.access import targets
+from omnikit.checks import environment
 from omnikit.config.config import Config
-from omnikit.deploy import smoke_test
+from omnikit.deploy import alike, smoke_test
 from omnikit.doctor import rules
 from omnikit.doctor.rules import CERTAIN, LIKELY, UNKNOWN, Finding, Limits, Look, known
 from omnikit.fleet import causes, jobs
@@ -25,6 +25,7 @@ from omnikit.prepare.deployment import prepare
 from omnikit.topology.topology import make_plan
 
 JOB = "symptoms"
+_ANSWER_S = 10  # for one token
 
 
 @dataclass
@@ -61,10 +62,20 @@ def examine(config: Config, limits: Limits) -> Report:
         found += rules.nodes(host, look, planned[host], limits)
         report.notes += rules.starting(host, look)
     found += _loads(plan, config, looks, limits)
+    found += _servers(plan, config, looks)
     if len(looks) == len(plan.hosts) and all(_ready(look) for look in looks.values()):
         found += _request(plan, config, looks)
+        found += [
+            known("servers-differ", CERTAIN, one.name, f"not alike: {one.name}: {one.found}")
+            for one in alike.checks(plan, config.settings)
+            if not one.passed
+        ]
     else:
         report.notes.append("no request was sent: not every server is ready")
+    if config.settings.engine.device_kind == "npu" or len(plan.hosts) > 1:
+        say("looking at the devices, and at the ways from host to host")
+        for host, entries in environment.ways(config, plan, list(looks)).checks.items():
+            found += rules.checked(host, entries)
     found += _rank_tables(config, plan, len(looks) == len(plan.hosts), report.notes)
     report.findings = rules.merged(found)
     servers = sum(len(n["servers"]) for look in looks.values() for n in look["nodes"])
@@ -104,7 +115,7 @@ def _ask(
         if nodes is None or host.name in nodes
     }
     say(f"asking {len(parameters)} hosts" if len(parameters) > 1 else "asking the host")
-    done = jobs.run(
+    done = jobs.ask(
         plan,
         config.settings,
         JOB,
@@ -185,10 +196,8 @@ def _request(plan: Plan, config: Config, looks: Mapping[str, Look]) -> list[Find
     cause = causes.likely_cause([check.found.replace("\n", " ")], "status")
     name = cause.name if cause else "no-answer"
     url = targets.url(plan, config.settings)
-    evidence = [f"{url}/v1/completions: {check.found}", *_one_by_one(plan, config)]
-    found = [known(name, CERTAIN, f"the entry, {url}", *evidence)]
-    from omnikit.doctor import rules
-
+    evidence = f"{url}/v1/completions: {check.found}"
+    found = [known(name, CERTAIN, f"the entry, {url}", evidence)]
     for host, look in looks.items():
         for node in look["nodes"]:
             for server in node["servers"]:
@@ -196,23 +205,47 @@ def _request(plan: Plan, config: Config, looks: Mapping[str, Look]) -> list[Find
     return found
 
 
-def _one_by_one(plan: Plan, config: Config) -> list[str]:
-    """What each server answers to a short request of its own."""
+def _servers(plan: Plan, config: Config, looks: Mapping[str, Look]) -> list[Finding]:
+    """What those that are ready answer to a short request of their own, and how soon."""
     settings = config.settings
     body = {**smoke_test.completion_body(plan, settings), "max_tokens": 1}
+    ready = {
+        server["name"]
+        for look in looks.values()
+        for node in look["nodes"]
+        for server in node["servers"]
+        if node["state"] == server["state"] == "ready"
+    }
+    alone = settings.verify_serving.alone  # else decode answers no prompt without a hand-over
+    roles = {s.name: n.role for n in plan.nodes for s in n.servers if alone or n.role != "decode"}
     asked = targets.servers(plan.nodes, settings)
+    names = [name for name in asked if name in ready and name in roles]
+    timeout_s = min(settings.smoke_test.timeout_s, _ANSWER_S)
+    wrong: dict[str, str] = {}
+    taken: dict[str, dict[str, float]] = {}
 
-    def ask(server: Service) -> str:
-        answer = server.request(
-            "/v1/completions", timeout_s=settings.smoke_test.timeout_s, body=body
-        )
-        if answer.status == 200 and '"text"' in answer.text:
-            return "answers"
-        return f"does not answer: status {answer.status}: {answer.text[:120]}"
+    def ask(name: str) -> tuple[str, float]:
+        begun = time.monotonic()
+        answer = asked[name].request("/v1/completions", timeout_s=timeout_s, body=body)
+        took = time.monotonic() - begun
+        if answer.status < 500 and answer.json():
+            return "", took
+        return f"status {answer.status}: {answer.text[:120]!r}", took
 
+    if names:
+        say(f"sending a request to each of {len(names)} servers")
     with ThreadPoolExecutor(max_workers=settings.fleet.forks) as pool:
-        said = list(pool.map(ask, asked.values()))
-    return [f"{name}, asked by itself, {text}" for name, text in zip(asked, said)]
+        for name, (fault, took) in zip(names, pool.map(ask, names)):
+            if fault:
+                wrong[name] = fault
+            else:
+                taken.setdefault(roles[name], {})[name] = took
+    places = {
+        f"{node.address}:{server.api_port}": server.name
+        for node in plan.nodes
+        for server in node.servers
+    }
+    return rules.pool(looks, places, wrong) + rules.slow(taken)
 
 
 def _rank_tables(config: Config, plan: Plan, all_answer: bool, notes: list[str]) -> list[Finding]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 import time
 from dataclasses import asdict, dataclass, replace
+from statistics import median
 from types import MappingProxyType
 from typing import Any, Iterable, Iterator, Mapping, Optional, Sequence
 
@@ -219,7 +220,9 @@ def machine(host: str, look: Look, limits: Limits) -> list[Finding]:
     found = []
     for disk in look["machine"]["disks"]:
         place = f"{disk['path']} ({', '.join(disk['what'])})"
-        if disk["no_inodes"]:
+        if disk.get("read_only"):
+            found.append(known("disk-read-only", CERTAIN, on, f"{place} is mounted read-only"))
+        elif disk["no_inodes"]:
             found.append(known("disk-full", CERTAIN, on, f"{place}: no inodes left"))
         elif disk["free_mib"] < min(limits.disk_free_mib, disk["total_mib"] // 20 + 1):
             sure = CERTAIN if disk["free_mib"] == 0 else LIKELY
@@ -301,6 +304,10 @@ def _again(on: str, node: Look) -> list[Finding]:
 def _failed(on: str, node: Look, look: Look) -> list[Finding]:
     """Why a node failed: the server that ended first tells; the others were ended because of it."""
     dead = [server for server in node["servers"] if server["state"] == "failed"]
+    for name, said in [(node["node"], node), *((server["name"], server) for server in dead)]:
+        told = causes.of_line(said.get("reason") or "", "status")
+        if told is not None and told.name in _OBSERVED:
+            return [known(told.name, CERTAIN, on, f"{name}: {said['reason']}")]
     if not dead:
         return []
     of_itself = [server for server in dead if server["exit"] not in _SIGTERM] or dead
@@ -310,6 +317,70 @@ def _failed(on: str, node: Look, look: Look) -> list[Finding]:
     if killed:
         return [known("killed-for-memory", CERTAIN, f"{first['name']}, {on}", killed, how)]
     return explain(on if first["name"] == node["node"] else f"{first['name']}, {on}", first, how)
+
+
+def pool(
+    looks: Mapping[str, Look], services: Mapping[str, str], answers: Mapping[str, str]
+) -> list[Finding]:
+    """Servers that look well and that the proxy does without, or that do not answer.
+
+    services: their names by HOST:PORT. answers: what each, asked by itself, did wrong.
+    """
+    where = {
+        server["name"]: (f"{server['name']} on {host}", server["state"])
+        for host, look in looks.items()
+        for node in look["nodes"]
+        for server in node["servers"]
+    }
+    found: dict[str, Finding] = {}
+    for name, what in answers.items():
+        text = f"{name} answers /health and no request: {what}"
+        found[name] = known("lying-health", CERTAIN, where[name][0], text)
+    for look in looks.values():
+        for node in look["nodes"]:
+            lines = (node.get("said") or {}).get("lines", [])
+            for place in node.get("out_of_pool") or ():
+                name = services.get(place, "")
+                if name in found or where.get(name, ("", ""))[1] != "ready":
+                    continue  # why that is, is told already
+                text = f"{name} gets no requests: the proxy took it out of its pool"
+                left = [one for one in lines if f"server {place} leaves the pool: " in one][-1:]
+                cause = causes.likely_cause(left or [text], "status")
+                kind = cause.name if cause and cause.name in _POOL else "out-of-pool"
+                found[name] = known(kind, LIKELY, where[name][0], text, *map(_short, left))
+    return list(found.values())
+
+
+_POOL = ("lying-health", "proxy-way")
+# What a state is, rather than what a log says of it.
+_OBSERVED = ("supervisor-killed", "record-damaged", "process-stopped", "server-hangs", "unhealthy")
+
+
+def slow(taken: Mapping[str, Mapping[str, float]]) -> list[Finding]:
+    """Servers that are much slower than others of their role. taken: seconds by role and name."""
+    found = []
+    for seconds in taken.values():
+        usual = median(seconds.values()) if len(seconds) > 2 else min(seconds.values(), default=0)
+        for name, took in seconds.items():
+            if took > max(0.5, 5 * usual):
+                text = f"{name} answered after {took:.1f} s, the others within {usual:.2f} s"
+                found.append(known("server-slow", POSSIBLE, name, text))
+    return found
+
+
+def checked(host: str, entries: Iterable[Mapping[str, Any]]) -> list[Finding]:
+    """What the checks of a host's devices, and of its ways to others, found. Only what is certain
+    to matter to servers that run.
+    """
+    found = []
+    for one in entries:
+        line = f"FAILED {one['title']}: {one['found']}"
+        cause = causes.of_line(line, "check")
+        if one["state"] == "failed" and one["required"] and cause is not None:
+            text = f"{one['title']}: {one['found']}"
+            made = known(cause.name, CERTAIN, f"host {host}", text)
+            found.append(replace(made, remedy=one["todo"] or made.remedy))
+    return found
 
 
 def _order(server: Look) -> tuple[float, bool]:
@@ -383,7 +454,9 @@ def starting(host: str, look: Look) -> list[str]:
     ]
     for node in look["nodes"]:
         if node["state"] == "ready" and node.get("restarts"):
-            found.append(f"on {host}, {status.again(node)}; all that happened: invoke history")
+            memory = [line for line in look["machine"]["killed"] or [] if "Killed process" in line]
+            why = f"; the kernel says: {memory[-1].strip()}" if memory else ""
+            found.append(f"on {host}, {status.again(node)}{why}; all that happened: invoke history")
     return found
 
 

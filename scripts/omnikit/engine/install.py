@@ -97,7 +97,19 @@ def calm_nixl(site_packages: Path) -> bool:
 
 # The steps of an engine's installation: each one command, with progress and a clear failure.
 
+# Wheels of an offline bundle; where they are, pip asks no index.
+BUNDLED = Path(__file__).resolve().parents[3] / "offline" / "wheels"
+
+
+def without_index() -> dict[str, str]:
+    """What tells pip so; nothing where there is no bundle."""
+    if not BUNDLED.is_dir():
+        return {}
+    return {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": BUNDLED.as_uri()}
+
+
 ENV = {
+    **without_index(),
     "PIP_DISABLE_PIP_VERSION_CHECK": "1",
     "PIP_NO_INPUT": "1",
     "PIP_USER": "0",

@@ -306,6 +306,16 @@ class Link:
         if self.socket is not None:
             self.socket.unlink(missing_ok=True)
 
+    def talk(self, name: str, parameters: Mapping[str, Any]) -> run.Talk:
+        """Begin a job there that says lines while it works, and may be told some."""
+        shipped = base64.b64encode(host_code()).decode()
+        given = base64.b64encode(json.dumps(parameters).encode()).decode()
+        kept = f"{self.host.work_dir}/jobs/host.pyz"
+        words = ("-c", _RECEIVE.read_text(), kept, str(len(shipped)), name)
+        talk = run.Talk(self.argv(self.python, *words), env=self.env)
+        talk.tell(shipped + given + "\n")
+        return talk
+
     def job(
         self, name: str, parameters: Mapping[str, Any], timeout_s: Optional[float] = None
     ) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import base64
 import json
 import os
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Callable, Mapping, Optional
@@ -51,6 +52,28 @@ def run(
     if away:
         found.update(_play(plan, settings, job, away, at_once, tell))
     return {name: found[name] for name in parameters}
+
+
+def ask(
+    plan: Plan,
+    settings: Settings,
+    job: str,
+    parameters: Mapping[str, dict[str, Any]],
+    on_done: Optional[Callable[[str, Done], None]] = None,
+) -> dict[str, Done]:
+    """The same for a job that only looks: all hosts side by side over kept SSH connections, which
+    takes a fraction of Ansible's time.
+    """
+    hosts = [host for host in plan.hosts if host.name in parameters]
+
+    def one(host: HostPlan) -> Done:
+        done = _through_link(host, settings, job, parameters[host.name])
+        if on_done is not None:
+            on_done(host.name, done)
+        return done
+
+    with ThreadPoolExecutor(max_workers=max(1, len(hosts))) as pool:
+        return dict(zip([host.name for host in hosts], pool.map(one, hosts)))
 
 
 def _through_link(

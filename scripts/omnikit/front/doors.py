@@ -19,13 +19,18 @@ from invoke.program import Program
 from invoke.tasks import Task
 from invoke.util import helpline
 
+from omnikit.front import next_steps
+
 SCRIPTS = Path(__file__).resolve().parents[2]
 
 
 def run(ctx: Context, *words: str) -> None:
     """Run a command; its exit status becomes ours."""
+    terminal = {next_steps.TERMINAL: "1"} if sys.stderr.isatty() else {}
     try:
-        done = ctx.run(shlex.join(words), warn=True, pty=False, hide=False, in_stream=False)
+        done = ctx.run(
+            shlex.join(words), warn=True, pty=False, hide=False, in_stream=False, env=terminal
+        )
     except ThreadException as error:
         if all(issubclass(thread.type, BrokenPipeError) for thread in error.exceptions):
             raise Exit(code=141) from None  # the reader (head, less) went away

@@ -23,6 +23,10 @@ _SHARED: dict[str, dict[str, Any]] = {
     },
     "replace": {**_FLAG, "help": "also what this toolkit did not make"},
     "yes": {**_FLAG, "help": "do not ask before something that runs is replaced"},
+    "at-once": {
+        **_FLAG,
+        "help": "replace all at the same time, even where that can be done one by one",
+    },
     "dry-run": {**_FLAG, "help": "show what would be done, do nothing"},
     "json": {**_FLAG, "help": "print the result as JSON"},
 }
@@ -91,11 +95,17 @@ def since(text: str) -> str:
     return text
 
 
-def load_config(given: argparse.Namespace) -> Config:
-    """The configuration that the options choose. Raises InputError."""
+def load_config(given: argparse.Namespace, *, going: bool = False) -> Config:
+    """The configuration that the options choose. Raises InputError.
+
+    going: to the hosts, which therefore have to be real ones; a dry run may show an example.
+    """
     from omnikit.config import config  # late: --help must not pay for it
 
-    return config.load(given.environment, given.config, given.set)
+    made = config.load(given.environment, given.config, given.set)
+    if going and not getattr(given, "dry_run", False):
+        made.refuse_examples()
+    return made
 
 
 def chosen(given: argparse.Namespace) -> list[str]:

@@ -12,6 +12,7 @@ from typing import Callable, NamedTuple, Optional, Sequence
 
 from hostkit.base import cli
 from hostkit.base.errors import InputError
+from omnikit.front import next_steps
 
 PROJECT = Path(__file__).resolve().parents[3]
 OWN = PROJECT / ".venv"
@@ -48,7 +49,9 @@ class Script(NamedTuple):
             if argv is None and not self.bare(given):
                 go_on()
             try:
-                return self.body(given)
+                code = self.body(given)
+                next_steps.tell(Path(self.body.__code__.co_filename).stem, given, code)
+                return code
             except ModuleNotFoundError as error:
                 if given.verbose or str(error.name).startswith(("omnikit", "hostkit")):
                     raise  # a mistake of ours

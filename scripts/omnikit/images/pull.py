@@ -175,18 +175,24 @@ def shown_engine(config: Config) -> Engine:
     return Engine(kind, kind)
 
 
-def pull(config: Config, plan: Plan, hosts: Sequence[str], image: str) -> dict[str, jobs.Done]:
-    """Pull on hosts, at most image.at_once at a time, with a line for each as it ends."""
-    given = parameters(config, image)
+def pull(
+    config: Config, plan: Plan, hosts: Sequence[str], image: str, if_missing: bool = False
+) -> dict[str, jobs.Done]:
+    """Pull on hosts, at most image.at_once at a time, with a line for each as it ends.
+
+    if_missing: a tag that is there is not compared with the registry's, and nothing said of it.
+    """
+    given = {**parameters(config, image), "if_missing": if_missing}
     at_once = config.settings.image.at_once
-    say(f"pulling {image} on {len(hosts)} hosts, {at_once} at a time")
+    if not if_missing:
+        say(f"pulling {image} on {len(hosts)} hosts, {at_once} at a time")
     return jobs.run(
         plan,
         config.settings,
         "pull",
         dict.fromkeys(hosts, given),
         at_once=at_once,
-        on_done=tell,
+        on_done=None if if_missing else tell,
     )
 
 
@@ -239,14 +245,18 @@ def line(result: dict[str, Any]) -> str:
 TASK = "Ship the archive"
 
 
-def loading(config: Config, archive: Path, image: Optional[str]) -> dict[str, Any]:
+def loading(
+    config: Config, archive: Path, image: Optional[str], *, whole: bool = True
+) -> dict[str, Any]:
     """What the job "load" is told. Checks the archive first. Raises InputError.
 
-    image: which of the archive's images is meant; None: the only one.
+    image: which of the archive's images is meant; None: the only one. whole: read all of it; the
+    hosts that load it do so too.
     """
     archive = archive.absolute()
     sha256 = image_archive.expected(archive)
-    image_archive.verify(archive, sha256)
+    if whole:
+        image_archive.verify(archive, sha256)
     content = image_archive.content(archive)
     if image is None and len(content.tags) == 1:
         image = content.tags[0]

@@ -55,7 +55,8 @@ _TOOLKIT_FILES = (
 )
 # The image has at most 800; while it is built its wheels and layers lie there too.
 _CONTROL_MIB = 3000
-_KINDS = {".py", ".sh", ".yaml", ".yml", ".cfg", ".txt", ".j2", ".css", ".js", ".md", ".json"}
+_TEXTS = {".j2", ".css", ".js", ".md", ".html"}
+_KINDS = {".py", ".sh", ".yaml", ".yml", ".cfg", ".txt", ".json", *_TEXTS}
 
 
 @dataclass(frozen=True)
@@ -167,13 +168,19 @@ def _cpu_engine(config: Config, folder: Path, base: Optional[str], asked: Asked)
     )
 
 
-def _control(config: Config, folder: Path, base: Optional[str], asked: Asked) -> Recipe:
-    files = {f"toolkit/{name}": PROJECT / name for name in _TOOLKIT_FILES}
+def toolkit_files() -> dict[str, Path]:
+    """The toolkit as a control host needs it: path in its folder, and file here."""
+    files = {name: PROJECT / name for name in _TOOLKIT_FILES}
     for top in _TOOLKIT:
         for path in (PROJECT / top).rglob("*"):
             wanted = path.suffix in _KINDS or path.name in ("Dockerfile", ".hadolint.yaml")
             if path.is_file() and wanted and not path.name.endswith((".local.yaml", ".local.yml")):
-                files[f"toolkit/{path.relative_to(PROJECT)}"] = path
+                files[str(path.relative_to(PROJECT))] = path
+    return files
+
+
+def _control(config: Config, folder: Path, base: Optional[str], asked: Asked) -> Recipe:
+    files = {f"toolkit/{name}": path for name, path in toolkit_files().items()}
     pins = folder / "requirements.txt"
     version = _VERSION.search((PROJECT / "pyproject.toml").read_text(encoding="utf-8"))
     shown = version[1] if version else "latest"

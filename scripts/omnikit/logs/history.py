@@ -92,7 +92,7 @@ def merged(events: Sequence[Event]) -> list[Event]:
             if (
                 before is not None
                 and event["host"] not in before["hosts"]
-                and _at(event) - _at(before) <= _SAME_S
+                and moment(event) - moment(before) <= _SAME_S
             ):
                 before["hosts"].append(event["host"])
                 continue
@@ -103,7 +103,7 @@ def merged(events: Sequence[Event]) -> list[Event]:
     return made
 
 
-def _at(event: Event) -> float:
+def moment(event: Mapping[str, Any]) -> float:
     """Seconds since 1970; 0 where the time is none."""
     with suppress(ValueError):
         return timegm(time.strptime(event["time"][:19], "%Y-%m-%dT%H:%M:%S"))
@@ -111,7 +111,7 @@ def _at(event: Event) -> float:
 
 
 def _row(event: Event) -> list[str]:
-    at = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(_at(event)))
+    at = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(moment(event)))
     hosts = some(event["hosts"])
     if "by" in event:
         return [at, hosts, "-", f"{event['what']}: {event.get('result')}", f"by {event['by']}"]

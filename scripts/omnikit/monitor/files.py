@@ -35,6 +35,7 @@ FIRST_TOKEN = "vllm:time_to_first_token_seconds"
 END_TO_END = "vllm:e2e_request_latency_seconds"
 QUEUED = "vllm:request_queue_time_seconds"
 FAILED = "omnikit_proxy_failed_requests_total"  # of templates/pd_proxy.lua.j2
+IN_POOL = "omnikit_proxy_server_in_pool"
 
 SERVERS, PROXY = "servers", "proxy"
 
@@ -460,6 +461,13 @@ def alert_rules(
             "the proxy {{ $labels.instance }} answered requests with a status of 500 or above",
             f"Which ones, and why: invoke fetch-logs --environment {environment}; there"
             " access.log, error.log.",
+        )
+        alert(
+            *("OutOfPool", "warning"),
+            f"max_over_time({series_of(IN_POOL, labels(environment=environment))}[{window}]) == 0",
+            "the proxy gives the {{ $labels.pool }} server {{ $labels.server }} no requests",
+            "It answers badly, or the proxy does not reach it. Which, and what to do:"
+            f" invoke doctor --environment {environment}.",
         )
     return {"groups": [{"name": f"omnikit-{environment}", "rules": made}]}
 

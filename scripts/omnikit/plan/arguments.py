@@ -31,6 +31,25 @@ SERVER_FACTS = (
 )
 
 
+# What is the same for servers that are equal but for their place, and so may be compiled in; all
+# other facts (addresses, ports, ranks, folders of logs, how many instances there are) are not.
+_COMPILED = (
+    *("role", "kv_role", "model_path", "placement", "code_dir", "engine_venv", "engine_python"),
+    *("tp_size", "dp_size", "external_dp_size", "instance_devices"),
+    *("prefill_dp_size", "prefill_tp_size", "decode_dp_size", "decode_tp_size"),
+)
+
+
+class _Compiled(dict[str, Any]):
+    """Those facts; in place of any other stays its name."""
+
+    def __init__(self, facts: Facts) -> None:
+        super().__init__({name: facts[name] for name in _COMPILED if name in facts})
+
+    def __missing__(self, name: str) -> str:
+        return f"${{plan.{name}}}"
+
+
 @dataclass(frozen=True)
 class Own:
     """What one server has for itself."""
@@ -101,6 +120,26 @@ class NodeCommands:
         """What is put in front of a node's variables."""
         given = self._prepend.items()
         return {name: str(fill(text, facts)) for name, text in given if text is not None}
+
+    def compiled(self, facts: Facts, ignore: Collection[str]) -> dict[str, Any]:
+        """What a node's servers compile depends on, of their settings. ignore: flags and variables
+        on which it does not. Secrets are no part of it.
+        """
+        known, without = _Compiled(facts), {name.replace("_", "-") for name in ignore}
+
+        def kept(items: Sequence[_Item]) -> list[tuple[str, Any]]:
+            named = [(i.name, fill(i.value, known)) for i in items]
+            return [one for one in named if one[0].replace("_", "-") not in without]
+
+        return {
+            "command": [str(fill(word, known)) for word in self._command],
+            "args": sorted(
+                " ".join(words) for one in kept(self._args) if (words := flag_words(*one))
+            ),
+            "env": sorted(f"{name}={env_text(value)}" for name, value in kept(self._env)),
+            "prepend": sorted(f"{name}={text}" for name, text in self.prepend(known).items()),
+            "files": fill(self._files, known),
+        }
 
     def workdir(self, facts: Facts) -> str:
         """The folder that a node's servers start in, "" for no matter which."""

@@ -143,13 +143,6 @@ def notes(config: Config, plan: Plan) -> Iterator[str]:
             f"{config.origin(*place)}: {'.'.join(place)}: omni_placement is switched off for"
             f" {', '.join(off)}: experts are not spread by their load, which costs throughput"
         )
-    parts = [node.name for node in plan.nodes if plan.is_part(node)]
-    if parts and config.settings.restart.policy != "never":
-        yield (
-            f"{config.origin('restart', 'policy')}: restart.policy: not for {', '.join(parts)},"
-            " parts of instances over several hosts, which no host can start again by itself; a"
-            " death there is a failure that invoke deploy mends"
-        )
 
 
 def _profile(config: Config) -> Iterator[ToolkitError]:

@@ -48,7 +48,8 @@ class NodePlan:
     variables that are there already. workdir: where its servers start, "" for no matter where.
     key_file: where the key is that its servers ask for, "" where they ask for none.
     secrets: variables whose values are references, read when it is shipped. prepare: shell commands
-    that run once before its servers.
+    that run once before its servers. compiled: what its servers' compiled code depends on, as far
+    as it is planned; {}: it is not kept (caches.use).
     """
 
     name: str
@@ -84,6 +85,7 @@ class NodePlan:
     listeners: tuple[Listener, ...]
     key_file: str = ""
     prepare: tuple[str, ...] = ()
+    compiled: dict[str, Any] = field(default_factory=dict)
 
     def argv(self, server: ServerPlan) -> tuple[str, ...]:
         """The whole command of one API server."""

@@ -15,7 +15,7 @@ from hostkit.base.errors import InputError
 from hostkit.base.redact import Hidden
 from hostkit.base.writing import private_folder, write_private
 from hostkit.containers.profile import Profile, words
-from hostkit.nodes import history, proxy_run
+from hostkit.nodes import caches, history, proxy_run
 from omnikit import proxy
 from omnikit.access import targets
 from omnikit.access.targets import in_url
@@ -149,13 +149,14 @@ def host_files(
             continue
         profile = containers.get(node.container, {}).get("profile")
         secrets = f"{host.work_dir}/bundle/{node.name}/{FILE}"
-        script = render.start_script(plan.environment, node, profile, secrets)
+        cache = f"{host.work_dir}/{caches.FOLDER}/{caches.OF}/{node.name}"
+        script = render.start_script(plan.environment, node, profile, secrets, cache)
         own = {f"{node.name}/start.sh": script}
         for name, data in node.files.items():
             own[f"{node.name}/{name}"] = json.dumps(data, indent=1, ensure_ascii=False) + "\n"
         files.update(own)
         made_node = _node(node, host, settings, {**own, **ranks}, inputs)
-        nodes.append(made_node if plan.is_part(node) else {**made_node, **again})
+        nodes.append({**made_node, **_with_partners(again, plan, node)})
     if plan.proxy is not None and plan.proxy.host == host.name:
         version = connectors.version(settings, plan, inputs) if plan.disaggregated else ""
         spec = replace(proxy_spec(plan.proxy, settings, host, proxy_found), version=version)
@@ -185,16 +186,43 @@ def host_files(
         "container_python": settings.container.python,
         "nodes": nodes,
     }
-    if settings.restart.boot != "never":
-        data["boot"] = settings.restart.boot
+    boot = settings.restart.boot
+    if boot == "systemd" or (boot == "auto" and not host.local):
+        data["boot"] = boot
     files["host.json"] = json.dumps(data, indent=1, ensure_ascii=False) + "\n"
     return files
+
+
+_ALL_SEE_S = 15.0  # within which the parts on other hosts see that one has gone
 
 
 def _restart_rule(settings: Settings) -> Optional[dict[str, Any]]:
     """How a node is started again after a death; None: it is not."""
     rule = settings.restart
-    return rule.model_dump(exclude={"policy", "boot"}) if rule.policy == "on-failure" else None
+    if rule.policy != "on-failure":
+        return None
+    steps = settings.proxy.stall_metric
+    return {**rule.model_dump(exclude={"policy", "boot"}), "steps": steps}
+
+
+def _with_partners(
+    again: Mapping[str, dict[str, Any]], plan: Plan, node: NodePlan
+) -> Mapping[str, dict[str, Any]]:
+    """The rule of a node that may be a part of an instance over several hosts. A part stays down
+    until the others have seen it.
+    """
+    if not again or not plan.is_part(node):
+        return again
+    others = [
+        [other.name, other.address, one.port]
+        for other in plan.nodes
+        if (other.role, other.instance) == (node.role, node.instance) and other.name != node.name
+        for one in other.listeners
+        if one.kind in ("api", "ray")
+    ]
+    rule = again["restart"]
+    least = {key: max(rule[key], _ALL_SEE_S) for key in ("delay_s", "delay_max_s")}
+    return {"restart": {**rule, **least, "partners": others}}
 
 
 def _digest(own: Files, node: dict[str, Any], inputs: Mapping[str, str]) -> str:
@@ -244,6 +272,12 @@ def _node(
             ),
         ],
     }
+    if node.compiled:
+        made["cache"] = {
+            "variables": settings.caches.variables,
+            "ranks": sorted({server.dp_rank for server in node.servers}),
+            "inputs": node.compiled,
+        }
     return {**made, "digest": _digest(own, made, inputs)}
 
 
@@ -286,7 +320,7 @@ def _model_path(node: NodePlan) -> str:
 def proxy_spec(plan: ProxyPlan, settings: Settings, host: HostPlan, found: Any) -> proxy.ProxySpec:
     """What omnikit.proxy needs to know; found: the installed kind and its programs."""
     values = settings.proxy.model_dump(exclude={"kind", "listen_host", "venv", "install_timeout_s"})
-    values["metrics_from"] = plan.metrics_from
+    values.update(metrics_from=plan.metrics_from, running_metric=settings.metrics.running)
     values.update({key: value for key, value in found.items() if key != "kind"})
     return proxy.ProxySpec(
         kind=found["kind"],

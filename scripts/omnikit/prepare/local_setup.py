@@ -155,11 +155,15 @@ def _ensure_image(config: Config, plan: Plan, tell: Say) -> None:
         return
     from omnikit.fleet import jobs
     from omnikit.images import pull
+    from omnikit.spread import layers
 
-    given = {**pull.parameters(config, config.settings.container.image), "if_missing": True}
-    hosts = dict.fromkeys((host.name for host in plan.hosts), given)
-    at_once = config.settings.image.at_once
-    done = jobs.run(plan, config.settings, "pull", hosts, at_once=at_once)
+    hosts = [host.name for host in plan.hosts]
+    if config.settings.image.archive:
+        archive = Path(resolve_path(config.settings.image.archive, True))
+        loading = pull.loading(config, archive, config.settings.container.image, whole=False)
+        jobs.results(pull.load(config, plan, hosts, loading))
+        return
+    done = layers.bring(config, plan, hosts, config.settings.container.image, if_missing=True)
     for host, result in jobs.results(done).items():
         if result["changed"]:
             tell(f"{host}: {pull.line(result)}")

@@ -95,21 +95,24 @@ _TASK = "Compare with what runs"  # also in scripts/fleet/look.yml
 @dataclass
 class Look:
     """By node name: actions (start, restart, unchanged, remove) and reasons. replaces: nodes that
-    serve now and would be ended. images: ids by name; about_images: what they say of themselves.
-    files and hosts: changed files and actions, by host; stale: files that are not as they would be
-    deployed now, and seen: lock, place, archive and more (see omnikit.runs), by host too. good: all
-    hosts have this as what was proved. problems and notes (what forbids nothing): as text.
+    serve now and would be ended; fixed: why a proxy cannot be replaced while it serves. images: ids
+    by name; about_images: what they say of themselves. files and hosts: changed files and actions,
+    by host; stale: files that are not as they would be deployed now, and seen: lock, place, archive
+    and more (see omnikit.runs), by host too. good: all hosts have this as what was proved. problems
+    and notes (what forbids nothing): as text. lack_weights: hosts where the model is missing.
     """
 
     actions: dict[str, str] = field(default_factory=dict)
     reasons: dict[str, str] = field(default_factory=dict)
     replaces: list[str] = field(default_factory=list)
+    fixed: dict[str, str] = field(default_factory=dict)
     images: dict[str, str] = field(default_factory=dict)
     about_images: dict[str, dict[str, Any]] = field(default_factory=dict)
     files: dict[str, dict[str, str]] = field(default_factory=dict)
     hosts: dict[str, dict[str, str]] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    lack_weights: list[str] = field(default_factory=list)
     stale: dict[str, list[str]] = field(default_factory=dict)
     seen: dict[str, dict[str, Any]] = field(default_factory=dict)
     good: bool = True
@@ -141,10 +144,12 @@ def look(deployment: Deployment, on_event: Optional[Callable[[fleet.Event], None
         found.hosts[host] = data["actions"]
         found.reasons.update(data["reasons"])
         found.replaces += data["replaces"]
+        found.fixed.update(data["fixed"])
         found.images.update({name: one["id"] for name, one in data["images"].items()})
         found.about_images.update(data["images"])
         found.files[host] = data["files"]
         found.problems += [f"{host}: {_placed(deployment, p)}" for p in data["problems"]]
+        found.lack_weights += [host] if data["lacks_weights"] else []
         found.notes += [f"{host}: {note}" for note in data["notes"]]
         found.stale.update({host: data["stale"]} if data["stale"] else {})
         found.good = found.good and data["good"]

@@ -14,7 +14,7 @@ from hostkit.base.values import whole
 from omnikit.access import targets
 from omnikit.config.config import Config
 from omnikit.config.schema import Settings
-from omnikit.deploy import deploy, roll, status
+from omnikit.deploy import acts, roll, status
 from omnikit.plan.arguments import flag
 from omnikit.plan.checks import speculative_tokens
 from omnikit.plan.types import NodePlan, Plan
@@ -238,7 +238,10 @@ def turn_off(off: Deployment, names: Sequence[str], progress: Progress, run: Run
     if changed and not unready(off.plan, status.observe(off.config, off.plan)):
         _restart(off, changed, progress, run)
     # What is down or left out of the proxy is not any more after this.
-    deploy.play("run_server.yml", off, progress, run.variables, ["run_server", "run_proxy"])
+    acts.play("run_server.yml", off, progress, run.variables, ["run_server", "run_proxy"])
+    pool = status.in_pool(off.plan, off.config.settings)
+    if not pool.passed:
+        progress.say(f"all run as before, but the proxy {pool.found}; invoke doctor says why")
     run.undone()
 
 
@@ -266,7 +269,7 @@ def _restart(deployment: Deployment, names: Sequence[str], progress: Progress, r
         told = {**run.variables, "omnikit_only": only, "omnikit_hosts": hosts}
         run.touch({node.name: "restart" for node in rest}, [node.name for node in rest])
         try:
-            deploy.play("roll_node.yml", deployment, progress, told)
+            acts.play("roll_node.yml", deployment, progress, told)
         except InputError as error:  # no misuse: something was changed before
             raise ActionError(error.what, where=error.where, todo=error.todo) from error
 

@@ -14,7 +14,7 @@ from hostkit.base import cli, health
 from hostkit.base.errors import ActionError, InputError, ToolkitError
 from omnikit.config import config
 from omnikit.config.config import Config
-from omnikit.deploy import deploy, record, status
+from omnikit.deploy import acts, record, status
 from omnikit.fleet import causes, jobs
 from omnikit.load import measurement
 from omnikit.logs import fetch
@@ -331,13 +331,13 @@ def profile(
     plan = make_plan(work.now)
     needed = work.demand
     _refuse_down(work.now, plan)
-    with record.recorded(work.now.environment, "profile", deploy.Options()) as progress:
+    with record.recorded(work.now.environment, "profile", acts.Options()) as progress:
         settle(work.now)
-        steps = deploy.Options(steps=frozenset({"ranktable"}))
-        off = deploy.prepared(work.now, plan, steps, progress)
+        steps = acts.Options(steps=frozenset({"ranktable"}))
+        off = acts.prepared(work.now, plan, steps, progress)
         _refuse_other(off, progress)
         profile_load.try_one(plan, work.now.settings, needed)
-        on = deploy.prepared(work.on, work.plan, steps, progress)
+        on = acts.prepared(work.on, work.plan, steps, progress)
         traces = Traces(work.on, on.plan, work.nodes)
         traces.prepare()
         _ask(work, off, yes)

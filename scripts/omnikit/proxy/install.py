@@ -16,6 +16,7 @@ from typing import Callable, Optional
 from hostkit.base import run
 from hostkit.base.errors import ActionError, InputError
 from omnikit import proxy
+from omnikit.engine.install import without_index
 from omnikit.fleet import apt
 from omnikit.proxy import spec
 
@@ -148,7 +149,7 @@ def _router(venv: Path | None, why: str, *, dry_run: bool, report: Report) -> Ou
 
     pip = [str(venv / "bin/python"), "-m", "pip", "install", "--disable-pip-version-check"]
     pip += ["--require-hashes", "--only-binary=:all:", "-r", str(ROUTER_LOCK)]
-    if run.stream(pip, on_line) != 0 or not find_router(venv):
+    if run.stream(pip, on_line, env=without_index()) != 0 or not find_router(venv):
         raise ActionError(
             "pip could not install vllm-router:\n" + "\n".join(last[-8:]),
             todo="check that a Python package index can be reached (pip config list)",

@@ -121,26 +121,26 @@ class Staged:
 
     def is_present(self) -> bool:
         """Whether the last release is the same: image, source and files."""
-        last = _present(self.deployment.plan.environment)
-        if last is None or not deployed_last(self.deployment):
+        present = last(self.deployment.plan.environment)
+        if present is None or not deployed_last(self.deployment):
             return False
-        about = last.about
+        about = present.about
         return (about["images"], about["source"]) == (dict(self.images), dict(self.source))
 
 
 def deployed_last(deployment: Deployment) -> bool:
     """Whether the last release has the same files."""
-    last = _present(deployment.plan.environment)
+    present = last(deployment.plan.environment)
     try:
-        kept = regular.parsed(last.folder / "files.json") if last else {}
+        kept = regular.parsed(present.folder / "files.json") if present else {}
         files = {host: dict(files) for host, files in deployment.files.items()}
         return bool(kept["files"] == files and kept["proxy_kind"] == deployment.proxy_kind)
     except (OSError, ValueError, KeyError, TypeError):
         return False
 
 
-def _present(environment: str) -> Optional[Release]:
-    """The last release; None where there is none, or it is damaged."""
+def last(environment: str) -> Optional[Release]:
+    """The release that was proved last; None where there is none, or it is damaged."""
     known, faults = _all(environment)
     if not known or max(faults, default=0) > known[-1].number:
         return None
@@ -217,8 +217,10 @@ def with_passwords(stored: Config, now: Config) -> Config:
     return replace(stored, settings=stored.settings.model_copy(update={"hosts": hosts}))
 
 
-def restored(release: Release, now: Config) -> Deployment:
-    """A release as a deployment that can be carried out."""
+def restored(release: Release, now: Config, planned: Optional[Plan] = None) -> Deployment:
+    """A release as a deployment that can be carried out. planned: the plan of now, where there is
+    one already.
+    """
     stored = config_config.load_merged(release.folder / f"{now.environment}.yaml")
     config = with_passwords(stored, now)
     file = release.folder / "files.json"
@@ -234,13 +236,13 @@ def restored(release: Release, now: Config) -> Deployment:
             where=str(file),
             todo="go back to another one: invoke releases, then invoke rollback --to NUMBER",
         ) from error
-    plan = _with_secrets(make_plan(config), now)
+    plan = _with_secrets(make_plan(config), planned or make_plan(now))
     return Deployment(config, plan, control_folder(config.environment), files, proxy_kind)
 
 
-def _with_secrets(plan: Plan, now: Config) -> Plan:
+def _with_secrets(plan: Plan, now: Plan) -> Plan:
     """Secrets that a user's own file had come from there: releases do not have them."""
-    known = {node.name: node.secrets for node in make_plan(now).nodes}
+    known = {node.name: node.secrets for node in now.nodes}
     nodes = [replace(n, secrets={**known.get(n.name, {}), **n.secrets}) for n in plan.nodes]
     return replace(plan, nodes=tuple(nodes))
 

@@ -12,7 +12,7 @@ import json
 import shutil
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Iterator, Mapping, Optional, Sequence
@@ -139,6 +139,17 @@ def unproved(environment: str) -> Changes:
         return Changes(**data)
     except (OSError, ValueError, TypeError):
         return Changes()
+
+
+def is_unproved(environment: str) -> bool:
+    """Whether what runs was changed since, also by a command that goes on; or one was cut off,
+    whatever it did.
+    """
+    for path in _folder(environment).glob("*/run.json"):
+        with suppress(OSError, ValueError, TypeError, KeyError):
+            if not json.loads(path.read_text(encoding="utf-8"))["proved"]:
+                return True
+    return bool(unproved(environment).touched)
 
 
 def add_unproved(environment: str, changes: Changes) -> None:

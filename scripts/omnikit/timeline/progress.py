@@ -9,7 +9,7 @@ import time
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Iterator, Optional
+from typing import Any, Callable, Iterator, Optional
 
 from hostkit.base.log import say, table
 
@@ -122,6 +122,7 @@ class Progress:
         self.nodes: dict[str, dict[str, Any]] = {}
         self.began_at = time.time()
         self.written: set[str] = set()
+        self.at_end: list[Callable[[], None]] = []  # before it is said how it ended
 
     def say(self, message: str) -> None:
         """One line with the time since the command began."""

@@ -25,9 +25,10 @@ def check_shape(config: Config) -> None:
             *("profile", "omni_version"),
             todo=f"choose one of that engine (configs/versions), or --set profile.engine={of}",
         )
-    if len(topology.decode) > 1 and config.settings.engine.decode_instances == "one":
+    prefill, decode, colocated = map(topology.serving, ROLES)
+    if len(decode) > 1 and config.settings.engine.decode_instances == "one":
         raise config.error(
-            f"found {len(topology.decode)} decode instances, {config.settings.profile.omni_version}"
+            f"found {len(decode)} decode instances, {config.settings.profile.omni_version}"
             " has one: all decode hosts form one data-parallel group that every prefill instance"
             " hands over to.",
             "topology",
@@ -36,21 +37,21 @@ def check_shape(config: Config) -> None:
             " release that has several (engine.decode_instances:"
             f" {config.origin('engine', 'decode_instances')})",
         )
-    if bool(topology.prefill) != bool(topology.decode):
-        here, there = ("prefill", "decode") if topology.prefill else ("decode", "prefill")
+    if bool(prefill) != bool(decode):
+        here, there = ("prefill", "decode") if prefill else ("decode", "prefill")
         raise config.error(
             f"there are {here} instances but no {there} instance.",
             "topology",
             there,
             todo=f"add one under topology.{there}, or use topology.colocated",
         )
-    if not (topology.prefill or topology.colocated):
+    if not (prefill or colocated):
         raise config.error(
             "nothing to serve: no instance is listed.",
             "topology",
             todo="see configs/environments/ for examples",
         )
-    if topology.prefill and topology.colocated:
+    if prefill and colocated:
         raise config.error(
             "co-located servers and prefill/decode instances in one environment have no common"
             " proxy.",
@@ -58,7 +59,7 @@ def check_shape(config: Config) -> None:
             "colocated",
             todo="make two environments of them",
         )
-    if topology.prefill and topology.proxy is None:
+    if prefill and topology.proxy is None:
         raise config.error(
             "prefill and decode need a proxy.", "topology", "proxy", todo="name a host for it"
         )

@@ -21,7 +21,7 @@ from omnikit.yaml.setting_types import parse_devices
 # Each device of a tensor parallel group stands for as many. Of decode context parallel size none is
 # added: it divides the devices of a group.
 _MULTIPLY = ("pipeline-parallel-size", "prefill-context-parallel-size")
-_PREFIX = {"prefill": "p", "decode": "d", "colocated": "s"}
+PREFIX = {"prefill": "p", "decode": "d", "colocated": "s"}
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ def node_name(config: Config, entry: Instance, host: str) -> Optional[str]:
 def _names(config: Config, role: str, entry: Instance, first: int) -> list[str]:
     """What the parts of an instance are called, one on each of its hosts."""
     given = [node_name(config, entry, host) for host in entry.hosts]
-    return [name or f"{_PREFIX[role]}{first + rank}" for rank, name in enumerate(given)]
+    return [name or f"{PREFIX[role]}{first + rank}" for rank, name in enumerate(given)]
 
 
 def _members(

@@ -20,8 +20,8 @@ from typing import Any, Mapping, Optional
 
 from hostkit.base.errors import InputError
 from omnikit.config.config import Config
-from omnikit.config.layers import resolve_path
-from omnikit.config.schema import Host, Secret, Settings
+from omnikit.config.layers import ENVIRONMENT, resolve_path
+from omnikit.config.schema import Host, Secret, Server, Settings
 from omnikit.plan import checks
 from omnikit.plan.arguments import SERVER_FACTS, NodeCommands, check_references, fill, references
 from omnikit.plan.containers import container_name
@@ -84,6 +84,8 @@ def _at_home() -> Optional[str]:
 
 # Stands for the interface of the host's default route, which only the host knows.
 HOST_INTERFACE = "${host.interface}"
+# Stands for the folder of what servers compile, which the host chooses when it starts them.
+HOST_CACHE = "${host.cache}"
 PROXY_NAME = "c0"
 INTERNAL_KEY = "internal_key"  # file of the servers' key below bundle/
 _LONGEST = 107 - 37  # bytes of a socket's path, less the name that an engine gives it
@@ -120,7 +122,8 @@ class _Planner:
     def __init__(self, config: Config) -> None:
         self.config = config
         self.settings = config.settings
-        self.groups = groups(config)
+        self.places = groups(config)  # with those that are taken out, whose ports stay theirs
+        self.groups = [group for group in self.places if not group.entry.out]
         used = {m.host for group in self.groups for m in group.members}
         if self.settings.topology.proxy:
             used.add(self.settings.topology.proxy)
@@ -144,7 +147,7 @@ class _Planner:
         self.profiles = self._path(traces, "profiling", "dir") if traces else f"{work_dir}/profiles"
         self.model_path = self._path(self.settings.model.path, "model", "path")
         hosts = self._hosts(work_dir)
-        ports = Ports(self.config, self.groups)
+        ports = Ports(self.config, self.places)
         shared = self._shared_facts()
         nodes = []
         for group in self.groups:
@@ -193,9 +196,16 @@ class _Planner:
     def _address(self, m: Member) -> str:
         return self.settings.hosts[m.host].address
 
+    def _counted(self, role: str) -> list[Group]:
+        """The instances of a role that are counted: one that is taken out keeps its number, unless
+        rank tables list who is there.
+        """
+        there = self.groups if self.settings.engine.rank_tables else self.places
+        return [group for group in there if group.role == role]
+
     def _shared_facts(self) -> dict[str, Any]:
-        prefill_count = len(self.settings.topology.prefill)
-        decode = [group.members for group in self.groups if group.role == "decode"]
+        prefill_count = len(self._counted("prefill"))
+        decode = [group.members for group in self._counted("decode")]
         # As omni-infer lists them for prefill: each further master before the ones so far.
         masters = [members[0] for members in reversed(decode)]
         others = [m for members in decode for m in members[1:]]
@@ -229,7 +239,9 @@ class _Planner:
         return container_name(self.settings, self.config.environment, role, node)
 
     def _group_facts(self, group: Group, ports: GroupPorts) -> dict[str, Any]:
-        kv_rank = len(self.settings.topology.prefill) if group.role == "decode" else group.index
+        counted = self._counted("prefill" if group.role == "decode" else group.role)
+        own = [one.index for one in counted]
+        kv_rank = len(own) if group.role == "decode" else own.index(group.index)
         return {
             "role": group.role,
             "kv_rank": kv_rank,
@@ -331,7 +343,20 @@ class _Planner:
             listeners=ports.listeners,
             key_file=f"{host.work_dir}/bundle/{INTERNAL_KEY}" if guarded else "",
             prepare=commands.prepare(facts) if m.server_count else (),
+            compiled=self._compiled(m, commands, facts),
         )
+
+    def _compiled(self, m: Member, commands: NodeCommands, facts: dict[str, Any]) -> dict[str, Any]:
+        caches = self.settings.caches
+        if not caches.use:
+            return {}
+        devices = {
+            "kind": self.settings.engine.device_kind,
+            "count": len(m.devices),
+            "tensor_parallel": m.tensor_parallel,
+        }
+        made = commands.compiled(facts, caches.ignore)
+        return {**made, "devices": devices, "model": facts["model_path"]}
 
     def _ray(self, group: Group, m: Member, facts: dict[str, Any]) -> tuple[str, ...]:
         if not self.config.on_ray(group.role, group.index):
@@ -386,8 +411,27 @@ class _Planner:
             self._check_sockets(m, facts)
             variables = {one.flag: one.variable for one in self.settings.engine.secret_flags}
             self._check_secret_flags(m, variables)
-            self.commands[m.key] = NodeCommands(m.server, variables)
+            self.commands[m.key] = NodeCommands(self._with_caches(m), variables)
         return self.commands[m.key]
+
+    def _with_caches(self, m: Member) -> Server:
+        """Its settings; the variables of caches lead to the folder that the host chooses, but for
+        one that the user's own files set.
+        """
+        caches = self.settings.caches
+        if not caches.use:
+            return m.server
+        if not caches.variables:
+            raise self.config.error(
+                "no variable of this engine is known that names a folder for what it compiles.",
+                *("caches", "variables"),
+                todo="name them: --set 'caches.variables=[VLLM_CACHE_ROOT]'; or caches.use=false",
+            )
+        given = m.settings.value["env"]
+        set_ = {name: given.child(name) for name in caches.variables}
+        own = {name for name, node in set_.items() if node and node.origin.layer >= ENVIRONMENT}
+        places = {name: f"{HOST_CACHE}/{name}" for name in caches.variables if name not in own}
+        return m.server.model_copy(update={"env": {**m.server.env, **places}})
 
     def _check_secret_flags(self, m: Member, variables: Mapping[str, str]) -> None:
         """A command line can be read by every user of the host: no secret may stand on it."""

@@ -7,7 +7,7 @@ import time
 from collections import deque
 from typing import Callable
 
-from hostkit.base.log import size_text
+from hostkit.base.log import duration, size_text
 
 _FIRST_S = 2.0  # what is over by then needs no progress
 _EVERY_S = 5.0
@@ -58,10 +58,3 @@ class Meter:
         done = self.done + self.skipped
         of_all = f"{size_text(done)} of {size_text(self.total)} {self.verb}"
         return f"{of_all}, {size_text(rate)}/s, {duration(left)} left"
-
-
-def duration(seconds: float) -> str:
-    """Seconds for people: 45 s, 12 min, 3.5 h."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -1,7 +1,8 @@
 """Whatever is asked through the proxy is answered as by one server that does all itself.
 
-Real vLLM servers on CPU, started once for the file; the tests use them and change nothing. The
-proxy wants keys and speaks TLS, and its servers answer nobody else.
+Real vLLM servers on CPU, started once for the file; the tests use them and change nothing, but for
+the last, which kills and hangs them. The proxy wants keys and speaks TLS, and its servers answer
+nobody else.
 """
 
 from __future__ import annotations
@@ -16,7 +17,9 @@ from typing import Any, Callable, Iterator
 
 import httpx
 import openai
+import pd_faults
 import pytest
+import steady_load
 from ascend_decode import CHAT, Cut
 from ascend_decode import COMPLETIONS as COMPLETION
 from certificates import Authority
@@ -436,3 +439,16 @@ def test_the_engine_s_reader_takes_the_last_of_equal_members() -> None:
     found = json.loads(client.getresponse().read())
     client.close()
     assert len(found["choices"]) == 1 and found["usage"]["completion_tokens"] == 5
+
+
+def test_faults_under_load_cost_no_answer_and_make_none_wrong(tmp_path: Path) -> None:
+    # The short form of benchmarks/bench_steady.py; a stream that has begun may end with an error.
+    folder = ROOT / "build" / "test-shapes"
+    service = SERVICES[PROXY]
+    site = pd_faults.Site(ENVIRONMENTS[0], folder, options[0], PROXY, KEY, service.ca)
+    shapes = steady_load.shapes()
+    right = pd_faults.right_answers(ALONE, tmp_path, shapes)
+    found = pd_faults.run(site, tmp_path, right, shapes, pd_faults.SHORT, 0, 3.0, 1, print)
+    told = "\n".join([*found.table(), *found.odd, *found.mixed])
+    assert set(found.verdicts) <= set(pd_faults.ALLOWED) and not found.mixed, told
+    assert found.verdicts[steady_load.RIGHT] > 0.9 * found.requests, told

@@ -8,7 +8,8 @@ import threading
 from typing import Any
 
 import pytest
-from proxy_backend import Handler, Seen, free_port
+from port_rooms import free_port
+from proxy_backend import Handler, Seen
 
 from hostkit.base import run
 from hostkit.base.health import Answer, request, wait_until

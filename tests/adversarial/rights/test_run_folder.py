@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Iterator
 
 import pytest
-from host_cases import free_port
+from port_rooms import free_port
 
 from omnikit.config.config import load
 from omnikit.config.layers import control_folder

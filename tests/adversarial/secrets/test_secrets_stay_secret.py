@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Iterator
 
 import pytest
-from host_cases import free_port
+from port_rooms import free_port
 
 from hostkit.base.errors import InputError
 from hostkit.base.writing import write_private

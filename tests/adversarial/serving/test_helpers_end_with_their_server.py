@@ -100,13 +100,17 @@ def test_stop_ends_by_their_mark_what_a_damaged_record_does_not_name(tmp_path: P
     nodes = [escaping(tmp_path, name, "double") for name in ("p0", "d0")]
     with running(a_host(tmp_path, *nodes)) as host:
         others = bystander(nodes[0]["servers"][0]["port"])
+        supervisor = record_of(host, "p0")["supervisor"]
         try:
             for text in ("{half", "[]", '{"servers": [1]}', "null", '{"node": "p0"}', "[" * 10**5):
                 (tmp_path / "state" / "p0.json").write_text(text)
                 with pytest.raises(Exception, match=r"p0\.json.*invoke stop|invoke stop"):
                     start_stop.up(host, ROLES)
+            # One that is slow would write its record again after it was removed.
+            os.kill(supervisor["pid"], signal.SIGSTOP)
             done = start_stop.stop(host)
             assert set(done) == {"p0", "d0"}
+            assert not alive(supervisor)
             assert helpers_of(nodes[0]["servers"][0]) == [others.pid]
             assert not helpers_of(nodes[1]["servers"][0])
             assert list((tmp_path / "state").glob("*.json")) == []

@@ -7,7 +7,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from host_cases import STAND_IN, free_port
+from host_cases import STAND_IN
+from port_rooms import free_port
 
 from hostkit.base.health import metric, request, wait_until
 

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 from check_cases import FACTS, FAKE, ids, limits, look, npu_parameters, one, parameters, put, tools
-from host_cases import free_port, pythons
+from host_cases import pythons
+from port_rooms import free_port
 
 from hostkit.agent import jobs
 from hostkit.checks import checks

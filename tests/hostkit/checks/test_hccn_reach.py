@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Iterator
 
 import pytest
-from host_cases import free_port
+from port_rooms import free_port
 
 from hostkit.checks.hccn import ping_answer, ping_argv, reach, reach_port
 

@@ -9,7 +9,7 @@ import sys
 import pytest
 from check_cases import ids, listener, look, one, parameters, put, recorded
 from docker_host import wait_for
-from host_cases import free_port
+from port_rooms import free_port
 
 from hostkit.checks import ports as checks_ports
 from hostkit.checks.ports import held_by, reserved

@@ -249,7 +249,7 @@ def test_processes_in_a_container_are_found_and_ended_from_outside(
     log = str(tmp_path / "log")
     Path(log).touch()
     shell = 'read -r pid rest </proc/self/stat; echo "$pid"; exec sleep 300'
-    run.run(containers_containers.launch_words(spec, ["bash", "-c", shell], log))
+    run.run(containers_containers.launch_words(spec, ["bash", "-c", shell], log, "A=b"))
     from docker_host import wait_for
 
     wait_for(lambda: (tmp_path / "log").read_text().strip().isdigit(), "the pid is written")

@@ -10,14 +10,7 @@ from pathlib import Path
 from typing import Iterator
 
 import pytest
-from docker_host import (
-    BASE_IMAGE,
-    DockerHost,
-    docker_engine,
-    free_port,
-    registry,
-    wait_for,
-)
+from docker_host import BASE_IMAGE, DockerHost, docker_engine, registry, wait_for
 from image_cases import (
     PASSWORD,
     USER,
@@ -32,6 +25,7 @@ from image_cases import (
     watched_docker,
 )
 from platform_cases import OTHER, OWN, archive_for, load_for, platform_of, push_for
+from port_rooms import free_port
 
 from hostkit.base.errors import ActionError, InputError
 from hostkit.containers import image_archive, images

@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from docker_host import BASE_IMAGE, DockerHost, free_port, registry
+from docker_host import BASE_IMAGE, DockerHost, registry
 from image_cases import PASSWORD, USER, image_id, locked_registry, parameters, push
 from needs import needs
 from platform_cases import OTHER, OWN, oci_archive, push_for
+from port_rooms import free_port
 
 from hostkit.base.errors import ActionError
 from hostkit.containers import engines, image_archive, image_look, images

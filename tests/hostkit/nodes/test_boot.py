@@ -12,12 +12,14 @@ from typing import Any
 
 import pytest
 from host_cases import a_host, a_node, clean, processes, reaches, record_of
+from systemd_host import SystemdHost
 
 from hostkit.base.health import wait_until
 from hostkit.base.records import alive, write_record
 from hostkit.nodes import boot, needed, start_stop
 
-# A stand-in for systemctl, since no systemd runs where tests do: it links and unlinks as it does.
+RULE = {"delay_s": 0.05, "delay_max_s": 0.1, "limit": 2, "settled_s": 600}
+# A stand-in for systemctl: it links and unlinks as it does.
 SYSTEMCTL = """#!/bin/sh
 echo "$*" >> {folder}/calls
 case "$1" in
@@ -58,6 +60,7 @@ def test_a_unit_is_installed_once_and_taken_away_when_it_is_no_longer_wanted(
     assert not boot.install(host)
     assert (units / "omnikit-x.service").read_text() == boot.unit(host)
     assert boot.install({**host, "grace_s": 60})  # another text
+    assert not boot.install({**host, "boot": "auto", "grace_s": 60})  # the same
     del host["boot"]
     assert boot.install(host)
     assert list(units.iterdir()) == [units / "multi-user.target.wants"]
@@ -88,7 +91,9 @@ def test_where_it_cannot_be_a_deploy_says_so(
     monkeypatch.setattr(boot, "_RUNS", tmp_path / "none")
     [note] = needed.notes(host, {})
     assert "systemd does not run this host" in note
-    assert needed.notes({**host, "boot": None}, {}) == []
+    for asked in ("auto", None):
+        assert needed.notes({**host, "boot": asked}, {}) == []
+        assert not boot.install({**host, "boot": asked})
 
 
 @pytest.mark.slow
@@ -128,3 +133,37 @@ def test_what_ran_is_started_and_what_was_stopped_or_failed_is_not(tmp_path: Pat
         assert json.loads(again.stdout) == {"done": {}, "changed": False}
     finally:
         clean(host)
+
+
+@pytest.mark.slow
+@pytest.mark.needs("systemd-analyze", "unshare", "nsenter", root=True)
+def test_a_real_systemd_starts_it_after_a_reboot(tmp_path: Path) -> None:
+    node = {**a_node(tmp_path, "p0", "child"), "restart": {**RULE, "watchdog_s": 120}}
+    host = a_host(tmp_path, node, environment="x", boot="systemd", containers={})
+    machine = SystemdHost(tmp_path)
+    agent = (sys.executable, str(tmp_path / "scripts" / "host_agent.py"))
+    try:
+        machine.boot()
+        said = machine.run(*agent, "up")
+        assert said[0] == 0 and "is installed" in said[1], said
+        assert reaches(host, "p0", "ready")
+        assert machine.run("systemctl", "is-enabled", boot.name(host)) == (0, "enabled\n")
+        before = record_of(host, "p0")["supervisor"]
+        machine.reboot()
+        assert reaches(host, "p0", "ready", 60)
+        assert record_of(host, "p0")["supervisor"]["boot_id"] != before["boot_id"]
+        status = machine.run("systemctl", "status", "--no-pager", boot.name(host))[1]
+        assert "launch_servers.py" in status and "active (exited)" in status
+        # Of a supervisor that is killed the successor is in the unit's control group, too.
+        pid = str(record_of(host, "p0")["supervisor"]["pid"])
+        assert machine.run("kill", "-9", pid)[0] == 0
+        assert wait_until(lambda: "restarts" in record_of(host, "p0"), 30, 0.05)
+        assert reaches(host, "p0", "ready", 60)
+        status = machine.run("systemctl", "status", "--no-pager", boot.name(host))[1]
+        assert "--take-over" in status
+        machine.run("systemctl", "stop", boot.name(host))
+        assert record_of(host, "p0")["phase"] == "stopped"
+        assert machine.run(*agent, "clean")[0] == 0
+        assert machine.run("systemctl", "is-enabled", boot.name(host))[0] != 0
+    finally:
+        machine.end()

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import socket
 import zipfile
 from pathlib import Path
+from typing import Any
 
-from hostkit.nodes import needed
+from hostkit.base import records
+from hostkit.nodes import needed, proxy_run
 
 SCRIPT = """main() {
   export A=1
@@ -53,3 +57,35 @@ def test_files_of_the_node_and_its_rank_tables_count_and_no_others(tmp_path: Pat
 
 def test_many_names_are_cut() -> None:
     assert needed.shown(list("abcdef")) == "a, b, c, d and 2 more"
+
+
+def test_what_a_proxy_that_serves_cannot_take_over_is_named(tmp_path: Path) -> None:
+    place = {"ports": [["127.0.0.1", 9]], "temp_dir": "/run/c0", "log_dir": "/logs/c0"}
+    node = {"name": "c0", "role": "proxy", "container": None, **place}
+    host: dict[str, Any] = {"work_dir": str(tmp_path), "nodes": [node], "containers": {}}
+    assert needed.fixed(host) == {}  # it does not run: nothing can be lost
+    record: dict[str, Any] = {"node": "c0", "role": "proxy", "phase": "ready", "servers": []}
+    record.update(supervisor=records.identity(os.getpid()), place=place, hands_over=True)
+    for change, why in [
+        ({}, None),
+        ({"phase": "failed"}, "it does not run as it should"),
+        ({"hands_over": False}, "Linux 5.6"),
+        ({"place": {**place, "ports": [["127.0.0.1", 8]]}}, "its address or port would change"),
+        ({"place": {**place, "log_dir": "/other"}}, "its logs would change"),
+        ({"container": {"name": "omnikit_c0"}}, "its container would be made anew"),
+    ]:
+        records.write_record(tmp_path / "state", {**record, **change})
+        found = needed.fixed(host)
+        assert (why or "") in found.get("c0", "") and bool(found) == bool(why), change
+    del record["hands_over"]
+    records.write_record(tmp_path / "state", record)
+    assert "earlier version" in needed.fixed(host)["c0"]
+
+
+def test_listening_sockets_are_taken_from_a_process() -> None:
+    assert proxy_run.hands_over()  # on this kernel
+    with socket.create_server(("127.0.0.1", 0)) as one, socket.create_server(("127.0.0.1", 0)):
+        port = one.getsockname()[1]
+        [copy] = proxy_run.listening(os.getpid(), [["127.0.0.1", port]])
+    with socket.socket(fileno=copy) as mine, socket.create_connection(("127.0.0.1", port)):
+        assert mine.accept()[0].getsockname()[1] == port  # it listens on, though that was closed

@@ -12,7 +12,8 @@ from typing import Iterator
 
 import pytest
 from launched_proxy import Stream, wanted
-from proxy_backend import Backend, free_port
+from port_rooms import free_port
+from proxy_backend import Backend
 
 from hostkit.base import run
 from hostkit.base.errors import InputError

@@ -8,7 +8,8 @@ from typing import Any, Iterator
 
 import pytest
 from docker_host import BASE_IMAGE, DockerHost
-from host_cases import clean, free_port, record_of
+from host_cases import clean, record_of
+from port_rooms import free_port
 from server_image import server_image
 
 from hostkit.base.errors import ActionError, InputError

@@ -114,7 +114,7 @@ def test_a_supervisor_loads_it_only_where_its_python_needs_it(engine: DockerHost
         program = {"there": "python3", "by the file alone": "python9"}
         engine.docker("exec", "t-look", "python3", "-c", _SECOND_PYTHON)
         for where, python in program.items():
-            words = containers.launch_words(spec, [python, "-c", code], "/log")
+            words = containers.launch_words(spec, [python, "-c", code], "/log", "A=b")
             engine.docker(*[word for word in words[1:] if word != "-d"])
             said = engine.docker("exec", "t-look", "cat", "/log").stdout
             variables = json.loads(said.splitlines()[-1])

@@ -12,17 +12,8 @@ from pathlib import Path
 from typing import Any, Iterator
 
 import pytest
-from host_cases import (
-    STAND_IN,
-    a_host,
-    a_node,
-    clean,
-    free_port,
-    processes,
-    reaches,
-    record_of,
-    write,
-)
+from host_cases import STAND_IN, a_host, a_node, clean, processes, reaches, record_of, write
+from port_rooms import free_port
 
 from hostkit.base.errors import ActionError, InputError
 from hostkit.base.health import wait_until
@@ -187,7 +178,25 @@ def test_a_killed_supervisor_takes_its_servers_along(tmp_path: Path) -> None:
         record = record_of(host, "p0")
         os.kill(record["supervisor"]["pid"], signal.SIGKILL)
         assert wait_until(lambda: not processes(record), 10, 0.02)
-        assert observe.observe(host, "p0")["state"] == "failed"
+        seen = observe.observe(host, "p0")
+        assert seen["state"] == "failed" and "supervisor (pid " in seen["reason"]
+
+
+def test_what_a_signal_stopped_is_said(tmp_path: Path) -> None:
+    with running(a_host(tmp_path, a_node(tmp_path, "p0", ""), request_timeout_s=0.5)) as host:
+        ready(host)
+        record = record_of(host, "p0")
+        held = [record["supervisor"]["pid"], record["servers"][0]["process"]["pid"]]
+        for pid in held:
+            os.kill(pid, signal.SIGSTOP)
+        seen = observe.observe(host, "p0")
+        for pid in held:
+            os.kill(pid, signal.SIGCONT)
+        said = "is stopped by a signal (state T)"
+        assert f"its supervisor, pid {held[0]}, {said}" in seen["reason"]
+        assert seen["servers"][0]["state"] == "failed"
+        assert seen["servers"][0]["reason"].endswith(f"pid {held[1]} {said}")
+        assert observe.observe(host, "p0")["reason"] is None
 
 
 def test_children_that_outlive_a_killed_server_are_found_and_ended(tmp_path: Path) -> None:
@@ -230,6 +239,8 @@ def test_a_record_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     (tmp_path / "state" / "p0.json").write_text("{half")
     with pytest.raises(ActionError, match=r"p0\.json"):
         needed.look(host)
+    seen = observe.observe(host, "p0")  # and hides nothing else
+    assert seen["state"] == "failed" and "the record of p0 cannot be read" in seen["reason"]
 
 
 def test_problems_name_the_owner_of_a_port_but_not_ourselves(tmp_path: Path) -> None:
@@ -256,6 +267,9 @@ def test_problems_of_memory_and_files(tmp_path: Path) -> None:
     host = a_host(tmp_path, node)
     text = "\n".join(needed.problems(host, needed.look(host)))
     assert "the model is missing" in text and "MiB of memory" in text
+    assert needed.lacks_weights(host, needed.look(host))
+    (tmp_path / "config.json").write_text("{}")
+    assert not needed.lacks_weights(host, needed.look(host))
 
 
 def test_a_start_that_cannot_happen_says_why(tmp_path: Path) -> None:

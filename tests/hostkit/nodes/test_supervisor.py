@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
+from contextlib import ExitStack, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 from host_cases import a_host, a_node, processes, record_of, running, write
 
+from hostkit.base import lock
 from hostkit.base.health import wait_until
-from hostkit.base.records import alive
+from hostkit.base.records import alive, locked, read_record
 from hostkit.nodes import history, needed, observe, start_stop
 
 # Real processes, seconds together.
@@ -178,3 +182,120 @@ def test_a_proxy_keeps_what_it_took_over(tmp_path: Path) -> None:
         kill(host)
         comes(host, phase="ready", restarts=1)
         assert taken_over.read_text() == "since then"
+
+
+def test_a_server_that_hangs_is_as_one_that_died(tmp_path: Path) -> None:
+    with running(host_of(tmp_path, {**RULE, "watchdog_s": 0.1}, "", "")) as host:
+        hung = record_of(host, "d0")["servers"][1]["process"]["pid"]
+        os.kill(hung, signal.SIGSTOP)
+        now = comes(host, phase="ready", restarts=1)
+        assert re.fullmatch(r"d0.1 has not answered /health for \d+ s", now["restarts"]["why"])
+        assert not Path(f"/proc/{hung}").exists()
+
+
+def test_an_engine_that_hangs_is_as_one_that_died(tmp_path: Path) -> None:
+    rule = {**RULE, "watchdog_s": 0.1, "steps": "vllm:steps"}
+    with running(host_of(tmp_path, rule, "steps=5")) as host:
+        why = comes(host, restarts=1)["restarts"]["why"]
+        assert re.fullmatch(r"d0.0 has requests and has computed nothing for \d+ s", why)
+
+
+def test_a_killed_supervisor_has_a_successor(tmp_path: Path) -> None:
+    with running(host_of(tmp_path, RULE, "child", "deaf")) as host:
+        for count in (1, 2):
+            before = record_of(host, "d0")
+            os.kill(before["supervisor"]["pid"], signal.SIGKILL)
+            now = comes(host, phase="ready", restarts=count)
+            assert not processes(before)
+            assert now["supervisor"] != before["supervisor"]
+            assert now["restarts"]["why"] == "its supervisor was killed"
+            assert start_stop.up(host, {"prefill"}) == {"d0": "unchanged"}
+        os.kill(now["supervisor"]["pid"], signal.SIGKILL)
+        assert comes(host, phase="failed")["reason"].startswith("crash loop: its supervisor was")
+        assert told(host)[:5] == ["started", "ready", "died", "restarted", "ready"]
+
+
+def test_a_killed_supervisor_has_none_where_the_rule_is_another(tmp_path: Path) -> None:
+    with running(host_of(tmp_path, RULE, "")) as host:
+        changed = json.loads(json.dumps(host))
+        changed["nodes"][0]["digest"] = "another"
+        write(changed)
+        os.kill(record_of(host, "d0")["supervisor"]["pid"], signal.SIGKILL)
+        found = comes(host, phase="failed")
+        assert "was deployed since differs" in found["reason"] and not processes(found)
+
+
+def test_a_supervisor_that_is_stopped_by_force_has_no_successor(tmp_path: Path) -> None:
+    with running(host_of(tmp_path, RULE, "")) as host:
+        supervisor = record_of(host, "d0")["supervisor"]
+        with locked(tmp_path / lock.FLOCK, "the test"):
+            os.kill(supervisor["pid"], signal.SIGKILL)
+            launcher = tmp_path / "logs" / "d0" / "launcher.log"
+            assert wait_until(lambda: successors(tmp_path) != [], 10, 0.02), launcher.read_text()
+            start_stop.stop(host)
+        assert wait_until(lambda: successors(tmp_path) == [], 10, 0.02)
+        assert read_record(tmp_path / "state", "d0") is None
+
+
+def successors(folder: Path) -> list[str]:
+    """Processes that would take over below a folder."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):
+            words = path.read_bytes().decode().split("\0")
+            if "--take-over" in words[-2:] and str(folder) in " ".join(words):
+                found += [path.parent.name] if "launch_servers" in words[1] else []
+    return found
+
+
+def parts(folder: Path, *names: str) -> list[dict[str, Any]]:
+    """Hosts that have a part of one instance each, all called d0."""
+    rule = {**RULE, "delay_s": 8, "delay_max_s": 8}
+    nodes = {}
+    for name in names:
+        (folder / name).mkdir()
+        nodes[name] = a_node(folder / name, "d0", "")
+    for name, node in nodes.items():
+        others = [(o, n["servers"][0]) for o, n in nodes.items() if o != name]
+        places = [[other, server["address"], server["port"]] for other, server in others]
+        node["restart"] = {**rule, "partners": places}
+    return [a_host(folder / name, node) for name, node in nodes.items()]
+
+
+def test_when_a_part_of_an_instance_has_gone_all_start_again(tmp_path: Path) -> None:
+    hosts = parts(tmp_path, "h0", "h1", "h2")
+    with ExitStack() as up:
+        for host in hosts:
+            up.enter_context(running(host))
+        kill(hosts[1])
+        port = hosts[1]["nodes"][0]["servers"][0]["port"]
+        for host in hosts:
+            comes(host, phase="ready", restarts=1)
+        assert record_of(hosts[1], "d0")["restarts"]["why"] == "d0.0 ended with exit status -9"
+        for host in (hosts[0], hosts[2]):
+            why = record_of(host, "d0")["restarts"]["why"]
+            assert re.fullmatch(r"its part h\d \(127.0.0.1:\d+\) has gone", why)
+        # Who sees it first names the one that died, another one maybe who saw it first.
+        said = [record_of(host, "d0")["restarts"]["why"] for host in hosts]
+        assert any(f"h1 (127.0.0.1:{port})" in why for why in said)
+
+        def restarts() -> list[int]:
+            return [record_of(host, "d0")["restarts"]["count"] for host in hosts]
+
+        # That all start again, at different times, tears nobody down once more.
+        assert not wait_until(lambda: restarts() != [1, 1, 1], 6, 0.2)
+
+
+def test_a_part_that_a_command_ends_takes_no_other_with_it(tmp_path: Path) -> None:
+    hosts = parts(tmp_path, "h0", "h1")
+    with running(hosts[0]), running(hosts[1]):
+        before = record_of(hosts[0], "d0")
+        changes = partial(wait_until, lambda: record_of(hosts[0], "d0") != before)
+        assert not changes(3, 0.2)  # it has seen the other one meanwhile
+        held = tmp_path / "h0" / lock.LOCK
+        held.write_text(json.dumps({"owner": "ann", "what": "stop of test", "since": 1.0}))
+        start_stop.stop(hosts[1])
+        # Looks of which two would be enough, were there no command.
+        assert not changes(7, 0.2)
+        held.unlink()
+        assert wait_until(lambda: record_of(hosts[0], "d0").get("restarts"), 20, 0.2)

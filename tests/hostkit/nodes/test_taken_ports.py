@@ -6,7 +6,7 @@ import os
 import socket
 
 import pytest
-from host_cases import free_port
+from port_rooms import free_port
 
 from hostkit.nodes import taken_ports
 

@@ -158,7 +158,9 @@ def read_once() -> Iterator[None]:
         patch.setattr(
             layers,
             "read_file",
-            lambda path, layer: (read if path.is_relative_to(layers.PROJECT) else own)(path, layer),
+            lambda path, layer, **_: (read if path.is_relative_to(layers.PROJECT) else own)(
+                path, layer
+            ),
         )
         yield
 

@@ -11,13 +11,16 @@ import pytest
 
 from hostkit.base.errors import InputError
 from omnikit.config import config as config_config
-from omnikit.deploy import roll
+from omnikit.config.config import Config
+from omnikit.deploy import roll, status
 from omnikit.plan.types import Plan
 from omnikit.prepare import look
+from omnikit.runs import releases
 from omnikit.topology.topology import make_plan
 
 ROOT = Path(__file__).resolve().parents[3]
-PLAN = make_plan(config_config.load(str(ROOT / "tests/environments/breadth.yaml")))
+CONFIG = config_config.load(str(ROOT / "tests/environments/breadth.yaml"))
+PLAN = make_plan(CONFIG)
 
 
 def observed(**states: str) -> dict[str, dict[str, Any]]:
@@ -135,6 +138,7 @@ class Rendered:
 
     proxy_kind: str = "nginx-lua"
     plan: Plan = PLAN
+    config: Config = CONFIG
 
     @property
     def files(self) -> dict[str, dict[str, str]]:
@@ -164,6 +168,9 @@ def test_servers_keep_the_version_that_the_proxy_has_until_they_are_restarted() 
     apart = made_of(every, actions, versions={**old(p0, p1), d0: "apart"})
     assert (apart.words, apart.down) == (old(p0, p1), {"d0"})
     assert apart.told(every[0])["versions"] == {**old(p0, p1), d0: "apart"}
+    # Turned back after a roll that was cut off: the host still has the files of that.
+    cut = made_of(every[:1], {"p0": "restart"}, versions={**old(p0), p1: "new", d0: "new"})
+    assert cut.told(every[0])["versions"] == {**old(p0), p1: "new", d0: "new"}
 
 
 def test_one_role_alone_is_refused_where_the_other_could_not_be_paired_with_it() -> None:
@@ -189,3 +196,89 @@ def test_a_dry_run_names_every_step() -> None:
     config = config_config.load(str(ROOT / "tests/environments/breadth.yaml"))
     lines = roll.dry_run(config, ["p1"])
     assert len(lines) == 4 and all(line.startswith("p1: ") for line in lines)
+
+
+ROLE = {"p": "prefill", "d": "decode", "c": "proxy"}
+
+
+def way_of(
+    monkeypatch: pytest.MonkeyPatch,
+    actions: str,
+    kind: str = "nginx-lua",
+    down: str = "",
+    fixed: str = "",
+    **more: Any,
+) -> roll.Way:
+    """What a deploy would do; actions: "p0 restart d0 remove"."""
+    words = actions.split()
+    found = look.Look(dict(zip(words[::2], words[1::2])))
+    ended = [name for name, what in found.actions.items() if what in ("restart", "remove")]
+    found.replaces = [name for name in ended if name not in down.split()]
+    found.fixed = {"c0": fixed} if fixed else {}
+    nodes = [*("p0", "p1", "d0", "c0"), *(name for name in words[::2])]
+    seen = {
+        name: {"role": ROLE[name[0]], "state": "failed" if name in down.split() else "ready"}
+        for name in nodes
+    }
+    monkeypatch.setattr(status, "observe", lambda config, plan: seen)
+    return roll.way(Rendered(kind), found, **more)  # type: ignore[arg-type]
+
+
+def test_a_deploy_goes_one_by_one_where_that_interrupts_nobody(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    both = "p0 restart p1 restart d0 unchanged c0 reload"
+    made = way_of(monkeypatch, both)
+    assert (made.gently, made.names, made.interrupts) == (True, ["p0", "p1"], ())
+    assert made.shown() == "one by one, without an interruption: p0, p1"
+    assert made.question(["p0"]).endswith("replaced one by one, without an interruption.")
+    assert way_of(monkeypatch, both, down="p1").names == ["p1", "p0"]
+    assert way_of(monkeypatch, "c0 restart").names == ["c0"]
+    assert way_of(monkeypatch, f"{both[:-6]} restart").names == ["c0", "p0", "p1"]
+
+
+def test_a_deploy_that_starts_or_reloads_alone_or_finds_nobody_serving_is_not_slowed_down(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert way_of(monkeypatch, "p1 start c0 reload", down="p1") == roll.AT_ONCE
+    assert way_of(monkeypatch, "p0 restart p1 restart", down="d0") == roll.AT_ONCE
+    assert way_of(monkeypatch, "p0 restart p1 restart", down="c0") == roll.AT_ONCE
+    assert roll.AT_ONCE.question(["p0"]) == "p0 would be ended and started anew."
+    back = way_of(monkeypatch, "p1 restart c0 reload", down="p1", always=True)
+    assert back.names == ["p1"]  # what failed is brought back, the rest serving
+
+
+@pytest.mark.parametrize(
+    ("actions", "more", "why"),
+    [
+        ("p0 restart d0 restart", {}, "d0 is the only decode instance"),
+        ("p0 restart d9 remove", {}, "d9 would end with the requests that are there"),
+        ("p0 restart", {"kind": "vllm-router"}, "cannot leave a server out while it runs"),
+        ("c0 restart", {"fixed": "its address or port would change"}, "its address or port"),
+        ("c0 restart", {"kind": "omni-nginx"}, "tried with nginx-lua alone"),
+        ("p0 restart", {"down": "p1"}, "while p0 is restarted no other prefill instance"),
+        ("p0 restart", {"against": ["the source differs"]}, "the source differs"),
+    ],
+)
+def test_a_deploy_says_what_interrupts_and_why(
+    monkeypatch: pytest.MonkeyPatch, actions: str, more: dict[str, Any], why: str
+) -> None:
+    made = way_of(monkeypatch, actions, **more)
+    assert not made.gently and why in "; ".join(made.interrupts)
+    assert "this interrupts the service, because" in made.question(["p0"])
+    assert "the service was interrupted, because" in made.was()
+
+
+def test_servers_of_another_image_under_the_same_name_are_not_paired_with_new_ones(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    had = releases.Release(1, Path("/nowhere"), {"images": {"team/image:1": "sha256:a"}})
+    monkeypatch.setattr(releases, "last", lambda environment: had)
+    every = roll.chosen(PLAN, [], roll.ROLES, interrupt=True)
+    p0, p1, d0 = [one.servers[0] for one in every]
+    words = dict.fromkeys([p0, p1, d0], "new")
+    found = look.Look({"p0": "unchanged", "p1": "restart", "d0": "restart"})
+    found.images = {"team/image:1": "sha256:b"}
+    seen = {**observed(p0="ready", p1="ready", d0="ready"), "c0": {"versions": words}}
+    made = roll.pools_of(Rendered(), every, found, seen)  # type: ignore[arg-type]
+    assert made.words == dict.fromkeys([p1, d0], "before")

@@ -21,7 +21,10 @@ from omnikit.topology.topology import make_plan
         ((0.0, 0.0), (0.0, 44.0), 44, False),  # forgotten: decode computed it all
         ((0.0, 0.0), (43.0, 1.0), 44, False),  # a token was computed again
         ((0.0, 0.0), (88.0, 0.0), 44, True),  # another request fell into it
-        ((0.0, 0.0), (88.0, 44.0), 44, False),  # whose tokens were these?
+        # A busy service, where some ask for several prompts: none of them is handed over.
+        ((0.0, 0.0), (4890.0, 149.0), 44, True),
+        ((0.0, 0.0), (2217.0, 5783.0), 44, True),
+        ((0.0, 0.0), (40.0, 5783.0), 44, False),
         (None, (44.0, 0.0), 44, False),
         ((0.0, 0.0), None, 44, False),
     ],

@@ -50,6 +50,21 @@ def test_kv_that_an_idle_server_keeps_is_said() -> None:
     assert "keeps KV" not in shown("ready", {"passed": True, "found": ""}, keeps_kv=False)
 
 
+def test_a_node_of_which_no_server_is_known_says_why() -> None:
+    node = {"node": "p0", "role": "prefill", "host": "h", "state": "failed", "servers": []}
+    node["reason"] = "the record of p0 cannot be read: it is no record"
+    found = {"nodes": [node], "url": "http://x:1", "completion": None, "asked": True}
+    text = status.as_text(found)
+    assert "p0 failed: the record of p0 cannot be read" in text
+
+
+def test_a_server_that_the_proxy_does_without_is_said() -> None:
+    text = shown("ready", {"passed": True, "found": ""}, in_pool=False)
+    assert "ready, not in the pool" in text
+    assert "p0 gets no requests: the proxy took it out of its pool." in text
+    assert "pool" not in shown("ready", {"passed": True, "found": ""}, in_pool=True)
+
+
 @pytest.mark.parametrize(
     ("seconds", "text"),
     [(None, "-"), (0.4, "0 s"), (59, "59 s"), (3599, "59 min 59 s"), (7260, "2 h 1 min")],

@@ -168,6 +168,90 @@ def test_loads_count_when_both_looks_show_them() -> None:
     assert rules.suspicious(look("ready", server(kv_usage=0.9, running=4)), LIMITS) == set()
 
 
+@pytest.mark.parametrize(
+    ("reason", "name"),
+    [
+        ("/health answers 503", "unhealthy"),
+        ("/health answers TimeoutError: timed out", "server-hangs"),
+        (
+            "/health answers TimeoutError: timed out: pid 7 is stopped by a signal (state T)",
+            "process-stopped",
+        ),
+    ],
+)
+def test_a_server_that_lives_and_is_not_well(reason: str, name: str) -> None:
+    assert of(look("ready", server(state="failed", reason=reason))) == [(name, "certain")]
+
+
+@pytest.mark.parametrize(
+    ("state", "reason", "name"),
+    [
+        ("failed", "its supervisor (pid 7) was killed, and …", "supervisor-killed"),
+        ("failed", "the record of p0 cannot be read: … (/d/p0.json)", "record-damaged"),
+        ("ready", "its supervisor, pid 7, is stopped by a signal (state T)", "process-stopped"),
+    ],
+)
+def test_what_is_wrong_with_who_watches(state: str, reason: str, name: str) -> None:
+    servers = [server(state=state)]
+    assert of(look(state, *servers, reason=reason)) == [(name, "certain")]
+    assert of({**look(), "nodes": [{**look(state, reason=reason)["nodes"][0], "servers": []}]}) == [
+        (name, "certain")
+    ]
+
+
+def test_a_disk_that_became_read_only() -> None:
+    seen = look()
+    disk = {"path": "/data", "what": ["logs of p0"], "free_mib": 900, "total_mib": 1000}
+    seen["machine"]["disks"] = [{**disk, "read_only": True, "no_inodes": False}]
+    assert names(rules.machine("h0", seen, LIMITS)) == [("disk-read-only", "certain")]
+
+
+def pool_of(why: str) -> dict[str, dict[str, Any]]:
+    """Looks at a server that the proxy took out for this reason."""
+    said = f"2026/11/29 18:37:25 [warn] 12#12: decode server 10.0.0.5:9100 leaves the pool: {why}"
+    told = {"said": {"lines": [said]}, "out_of_pool": ["10.0.0.5:9100"]}
+    proxy = look("ready", server(name="c0"), **told)
+    return {"h0": look("ready", server(name="d0")), "x0": proxy}
+
+
+@pytest.mark.parametrize(
+    ("why", "name"),
+    [
+        ("its /health: timeout", "proxy-way"),
+        ("its /health: connection refused", "proxy-way"),
+        ("it cannot be reached", "proxy-way"),
+        ("its /health: /health answers with 503", "out-of-pool"),
+        ("a real request is answered with 500 or nonsense", "lying-health"),
+        ("answers 502", "out-of-pool"),
+    ],
+)
+def test_a_server_that_the_proxy_took_out(why: str, name: str) -> None:
+    [found] = rules.pool(pool_of(why), {"10.0.0.5:9100": "d0"}, {})
+    assert (found.name, found.on) == (name, ("d0 on h0",))
+    assert why in found.evidence[-1] and "d0 gets no requests" in found.evidence[0]
+
+
+def test_one_that_answers_no_request_is_named_once_and_one_that_is_down_elsewhere() -> None:
+    looks, places = pool_of("its /health: timeout"), {"10.0.0.5:9100": "d0"}
+    [found] = rules.pool(looks, places, {"d0": "status 500: 'no'"})
+    assert found.name == "lying-health" and "status 500: 'no'" in found.evidence[0]
+    looks["h0"]["nodes"][0]["servers"][0]["state"] = "failed"
+    assert rules.pool(looks, places, {}) == []
+
+
+def test_a_server_that_is_much_slower_than_the_others() -> None:
+    taken = {"decode": {"d0": 0.05, "d1": 0.06, "d2": 1.1}, "prefill": {"p0": 2.0}}
+    assert [one.on for one in rules.slow(taken)] == [("d2",)]
+    assert rules.slow({"decode": {"d0": 0.01, "d1": 0.02, "d2": 0.3}}) == []
+
+
+def test_checks_of_devices_are_findings_with_their_own_remedy() -> None:
+    made = {"title": "health of the chips", "found": "card 3: Warning", "todo": "reset card 3"}
+    bad = {**made, "state": "failed", "required": True}
+    [found] = rules.checked("h0", [bad, {**bad, "state": "ok"}, {**bad, "required": False}])
+    assert (found.name, found.remedy) == ("device-sick", "reset card 3")
+
+
 LIMIT = "NixlConnector lets go of it after 30 s (kv_connector_extra_config.kv_lease_duration)"
 
 

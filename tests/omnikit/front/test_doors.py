@@ -27,7 +27,7 @@ OTHER_TASKS = {"test", "test-fast", "bench"}
 # For hosts, or in the stead of programs of omni-infer: see docs/tasks.md.
 NO_TASKS = {
     *("check_placement", "gen_ranktable", "host_agent", "launch_proxy", "launch_servers"),
-    *("omni_cli", "setup_toolkit", "wait_for_ray"),
+    *("install_bundle", "omni_cli", "setup_toolkit", "wait_for_ray"),
 }
 each_door = pytest.mark.parametrize(
     "name", [n for n, d in DOORS.items() if d.script.suffix == ".py"]

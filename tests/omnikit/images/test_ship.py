@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Iterator
 
 import pytest
-from docker_host import BASE_IMAGE, DockerHost, docker_engine, free_port, registry, wait_for
+from docker_host import BASE_IMAGE, DockerHost, docker_engine, registry, wait_for
 from image_cases import forget, image_id, push, use
 from needs import needs
 from platform_cases import (
@@ -26,6 +26,7 @@ from platform_cases import (
     push_for,
     silent_host,
 )
+from port_rooms import free_port
 from settings_file import FLEET, load
 
 from hostkit.base.errors import InputError
@@ -82,7 +83,8 @@ def ssh_host(
         f'SetEnv DOCKER_HOST={engine.socket} "PATH={programs}:{os.environ["PATH"]}"\n'
         f"Subsystem sftp internal-sftp\n"
     )
-    subprocess.run(["ip", "address", "add", f"{address}/32", "dev", "lo"], check=True)
+    # Replaced, not added: one that a killed run of tests left is as good.
+    subprocess.run(["ip", "address", "replace", f"{address}/32", "dev", "lo"], check=True)
     with (folder / "sshd.log").open("wb") as log:
         daemon = subprocess.Popen(
             ["/usr/sbin/sshd", "-D", "-e", "-f", str(settings)], stdout=log, stderr=log
@@ -100,9 +102,9 @@ def ssh_host(
             file.write(f"[{address}]:{port} {own.with_suffix('.pub').read_text()}")
         yield port
     finally:
-        daemon.terminate()
-        daemon.wait(timeout=20)
         subprocess.run(["ip", "address", "delete", f"{address}/32", "dev", "lo"], check=True)
+        daemon.terminate()
+        daemon.wait(timeout=60)
 
 
 @pytest.fixture

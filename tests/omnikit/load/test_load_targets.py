@@ -8,7 +8,8 @@ from typing import Any, Callable, Iterator
 
 import pytest
 from load_cases import a_load, a_target
-from proxy_backend import Backend, free_port
+from port_rooms import free_port
+from proxy_backend import Backend
 from settings_file import FLEET, load
 
 from hostkit.base.errors import InputError

@@ -70,7 +70,7 @@ def test_a_host_that_cannot_be_reached_is_named_and_the_others_tell(
 ) -> None:
     away = [
         "hosts.local.address=192.0.2.1",
-        "hosts.away={address: 192.0.2.9, ssh_options: [ProxyCommand=false]}",
+        "hosts.away={address: 198.51.100.9, ssh_options: [ProxyCommand=false]}",
         *("topology.proxy=away", "model.path=/models/tiny", "engine.venv=/engine"),
     ]
     code = script.main([*told(tmp_path), *(f"--set={one}" for one in away)])

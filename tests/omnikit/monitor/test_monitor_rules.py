@@ -94,6 +94,11 @@ def test_all_is_well(tmp_path: Path) -> None:
             "0x30 2x30",
             "OmnikitProxyErrors",
         ),
+        (
+            f'omnikit_proxy_server_in_pool{{{PROXY},pool="decode",server="10.0.0.1:9100"}}',
+            "0x60",
+            "OmnikitOutOfPool",
+        ),
     ],
 )
 def test_what_is_wrong_is_told(tmp_path: Path, series: str, values: str, alert: str) -> None:

@@ -107,11 +107,6 @@ def test_all_faults_are_told_at_once() -> None:
     assert "64000" in text and "decode_gear_list" in text
 
 
-def test_instances_over_several_hosts_are_not_started_again_by_one_of_them() -> None:
-    [note] = plan_with("restart.policy=on-failure").notes
-    assert "restart.policy: not for d0, d1" in note
-
-
 def test_placement_that_is_switched_off_is_said() -> None:
     assert plan_with().notes == ()
     made = plan_with("model.placement=false")

@@ -53,14 +53,20 @@ def test_a_digest_changes_with_what_a_server_is_started_with_and_nothing_else() 
 
 def test_the_rule_of_restarts_is_told_to_those_it_is_for_and_restarts_nothing() -> None:
     on = ("restart.policy=on-failure", "restart.limit=3", "restart.boot=systemd")
-    _, never = files("2p1d", "p0")
+    _, never = files("2p1d", "p0", "restart.policy=never")
     _, data = files("2p1d", "p0", *on)
-    rule = {"delay_s": 2.0, "delay_max_s": 120.0, "limit": 3, "settled_s": 600.0}
+    rule: dict[str, object] = {"delay_s": 2.0, "delay_max_s": 120.0, "limit": 3, "settled_s": 600.0}
+    rule.update(watchdog_s=300.0, steps="vllm:iteration_tokens_total_count")
     assert {n["name"]: n.get("restart") for n in data["nodes"]} == {"p0": rule, "c0": rule}
     assert [n["digest"] for n in data["nodes"]] == [n["digest"] for n in never["nodes"]]
-    assert data["boot"] == "systemd" and "boot" not in never
+    assert (data["boot"], never["boot"]) == ("systemd", "auto")
+    assert "boot" not in files("local", "local")[1]  # a machine that only tries it
+    assert "boot" not in files("2p1d", "p0", "restart.boot=never")[1]
     _, part = files("2p1d", "d0", *on)
-    assert all("restart" not in node for node in (*never["nodes"], *part["nodes"]))
+    assert all("restart" not in node for node in never["nodes"])
+    # A part of an instance stays down until the others, whose ports it is told, have seen it.
+    [node] = part["nodes"]
+    assert node["restart"] == {**rule, "delay_s": 15.0, "partners": [["d1", "192.0.2.14", 9101]]}
 
 
 def test_hooks_are_sent_with_their_secrets_beside_what_is_rendered(

@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from proxy_backend import free_port
+from port_rooms import free_port
 
 from hostkit.base import run
 from hostkit.base.health import request, wait_until

@@ -37,6 +37,12 @@ def stopped(handler: Handler, seen: Seen) -> None:
     handler.close_connection = True
 
 
+def engine_hangs(handler: Handler, seen: Seen) -> None:
+    """As vLLM's API server when its engine stands still: /health knows nothing of it."""
+    handler.server.backend.metrics = 'steps_total{engine="0"} 7.0\n'
+    stopped(handler, seen)
+
+
 def engine_dead(handler: Handler, seen: Seen) -> None:
     """As vLLM's API server when its engine has ended."""
     handler.server.backend.health = lambda other, _: other.answer(503, "")
@@ -87,6 +93,7 @@ def end(handler: Handler) -> None:
 FAULTS = [
     dies,
     hangs,
+    engine_hangs,
     engine_dead,
     dies_in_the_answer,
     html,
@@ -106,7 +113,9 @@ def pd(start, backend):
         for each in servers["decode"]:
             each.go_on.set()  # streams end by themselves
         turns = {"prefill_balance": "round_robin", "decode_balance": "round_robin"}
-        if "hangs" in fault.__name__:
+        if "engine_hangs" in fault.__name__:
+            settings.update(stall="1s", stall_metric="steps_total")
+        elif "hangs" in fault.__name__:
             settings.update(silence="1s", probe_timeout="1s")
         running = start(*servers.values(), max_fails=0, **turns, **settings)
         bad, good = servers[role]
@@ -198,7 +207,9 @@ def cut(handler: Handler, seen: Seen) -> None:
     handler.cut()
 
 
-@pytest.mark.parametrize("then", [dies, hangs, cut, half_event, ends_early, own_error])
+@pytest.mark.parametrize(
+    "then", [dies, hangs, engine_hangs, cut, half_event, ends_early, own_error]
+)
 def test_a_stream_that_has_begun_ends_with_an_error_event(pd, then):
     running, bad, good, _ = pd("decode", broken(then))
     answer = until_asked(running, bad, stream=True)

@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 from ascend_decode import CHAT, COMPLETIONS, WHOLE, Decode, body, events, said
-from proxy_backend import Backend, Handler, Seen, free_port
+from port_rooms import free_port
+from proxy_backend import Backend, Handler, Seen
 from proxy_settings import LOCAL, SETTINGS
 
 from hostkit.base.errors import InputError
@@ -244,6 +245,7 @@ def test_an_engine_that_asks_from_elsewhere_is_no_hang(pd):
     answer = running.post(body(COMPLETIONS, stream=True))
     assert (answer.status, answer.json()["error"]["type"]) == (502, "metaserver_forbidden")
     assert "127.0.0.3" in answer.json()["error"]["message"]
+    assert wait_until(lambda: bool(engine.told), 20, 0.02)  # its answer may come after ours
     assert engine.told[0][0] == 403
     assert decode.hung_up.wait(5) and prefill.seen == []
 

@@ -109,6 +109,20 @@ def test_workers_that_may_not_look_into_the_folder_count_all_the_same(
     assert wait_until(lambda: failed(running, "4xx") == 1.0, 5, 0.02)
 
 
+def test_a_server_that_leaves_the_pool_is_told(start, backend) -> None:
+    decode, other = backend("decode"), backend("decode")
+    running = start([backend("prefill")], [decode, other], probe_interval_ms=100)
+
+    def within() -> float | None:
+        host, port = decode.address
+        place = f'pool="decode",server="{host}:{port}"'
+        return metric(metrics(running), f"omnikit_proxy_server_in_pool{{{place}}}")
+
+    assert within() == 1.0
+    decode.close()
+    assert wait_until(lambda: within() == 0.0, 10, 0.05)
+
+
 def test_it_can_be_left_out(start, backend) -> None:
     running = start([], [backend("decode")], metrics=False)
     assert request(running.url + "/metrics", timeout_s=10).status == 404

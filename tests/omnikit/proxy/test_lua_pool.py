@@ -106,13 +106,37 @@ def test_a_server_that_answers_no_prompt_alone_is_back_with_its_health(start, ba
     assert real(bad) == []
 
 
-def test_failures_in_a_row_take_a_server_out_though_its_health_is_good(pd):
+def markup(handler, seen) -> None:
+    handler.answer(200, "<html>")
+
+
+def cut(handler, seen) -> None:
+    """The head is well, the body breaks off."""
+    handler.send_response(200)
+    handler.send_header("Content-Length", "4000")
+    handler.end_headers()
+    handler.wfile.write(b'{"choices": [')
+    handler.close_connection = True
+
+
+@pytest.mark.parametrize("role", ["prefill", "decode"])
+@pytest.mark.parametrize(
+    ("behave", "why"),
+    [
+        (status(500), "it answers with 500"),
+        (markup, "what it answers is no JSON"),
+        (cut, "it ended a connection"),
+    ],
+    ids=["500", "markup", "cut"],
+)
+def test_failures_in_a_row_take_a_server_out_though_its_health_is_good(pd, role, behave, why):
+    """A head that is well is no success."""
     running, servers = pd
-    bad = servers["prefill"][0]
-    bad.behave = status(500)
-    for _ in range(6):
-        assert running.post({"prompt": "x"}).status in (200, 500)
-    assert says(running, bad, "leaves the pool: it answers with 500")
+    bad = servers[role][0]
+    bad.behave = behave
+    for _ in range(8):
+        assert running.post({"prompt": "x"}).status in (200, 500, 502)
+    assert says(running, bad, f"leaves the pool: {why}")
     before = len(bad.seen)
     assert [running.post({"prompt": "x"}).status for _ in range(4)] == [200] * 4
     assert len(bad.seen) == before

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from proxy_backend import free_port
+from port_rooms import free_port
 from settings_file import load
 
 from hostkit.base.errors import InputError, ToolkitError

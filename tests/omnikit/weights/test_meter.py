@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from hostkit.base.log import size_text
-from omnikit.weights.meter import Meter, duration
+from hostkit.base.log import duration, size_text
+from omnikit.weights.meter import Meter
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,9 @@
-"""Which tensors a model of DeepSeek-V3's architecture has, by its config.json.
+"""Which tensors a model has, by its config.json.
 
-Names and shapes as DeepSeek's modeling_deepseek.py and README_WEIGHTS.md have them: layers from 0,
-then the MTP layers, each with an embedding and a head of its own.
+Names and shapes as DeepSeek's modeling_deepseek.py and README_WEIGHTS.md and transformers' models
+have them: layers from 0, then the MTP layers, each with an embedding and a head of its own.
+What a layer holds is told by numbers of config.json, not by a model's name: latent attention where
+there is a kv_lora_rank, an indexer where there is an index_n_heads, experts where they are counted.
 """
 
 from __future__ import annotations
@@ -15,7 +17,13 @@ from omnikit.weights.checkpoint.headers import Checkpoint
 
 # architectures in config.json: as servers know it, and as msmodelslim writes it.
 SERVED, CONVERTED = "DeepseekV3ForCausalLM", "DeepseekV3Fusion"
-# Matrices that the formats quantise, the one that they keep (kv_b_proj), all else.
+# Whose layers are built as below: DeepSeek V3, R1, V3.1 and Kimi-K2; V3.2; GLM-5; GLM-4.5 to 4.7;
+# Qwen3-MoE.
+FAMILIES = (
+    *(SERVED, "DeepseekV32ForCausalLM", "GlmMoeDsaForCausalLM"),
+    *("Glm4MoeForCausalLM", "Qwen3MoeForCausalLM"),
+)
+# Matrices that the formats quantise, those that they keep (kv_b_proj, the indexer's), all else.
 MATRIX, KEPT, PLAIN = "matrix", "kept", "plain"
 # An MTP layer's: copies of the main model's, which some checkpoints leave out.
 SHARED = (".embed_tokens.weight", ".shared_head.head.weight")
@@ -25,7 +33,8 @@ _NUMBERS = (
     *("hidden_size", "num_attention_heads", "qk_nope_head_dim", "qk_rope_head_dim", "v_head_dim"),
     *("vocab_size", "num_hidden_layers", "num_nextn_predict_layers", "q_lora_rank"),
     *("kv_lora_rank", "first_k_dense_replace", "moe_layer_freq", "intermediate_size"),
-    *("moe_intermediate_size", "n_routed_experts", "n_shared_experts"),
+    *("moe_intermediate_size", "n_routed_experts", "n_shared_experts", "num_experts"),
+    *("num_key_value_heads", "head_dim", "decoder_sparse_step", "index_n_heads", "index_head_dim"),
 )
 _LARGEST = (1 << 31) - 1
 _MOST = 500_000  # tensors of a model: ten times those of DeepSeek-V3
@@ -53,9 +62,10 @@ def _check_numbers(config: dict[str, Any], folder: Path) -> None:
         what = f"found {wrong[0]} {ascii(told[wrong[0]])[:80]}, expected a whole number from 0"
     else:
         layers = told["num_hidden_layers"] + told["num_nextn_predict_layers"]
-        if layers * (3 * told["n_routed_experts"] + 1) <= _MOST:
+        experts = told["n_routed_experts"] or told["num_experts"]
+        if layers * (3 * experts + 1) <= _MOST:
             return
-        what = f"{layers} layers of {told['n_routed_experts']} experts are more than any model has"
+        what = f"{layers} layers of {experts} experts are more than any model has"
     raise InputError(
         f"{what}.",
         where=str(folder / "config.json"),
@@ -68,13 +78,13 @@ def check_complete(checkpoint: Checkpoint) -> None:
     config.json says of the model.
     """
     expected = tensors(checkpoint.config, checkpoint.folder)
-    lost = [name for name in expected.keys() - checkpoint.tensors.keys() if not _is_shared(name)]
+    lost = [name for name in expected.keys() - checkpoint.tensors.keys() if not is_shared(name)]
     todo = "download what is missing: invoke download-weights"
     unnamed = {path.name for path in checkpoint.folder.glob("*.safetensors")}
     unnamed -= set(checkpoint.shards)
     if unnamed:
         todo = f"the index does not name {min(unnamed)}: download the index again"
-    elif all(_layer(name) >= checkpoint.config["num_hidden_layers"] for name in lost):
+    elif all(layer_of(name) >= checkpoint.config["num_hidden_layers"] for name in lost):
         todo += "; if this model has no MTP layer: num_nextn_predict_layers 0 in config.json"
     errors: list[ToolkitError] = [
         InputError(f"{line}.", where=str(checkpoint.folder), todo=todo)
@@ -97,73 +107,114 @@ def missing(names: list[str]) -> list[str]:
     ]
 
 
-def _layer(name: str) -> int:
+def layer_of(name: str) -> int:
     """A tensor's layer, -1 where it is in none."""
     match = _LAYER.match(name)
     return int(match[1]) if match else -1
 
 
-def _is_shared(name: str) -> bool:
+def is_shared(name: str) -> bool:
     """Whether the model does without: an MTP layer's copy of what the main model has."""
     return name.startswith("model.layers.") and name.endswith(SHARED)
 
 
-def _tensors(c: dict[str, Any]) -> dict[str, tuple[str, tuple[int, ...]]]:
-    found: dict[str, tuple[str, tuple[int, ...]]] = {}
-    hidden, heads = c["hidden_size"], c["num_attention_heads"]
-    nope, rope, value = c["qk_nope_head_dim"], c["qk_rope_head_dim"], c["v_head_dim"]
+def _is_dense(c: dict[str, Any], layer: int) -> bool:
+    """Whether a layer has no experts."""
+    if "decoder_sparse_step" in c:  # Qwen's way to say it
+        return layer in (c.get("mlp_only_layers") or ()) or bool(
+            (layer + 1) % (c["decoder_sparse_step"] or 1)
+        )
+    sparse_from: int = c["first_k_dense_replace"]
+    return layer < sparse_from or bool(layer % (c.get("moe_layer_freq") or 1))
 
-    def plain(name: str, *shape: int) -> None:
-        found[name] = (PLAIN, shape)
 
-    def matrix(name: str, out: int, into: int) -> None:
-        kind = KEPT if name.endswith("kv_b_proj") else MATRIX
-        found[f"{name}.weight"] = (kind, (out, into))
+class _Tensors(dict[str, tuple[str, tuple[int, ...]]]):
+    """Collects them."""
 
-    def mlp(at: str, inner: int) -> None:
+    def plain(self, name: str, *shape: int) -> None:
+        self[name] = (PLAIN, shape)
+
+    def matrix(self, name: str, out: int, into: int, kind: str = MATRIX) -> None:
+        self[f"{name}.weight"] = (kind, (out, into))
+
+    def mlp(self, at: str, inner: int, hidden: int) -> None:
         for name, out, into in (
             ("gate_proj", inner, hidden),
             ("up_proj", inner, hidden),
             ("down_proj", hidden, inner),
         ):
-            matrix(f"{at}.{name}", out, into)
+            self.matrix(f"{at}.{name}", out, into)
 
-    plain("model.embed_tokens.weight", c["vocab_size"], hidden)
-    plain("model.norm.weight", hidden)
+
+def _tensors(c: dict[str, Any]) -> dict[str, tuple[str, tuple[int, ...]]]:
+    found, hidden = _Tensors(), c["hidden_size"]
+    found.plain("model.embed_tokens.weight", c["vocab_size"], hidden)
+    found.plain("model.norm.weight", hidden)
     if not c.get("tie_word_embeddings"):
-        plain("lm_head.weight", c["vocab_size"], hidden)
+        found.plain("lm_head.weight", c["vocab_size"], hidden)
+    latent = "kv_lora_rank" in c or "qk_rope_head_dim" in c
     main, more = c["num_hidden_layers"], c.get("num_nextn_predict_layers") or 0
+    experts = c["n_routed_experts"] if "num_experts" not in c else c["num_experts"]
     for layer in range(main + more):
         at = f"model.layers.{layer}"
-        plain(f"{at}.input_layernorm.weight", hidden)
-        plain(f"{at}.post_attention_layernorm.weight", hidden)
-        rank = c.get("q_lora_rank")
-        if rank:
-            matrix(f"{at}.self_attn.q_a_proj", rank, hidden)
-            plain(f"{at}.self_attn.q_a_layernorm.weight", rank)
-        name = "q_b_proj" if rank else "q_proj"
-        matrix(f"{at}.self_attn.{name}", heads * (nope + rope), rank or hidden)
-        kv = c["kv_lora_rank"]
-        matrix(f"{at}.self_attn.kv_a_proj_with_mqa", kv + rope, hidden)
-        plain(f"{at}.self_attn.kv_a_layernorm.weight", kv)
-        matrix(f"{at}.self_attn.kv_b_proj", heads * (nope + value), kv)
-        matrix(f"{at}.self_attn.o_proj", hidden, heads * value)
-        if layer < c["first_k_dense_replace"] or layer % (c.get("moe_layer_freq") or 1):
-            mlp(f"{at}.mlp", c["intermediate_size"])
+        found.plain(f"{at}.input_layernorm.weight", hidden)
+        found.plain(f"{at}.post_attention_layernorm.weight", hidden)
+        (_latent_attention if latent else _attention)(found, c, f"{at}.self_attn")
+        if _is_dense(c, layer):
+            found.mlp(f"{at}.mlp", c["intermediate_size"], hidden)
         else:
             inner = c["moe_intermediate_size"]
-            for expert in range(c["n_routed_experts"]):
-                mlp(f"{at}.mlp.experts.{expert}", inner)
+            for expert in range(experts):
+                found.mlp(f"{at}.mlp.experts.{expert}", inner, hidden)
             if c.get("n_shared_experts"):
-                mlp(f"{at}.mlp.shared_experts", inner * c["n_shared_experts"])
-            plain(f"{at}.mlp.gate.weight", c["n_routed_experts"], hidden)
-            if c.get("topk_method", "noaux_tc") == "noaux_tc":
-                plain(f"{at}.mlp.gate.e_score_correction_bias", c["n_routed_experts"])
+                found.mlp(f"{at}.mlp.shared_experts", inner * c["n_shared_experts"], hidden)
+            found.plain(f"{at}.mlp.gate.weight", experts, hidden)
+            # Qwen's counts experts by another name, and its gate has no bias.
+            if "num_experts" not in c and c.get("topk_method", "noaux_tc") == "noaux_tc":
+                found.plain(f"{at}.mlp.gate.e_score_correction_bias", experts)
         if layer >= main:
-            plain(f"{at}.embed_tokens.weight", c["vocab_size"], hidden)
-            plain(f"{at}.enorm.weight", hidden)
-            plain(f"{at}.hnorm.weight", hidden)
-            plain(f"{at}.eh_proj.weight", hidden, 2 * hidden)
-            plain(f"{at}.shared_head.norm.weight", hidden)
-            plain(f"{at}.shared_head.head.weight", c["vocab_size"], hidden)
+            found.plain(f"{at}.embed_tokens.weight", c["vocab_size"], hidden)
+            found.plain(f"{at}.enorm.weight", hidden)
+            found.plain(f"{at}.hnorm.weight", hidden)
+            found.plain(f"{at}.eh_proj.weight", hidden, 2 * hidden)
+            found.plain(f"{at}.shared_head.norm.weight", hidden)
+            found.plain(f"{at}.shared_head.head.weight", c["vocab_size"], hidden)
     return found
+
+
+def _latent_attention(found: _Tensors, c: dict[str, Any], at: str) -> None:
+    """DeepSeek's, and with an indexer of what is to be attended to: V3.2's and GLM-5's."""
+    hidden, heads = c["hidden_size"], c["num_attention_heads"]
+    nope, rope, value = c["qk_nope_head_dim"], c["qk_rope_head_dim"], c["v_head_dim"]
+    rank, kv = c.get("q_lora_rank"), c["kv_lora_rank"]
+    if rank:
+        found.matrix(f"{at}.q_a_proj", rank, hidden)
+        found.plain(f"{at}.q_a_layernorm.weight", rank)
+    found.matrix(f"{at}.{'q_b_proj' if rank else 'q_proj'}", heads * (nope + rope), rank or hidden)
+    found.matrix(f"{at}.kv_a_proj_with_mqa", kv + rope, hidden)
+    found.plain(f"{at}.kv_a_layernorm.weight", kv)
+    found.matrix(f"{at}.kv_b_proj", heads * (nope + value), kv, KEPT)
+    found.matrix(f"{at}.o_proj", hidden, heads * value)
+    if c.get("index_n_heads"):
+        heads, size = c["index_n_heads"], c["index_head_dim"]
+        found.matrix(f"{at}.indexer.wq_b", heads * size, rank or hidden, KEPT)
+        found.matrix(f"{at}.indexer.wk", size, hidden, KEPT)
+        found.plain(f"{at}.indexer.k_norm.weight", size)
+        found.plain(f"{at}.indexer.k_norm.bias", size)
+        found.plain(f"{at}.indexer.weights_proj.weight", heads, hidden)
+
+
+def _attention(found: _Tensors, c: dict[str, Any], at: str) -> None:
+    """With keys and values for groups of heads: Qwen3's and GLM-4's."""
+    hidden, heads = c["hidden_size"], c["num_attention_heads"]
+    size = c.get("head_dim") or hidden // heads
+    for name, count in (("q", heads), ("k", c["num_key_value_heads"]), ("v", None)):
+        out = (count or c["num_key_value_heads"]) * size
+        found.matrix(f"{at}.{name}_proj", out, hidden)
+        if c.get("attention_bias"):
+            found.plain(f"{at}.{name}_proj.bias", out)
+    found.matrix(f"{at}.o_proj", hidden, heads * size)
+    # Qwen3 has no setting for it.
+    if c.get("use_qk_norm", "decoder_sparse_step" in c):
+        found.plain(f"{at}.q_norm.weight", size)
+        found.plain(f"{at}.k_norm.weight", size)

@@ -1,5 +1,10 @@
 """What a conversion makes of every tensor of a checkpoint, and where each lies in the new files.
 Pure data.
+
+Two formats hold the same int8 matrices with a scale for each row. compressed-tensors says in
+config.json what is quantised; ascend_v1 (msmodelslim's) in quant_model_description.json, and has an
+offset for each row besides, always 0. The shards are the same files in both: offsets lie in a file
+of their own. So a finished checkpoint gets the other format without any arithmetic.
 """
 
 from __future__ import annotations
@@ -7,27 +12,59 @@ from __future__ import annotations
 import json
 import re
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any, Iterable, Optional
 
 from hostkit.base.errors import InputError, ManyErrors
+from hostkit.base.writing import read_back
 from omnikit.weights.checkpoint import architecture
-from omnikit.weights.checkpoint.headers import INDEX, SINGLE, SIZES, Checkpoint, Tensor
+from omnikit.weights.checkpoint.hashes import MANIFEST, NAMES
+from omnikit.weights.checkpoint.headers import (
+    INDEX,
+    SINGLE,
+    SIZES,
+    Checkpoint,
+    Tensor,
+    read_json,
+)
 
 COPY, QUANTISE, WIDEN = "copied", "quantised", "widened to bf16"
 SCALE_INV, SCALE = "_scale_inv", "_scale"
 # As omni-infer's own converter names its files.
 _NEW_NAME = "quant_model_weight_w8a8_dynamic"
-MANIFEST = "omnikit-weights.json"  # what a result says of itself
-_KEPT_BF16 = re.compile(r"\.self_attn\.kv_b_proj\.weight$")
-# The matrices that DeepSeek's FP8 checkpoints quantise, for sources that are all bf16.
+# Whose arithmetic made the integers.
+OURS, SLIM, OTHER = "native", "msmodelslim", "another tool"
+COMPRESSED, ASCEND = "compressed-tensors", "ascend_v1"
+FORMATS = (COMPRESSED, ASCEND)
+DESCRIPTION = "quant_model_description.json"  # vllm-ascend looks for no other name
+DESCRIPTIONS = "quant_model_description*.json"
+# Of int8 matrices: activations quantised as they come, and with a scale that is known before.
+DYNAMIC, FIXED, FLOAT = "W8A8_DYNAMIC", "W8A8", "FLOAT"
+OFFSETS = f"{_NEW_NAME}-offsets.safetensors"
+OFFSET = "_offset"
+# What a description may tell of besides: quantised caches, rotations.
+MORE = ("kv_cache_type", "fa_quant_type", "indexer_quant_type", "optional")
+# Matrices that engines hold in bf16 whatever the rest is: kv_b_proj, which they multiply into
+# others; the indexer's (msmodelslim leaves wq_b, wk and weights_proj out, too); gates and heads.
+_KEPT_BF16 = re.compile(
+    r"\.self_attn\.(?:kv_b_proj|indexer\.\w+)\.weight$|\.mlp\.gate\.weight$"
+    r"|(?:^|\.)(?:lm_head|embed_tokens|eh_proj|shared_head\.head)\.weight$"
+)
+# The matrices that FP8 checkpoints quantise, for sources that are all bf16.
 _MATRIX = re.compile(
-    r"^model\.layers\.\d+\.(?:self_attn\.(?:q_a_proj|q_b_proj|q_proj|kv_a_proj_with_mqa|kv_b_proj|o_proj)"
+    r"^model\.layers\.\d+\.(?:self_attn\.(?:q_a_proj|q_b_proj|[qkv]_proj|kv_a_proj_with_mqa|kv_b_proj"
+    r"|indexer\.wq_b|indexer\.wk|o_proj)"
     r"|mlp\.(?:(?:shared_experts|experts\.\d+)\.)?(?:gate|up|down)_proj)\.weight$"
 )
+# Besides these, what engines may hold in a Linear layer that could be quantised.
+_LINEAR = re.compile(
+    r"(?:^lm_head|\.mlp\.gate|\.eh_proj|\.weights_proj|\.shared_head\.head)\.weight$"
+)
 _QUANTISED = ("F8_E4M3", "I8")
+# What msmodelslim adds where activations get a scale that is known before.
+STATIC = (".input_scale", ".input_offset", ".quant_bias", ".deq_scale")
 
 
 @dataclass(frozen=True)
@@ -50,7 +87,7 @@ class NewShard:
     """A file of the result. head: its bytes before the data. size: bytes of the whole file.
 
     pieces: in the order in which they lie in the file. scales: first byte of the row scales, which
-    lie together; end_scales: where they end.
+    lie together; end_scales: where they end. linked: the source's file is taken as it is.
     """
 
     name: str
@@ -61,6 +98,7 @@ class NewShard:
     tensors: dict[str, tuple[str, tuple[int, ...]]]
     scales: int
     end_scales: int
+    linked: bool = False
 
     @property
     def in_order(self) -> bool:
@@ -71,9 +109,11 @@ class NewShard:
 
 
 def new_shard(
-    checkpoint: Checkpoint, shard: str, tensors: list[Tensor], actions: dict[str, str]
+    checkpoint: Checkpoint, shard: str, tensors: list[Tensor], actions: dict[str, str], name: str
 ) -> NewShard:
-    """The file that is made of a shard. tensors: of the source; actions: what becomes of each."""
+    """The file called name that is made of a shard. tensors: of the source; actions: what becomes
+    of each.
+    """
     made: dict[str, tuple[str, tuple[int, ...]]] = {}
     scales: set[str] = set()
     for tensor in sorted(tensors, key=lambda one: one.start):
@@ -84,14 +124,7 @@ def new_shard(
             made[f"{tensor.name}{SCALE}"] = ("F32", (tensor.shape[0], 1))
             scales.add(f"{tensor.name}{SCALE}")
     place, end = _places(made, scales)
-    described: dict[str, Any] = {"__metadata__": {"format": "pt"}}
-    for name, at in place.items():
-        dtype, shape = made[name]
-        offsets = [at, at + prod(shape) * SIZES[dtype]]
-        described[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": offsets}
-    text = json.dumps(described, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
-    head = struct.pack("<Q", len(text)) + text
+    head = _head(made, place)
     base = len(head)
     pieces = []
     for tensor in sorted(tensors, key=lambda one: place[one.name]):
@@ -102,7 +135,19 @@ def new_shard(
     first = min((place[name] for name in scales), default=end)
     of_scales = sum(4 * made[name][1][0] for name in scales)
     bounds = base + first, base + first + of_scales
-    return NewShard(new_name(shard), shard, head, base + end, tuple(pieces), made, *bounds)
+    return NewShard(name, shard, head, base + end, tuple(pieces), made, *bounds)
+
+
+def _head(made: dict[str, tuple[str, tuple[int, ...]]], place: dict[str, int]) -> bytes:
+    """A safetensors file's bytes before its data."""
+    described: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    for name, at in place.items():
+        dtype, shape = made[name]
+        offsets = [at, at + prod(shape) * SIZES[dtype]]
+        described[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": offsets}
+    text = json.dumps(described, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return struct.pack("<Q", len(text)) + text
 
 
 def _places(
@@ -139,29 +184,128 @@ def new_name(shard: str) -> str:
 
 @dataclass(frozen=True)
 class Conversion:
-    """block: rows and columns of a block of the source, None where it is bf16."""
+    """block: rows and columns of a block of the source, None where it is bf16, or quantised
+    already (repacked). format: one of FORMATS.
+    """
 
     checkpoint: Checkpoint
     block: Optional[tuple[int, int]]
     shards: tuple[NewShard, ...]
     config: dict[str, Any]
+    format: str = COMPRESSED
+    repacked: bool = False
 
     @property
     def size(self) -> int:
-        """Bytes of all new safetensors files."""
-        return sum(shard.size for shard in self.shards)
+        """Bytes of all new safetensors files; what is linked counts, too."""
+        return sum(shard.size for shard in self.shards) + self._of_offsets
+
+    @property
+    def _of_offsets(self) -> int:
+        head, size = self.offsets()
+        return len(head) + size
+
+    def tensors(self) -> dict[str, tuple[str, tuple[int, ...]]]:
+        """Of all shards: name -> (dtype, shape)."""
+        return {name: one for shard in self.shards for name, one in shard.tensors.items()}
+
+    def quantised(self) -> list[str]:
+        """Names of the matrices that are int8 in the result."""
+        found = self.tensors()
+        return [name for name in found if f"{name}{SCALE}" in found and found[name][0] == "I8"]
+
+    def offsets(self) -> tuple[bytes, int]:
+        """The file of offsets: its bytes before the data, and how many zeros come then. Both empty
+        where the shards have the offsets, or the format has none.
+        """
+        made = {f"{name}{OFFSET}": rows for name, rows in self._lacking().items()}
+        if not made:
+            return b"", 0
+        place, end = _places(made, set())
+        return _head(made, place), end
+
+    def _lacking(self) -> dict[str, tuple[str, tuple[int, ...]]]:
+        if self.format != ASCEND:
+            return {}
+        found = self.tensors()
+        names = [name for name in self.quantised() if f"{name}{OFFSET}" not in found]
+        return {name: ("F32", (found[name][1][0], 1)) for name in names}
 
     def index(self) -> dict[str, Any]:
         """The new model.safetensors.index.json."""
         weight_map = {name: shard.name for shard in self.shards for name in shard.tensors}
-        size = sum(shard.size - len(shard.head) for shard in self.shards)
+        weight_map.update({f"{name}{OFFSET}": OFFSETS for name in self._lacking()})
+        made = self.tensors().values()
+        size = sum(prod(shape) * SIZES[dtype] for dtype, shape in made) + self.offsets()[1]
         return {"metadata": {"total_size": size}, "weight_map": dict(sorted(weight_map.items()))}
 
+    def texts(self) -> dict[str, dict[str, Any]]:
+        """The small files that are made: name -> content."""
+        made = {"config.json": self.config, INDEX: self.index()}
+        if self.format == ASCEND:
+            made[DESCRIPTION] = describe(made[INDEX]["weight_map"], self.quantised())
+        return made
 
-def plan(checkpoint: Checkpoint) -> Conversion:
-    """Raises InputError: another kind of model or quantisation, or tensors that do not fit or that
+
+def describe(names: Iterable[str], quantised: Iterable[str]) -> dict[str, Any]:
+    """What msmodelslim says of each tensor in quant_model_description.json.
+
+    Of a norm's bias nothing: of one that is named there, vllm-ascend 0.9.1 takes it that
+    msmodelslim has added it.
+    """
+    parts = {f"{name}{end}" for name in quantised for end in ("", SCALE, OFFSET)}
+    told: dict[str, Any] = {"model_quant_type": DYNAMIC, "version": "1.0.0", "group_size": 0}
+    told.update({"metadata": {}, "optional": {}})
+    for name in sorted(names):
+        if not name.endswith("norm.bias"):
+            told[name] = DYNAMIC if name in parts else FLOAT
+    return told
+
+
+def described(folder: Path) -> tuple[str, dict[str, Any]]:
+    """The name and the content of msmodelslim's description; empty where there is none. Raises
+    InputError: it cannot be read.
+    """
+    found = sorted(folder.glob(DESCRIPTIONS), key=lambda path: (path.name != DESCRIPTION, path))
+    return (found[0].name, read_json(found[0])) if found else ("", {})
+
+
+def _check_described(checkpoint: Checkpoint) -> None:
+    """Raises InputError: a description tells of more than int8 with a scale for each row."""
+    file, told = described(checkpoint.folder)
+    kinds = {kind for name, kind in told.items() if name in checkpoint.tensors}
+    more = sorted(map(str, kinds - {DYNAMIC, FLOAT}))
+    more += [f"{key} {told[key]!r}"[:80] for key in MORE if told.get(key)]
+    if more:
+        raise InputError(
+            f"tells of {', '.join(more[:3])}: only {DYNAMIC} has both formats.",
+            where=str(checkpoint.folder / file),
+            todo="see what loads it as it is: invoke check-checkpoint; or convert the original",
+        )
+
+
+def is_quantised(checkpoint: Checkpoint) -> bool:
+    """Whether it is a result: it has int8 matrices with scales."""
+    found = checkpoint.tensors
+    return any(one.dtype == "I8" and f"{name}{SCALE}" in found for name, one in found.items())
+
+
+def format_of(checkpoint: Checkpoint) -> str:
+    """Of a result, one of FORMATS: by its description, or by the offsets."""
+    names = checkpoint.tensors.keys() | checkpoint.index.keys()
+    described_so = any(checkpoint.folder.glob(DESCRIPTIONS))
+    offsets = any(name.endswith(f".weight{OFFSET}") for name in names)
+    return ASCEND if described_so or offsets else COMPRESSED
+
+
+def plan(checkpoint: Checkpoint, format: str = COMPRESSED) -> Conversion:
+    """A conversion; of a checkpoint that is int8 already, the same in this format.
+
+    Raises InputError: another kind of model or quantisation, or tensors that do not fit or that
     are not there.
     """
+    if is_quantised(checkpoint):
+        return _repacked(checkpoint, format)
     block = block_size(checkpoint)
     architecture.check_complete(checkpoint)
     actions = _actions(checkpoint, block)
@@ -170,20 +314,58 @@ def plan(checkpoint: Checkpoint) -> Conversion:
         if tensor.name in actions:
             held[tensor.file].append(tensor)
     shards = tuple(
-        new_shard(checkpoint, shard, tensors, actions) for shard, tensors in held.items() if tensors
+        new_shard(checkpoint, shard, tensors, actions, new_name(shard))
+        for shard, tensors in held.items()
+        if tensors
     )
-    return Conversion(checkpoint, block, shards, new_config(checkpoint))
+    return Conversion(checkpoint, block, shards, new_config(checkpoint, format), format)
+
+
+def _repacked(checkpoint: Checkpoint, format: str) -> Conversion:
+    """Files that hold what the format has are taken as they are; else they are copied without what
+    it has not. Raises InputError: more is quantised than int8 with a scale for each row.
+    """
+    family(checkpoint.config, checkpoint.folder)
+    tensors = checkpoint.tensors
+    _check_described(checkpoint)
+    odd = [
+        one
+        for name, one in tensors.items()
+        if (one.dtype in (*_QUANTISED, "U8", "I32") and f"{name}{SCALE}" not in tensors)
+        or name.endswith(STATIC)
+        or (one.dtype == "I8" and tensors[f"{name}{SCALE}"].shape != (one.shape[0], 1))
+    ]
+    if odd:
+        raise InputError(
+            f"{odd[0].name} ({odd[0].dtype}) is no part of W8A8 with activations quantised as they"
+            " come: only that has both formats.",
+            where=str(checkpoint.folder / odd[0].file),
+            todo="see what loads it as it is: invoke check-checkpoint; or convert the original",
+        )
+    left_out = OFFSET if format == COMPRESSED else "\0"
+    shards = []
+    for shard in checkpoint.shards:
+        held = [one for one in tensors.values() if one.file == shard]
+        kept = [one for one in held if not one.name.endswith(f".weight{left_out}")]
+        actions = dict.fromkeys((one.name for one in kept), COPY)
+        made = new_shard(checkpoint, shard, kept, actions, shard)
+        if len(kept) == len(held):
+            made = replace(made, size=checkpoint.sizes[shard], linked=True)
+        if kept:
+            shards.append(made)
+    config = new_config(checkpoint, format)
+    return Conversion(checkpoint, None, tuple(shards), config, format, repacked=True)
 
 
 def family(config: dict[str, Any], folder: Path) -> None:
-    """Raises InputError: a model of another kind than DeepSeek-V3."""
+    """Raises InputError: a model whose layers are not known here."""
     names, where = config.get("architectures"), str(folder / "config.json")
-    if not isinstance(names, list) or architecture.SERVED not in names:
+    known = isinstance(names, list) and any(one in architecture.FAMILIES for one in names)
+    if not known:
         raise InputError(
-            f"found architectures {names!r}, expected [{architecture.SERVED!r}] (DeepSeek-V3, R1"
-            " and models built like them).",
+            f"found architectures {names!r}, expected one of {', '.join(architecture.FAMILIES)}.",
             where=where,
-            todo="other models are not converted here; name the folder of such a checkpoint",
+            todo="of other models take weights that are W8A8 already: hubs have many",
         )
     layers = config.get("num_hidden_layers")
     if not isinstance(layers, int) or layers < 1:
@@ -261,7 +443,7 @@ def _actions(checkpoint: Checkpoint, block: Optional[tuple[int, int]]) -> dict[s
             wrong(tensor, f"is FP8, but there is no {name}{SCALE_INV}.")
         elif block is not None and scales is not None:
             blocks = tuple(-(-size // side) for size, side in zip(tensor.shape, block))
-            if (scales.dtype, scales.shape) != ("F32", blocks):
+            if scales.dtype not in ("F32", "BF16") or scales.shape != blocks:
                 expected = f"F32 {list(blocks)}"
                 wrong(scales, f"found {scales.dtype} {list(scales.shape)}, expected {expected}.")
         keep = bool(_KEPT_BF16.search(name))
@@ -274,16 +456,21 @@ def _actions(checkpoint: Checkpoint, block: Optional[tuple[int, int]]) -> dict[s
     return found
 
 
-def new_config(checkpoint: Checkpoint) -> dict[str, Any]:
-    """config.json with the quantisation as omni-infer v0.4.1's converter writes it.
+def new_config(checkpoint: Checkpoint, format: str = COMPRESSED) -> dict[str, Any]:
+    """config.json of a result: for compressed-tensors with the quantisation as omni-infer v0.4.1's
+    converter writes it; for ascend_v1 without one.
 
-    checkpoint: a source, or a result: of both, ignored are the matrices that are no integers after
-    the conversion.
+    checkpoint: a source, or a result.
     """
-    quantised = any(one.dtype in _QUANTISED for one in checkpoint.tensors.values())
-    kept = [one.name for one in checkpoint.tensors.values() if _is_kept(one, quantised)]
-    ignored = [name[: -len(".weight")] for name in kept]
-    ignored.sort(key=lambda name: [int(part) for part in re.findall(r"\d+", name)])
+    config = {key: one for key, one in checkpoint.config.items() if key != "quantization_config"}
+    if format == ASCEND:
+        return config if "dtype" in config else {**config, "torch_dtype": "bfloat16"}
+    ignored = ignorable(checkpoint)
+    if config.get("architectures") != [architecture.SERVED]:
+        # Engines may look for int8 wherever a Linear layer is; of DeepSeek-V3 omni-infer's own
+        # converter names those alone that would be.
+        more = [name for name in checkpoint.tensors if _LINEAR.search(name)]
+        ignored = sorted({*ignored, *(name[: -len(".weight")] for name in more)}, key=_numbers)
     common: dict[str, Any] = {"num_bits": 8, "type": "int", "symmetric": True}
     empty: dict[str, Any] = dict.fromkeys(("group_size", "block_structure", "actorder"))
     empty["observer_kwargs"] = {}
@@ -296,7 +483,7 @@ def new_config(checkpoint: Checkpoint) -> dict[str, Any]:
         "output_activations": None,
     }
     quantisation = {
-        "quant_method": "compressed-tensors",
+        "quant_method": COMPRESSED,
         "format": "int-quantized",
         "quantization_status": "compressed",
         "kv_cache_scheme": None,
@@ -304,27 +491,53 @@ def new_config(checkpoint: Checkpoint) -> dict[str, Any]:
         "ignore": ignored,
         "config_groups": {"group_0": group},
     }
-    return {**checkpoint.config, "quantization_config": quantisation}
+    return {**config, "quantization_config": quantisation}
+
+
+def ignorable(checkpoint: Checkpoint) -> list[str]:
+    """The matrices of a source, or of a result, that are no integers after the conversion though
+    others of their kind are: a description of what is quantised must name them.
+    """
+    quantised = any(one.dtype in _QUANTISED for one in checkpoint.tensors.values())
+    kept = [one.name for one in checkpoint.tensors.values() if _is_kept(one, quantised)]
+    return sorted((name[: -len(".weight")] for name in kept), key=_numbers)
+
+
+def _numbers(name: str) -> tuple[list[int], str]:
+    return [int(part) for part in re.findall(r"\d+", name)], name
 
 
 def _is_kept(tensor: Tensor, quantised: bool) -> bool:
     """Whether a matrix keeps its dtype. quantised: the checkpoint has FP8 or int8 matrices; one in
     bf16 beside them stays as it is, while of a checkpoint that is all bf16 they are converted.
     """
-    if _KEPT_BF16.search(tensor.name):
-        return True
-    is_matrix = bool(_MATRIX.match(tensor.name))
-    return is_matrix and quantised and tensor.dtype not in _QUANTISED
+    if not _MATRIX.match(tensor.name):
+        return False
+    kept = bool(_KEPT_BF16.search(tensor.name))
+    return kept or (quantised and tensor.dtype not in _QUANTISED)
+
+
+def numbers_of(checkpoint: Checkpoint) -> str:
+    """Whose arithmetic made a result's integers: OURS, SLIM or OTHER. A repacked one's manifest
+    tells of those that it was made of.
+    """
+    manifest = read_back(checkpoint.folder / MANIFEST)
+    told = manifest.get("numbers", manifest.get("method"))  # older ones have the method alone
+    if told in (OURS, SLIM, OTHER):
+        return str(told)
+    return SLIM if format_of(checkpoint) == ASCEND else OTHER
 
 
 def other_files(folder: Path) -> list[Path]:
     """What is copied as it is: tokenizer, generation settings, code, licence."""
-    skipped = ("config.json", INDEX, SINGLE, MANIFEST)
+    # A list of checksums is of the source's files.
+    skipped = ("config.json", INDEX, SINGLE, MANIFEST, *NAMES)
     return sorted(
         path
         for path in folder.iterdir()
         if path.is_file()
         and path.name not in skipped
+        and not path.match(DESCRIPTIONS)
         and not path.name.endswith(INDEX.partition(".")[2])  # of whatever shards
         and not path.name.startswith(".")
         and path.suffix not in (".safetensors", ".incomplete")

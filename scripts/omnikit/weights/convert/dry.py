@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Any, Callable, Optional
 
 from hostkit.base.errors import InputError
-from hostkit.base.log import size_text
+from hostkit.base.log import duration, size_text
 from hostkit.base.writing import beside_of
 from omnikit.weights.checkpoint import headers, w8a8
+from omnikit.weights.checkpoint.hashes import MANIFEST
 from omnikit.weights.checkpoint.w8a8 import COPY, QUANTISE, SCALE_INV, WIDEN, Conversion, NewShard
 from omnikit.weights.convert import records as convert_records
-from omnikit.weights.meter import duration
 
 _SAMPLE = 64 << 20  # of the source, or two parts for each thread
 _PART = 4 << 20
@@ -78,7 +78,8 @@ def look(conversion: Conversion, target: Path) -> Rest:
 
 def tensors(rest: Rest) -> dict[str, int]:
     """How many tensors that are still to be made become what."""
-    found = Counter(piece.what for shard in rest.left for piece in shard.pieces)
+    pieces = [piece for shard in rest.left if not shard.linked for piece in shard.pieces]
+    found = Counter(piece.what for piece in pieces)
     return {what: found[what] for what in (QUANTISE, WIDEN, COPY) if found[what]}
 
 
@@ -96,24 +97,36 @@ def lines(rest: Rest) -> list[str]:
     found = [f"make the folder {work}"]
     if work.exists():
         found = [f"go on in {work}: {len(rest.kept)} files are kept, their content is checked"]
-    if rest.left:
-        found.append(f"write {len(rest.left)} files of weights: {counts}")
+    linked = sum(shard.linked for shard in rest.left)
+    if linked:
+        found.append(f"take {linked} files of weights as they are: a hard link, on one disk")
+    if len(rest.left) > linked:
+        found.append(f"write {len(rest.left) - linked} files of weights: {counts}")
+    if conversion.offsets()[0]:
+        offsets = f"the offset 0 of each row of {len(conversion.quantised())} matrices"
+        found.append(f"write {w8a8.OFFSETS}: {offsets}")
     if conversion.block:
         found.append(f"leave out {scales_left_out(rest)} block scales: each row has its own scale")
     found.append(f"write config.json: {_config_edit(conversion)}")
+    if conversion.format == w8a8.ASCEND:
+        found.append(f"write {w8a8.DESCRIPTION}: what each tensor is")
     found.append(f"write {headers.INDEX}: {count} tensors in {len(conversion.shards)} files")
     if rest.others:
         found.append(f"copy {len(rest.others)} files as they are: {names}")
-    found.append(f"compare the result with the source, write {w8a8.MANIFEST} (hashes)")
+    found.append(f"compare the result with the source, write {MANIFEST} (hashes)")
     found.append(f"rename {work} to {rest.target}")
     return found
 
 
 def _config_edit(conversion: Conversion) -> str:
     old = conversion.checkpoint.config.get("quantization_config")
-    new = conversion.config["quantization_config"]
+    new = conversion.config.get("quantization_config")
+    if new is None:
+        return "without a quantization_config" + (f" ({old['quant_method']} before)" if old else "")
     before = f"{old['quant_method']} of quantization_config becomes" if old else "it gets"
-    made = f"{new['quant_method']} {new['format']}, {len(new['ignore'])} kv_b_proj not quantised"
+    kinds = {name.rpartition(".")[2] for name in new["ignore"]}
+    kind = kinds.pop() if len(kinds) == 1 else "matrices"
+    made = f"{new['quant_method']} {new['format']}, {len(new['ignore'])} {kind} not quantised"
     return f"{before} {made}" if old else f"{before} a quantization_config, {made}"
 
 
@@ -182,6 +195,8 @@ def _head(rest: Rest, result: dict[str, Any]) -> list[str]:
 
 
 def _estimate(rest: Rest, load: Callable[[], float], threads: int) -> Optional[dict[str, float]]:
+    if not any(not shard.linked for shard in rest.left or rest.kept):
+        return None  # it is read once, to be hashed
     start = load()
     found = rate(rest, threads)
     if found is None:
@@ -193,6 +208,8 @@ def _estimate(rest: Rest, load: Callable[[], float], threads: int) -> Optional[d
 
 def _time(rest: Rest, result: dict[str, Any]) -> str:
     found = result["estimate"]
+    if found is None and rest.conversion.repacked:
+        return "time: what it takes to read the files once, for their hashes"
     if found is None:
         return f"time: not measured, too little space is free in {rest.near}"
     rate = f"{result['threads']} threads, {size_text(found['rate'])}/s"
@@ -229,7 +246,8 @@ def _measured(rest: Rest, threads: int, sample: int, path: Path) -> float:
     from omnikit.weights.convert.shard import ALIGN, DirectFile
 
     folder, size = rest.conversion.checkpoint.folder, min(_PART, sample)
-    pieces = [piece for one in rest.left or rest.kept for piece in one.pieces]
+    shards = [one for one in rest.left or rest.kept if not one.linked]
+    pieces = [piece for one in shards for piece in one.pieces]
     chosen = random.choices(pieces, [one.source.size for one in pieces], k=sample // size)
     parts = [random.choice(list(convert_shard.cut(piece, size))) for piece in chosen]
     scales = [convert_shard.scales_of(folder, piece) for piece in chosen]

@@ -1,9 +1,11 @@
 """The arithmetic of the conversion, compiled for this machine's vector units.
 
 Source: blocks of e4m3 with one float32 scale each, value = float(e4m3) x scale (DeepSeek-V3's
-README_WEIGHTS.md); or bf16. Target: int8 per row (output channel), scale = max |value| / 127,
-q = rint(value / scale). All in float32, with IEEE division and rounding to even, so that every
-implementation of the same formula gives the same bits.
+README_WEIGHTS.md); or bf16. Target: int8 per row (output channel), scale = max |value| / 127
+rounded to bf16, q = rint(value / scale). All in float32, with IEEE division and rounding to even,
+so that every implementation of the same formula gives the same bits.
+Engines keep scales in the model's dtype, bf16: a scale that does not change then has integers that
+fit it. It is off by 2^-8 of itself at most, so that the largest value is at most 127.496 steps.
 numpy alone has no FP8 and passes over memory once per operation: about twenty times slower.
 """
 
@@ -73,12 +75,19 @@ def _by_integers(b: Any, byte: Any) -> Any:
     return b.bitcast(b.or_(b.bitcast(value, _I32), sign), _F32)
 
 
+def _bf16_bits(b: Any, value: Any) -> Any:
+    """The nearest bf16, ties to even, in the low half of 32 bits."""
+    bits = b.bitcast(value, _I32)
+    odd = b.and_(b.lshr(bits, _c(16)), _c(1))
+    return b.lshr(b.add(bits, b.add(odd, _c(0x7FFF))), _c(16))
+
+
 def _from_bf16(b: Any, word: Any) -> Any:
     return b.bitcast(b.shl(b.zext(word, _I32), _c(16)), _F32)
 
 
 def _rounded(b: Any, value: Any, scale: Any) -> Any:
-    """rint(value / scale) as an 8-bit integer. |value| <= 127 x scale up to one rounding."""
+    """rint(value / scale) as an 8-bit integer. |value| < 127.5 x scale."""
     rint = b.module.declare_intrinsic("llvm.rint", [_F32])
     return b.trunc(b.fptosi(b.call(rint, [b.fdiv(value, scale)]), _I32), _I8)
 
@@ -112,11 +121,17 @@ def _bf16_of_e4m3(context: Any, byte: Any, factor: Any) -> Any:
     """The product rounded to the nearest bf16, ties to even."""
 
     def generate(_context: Any, b: Any, _signature: Any, args: Any) -> Any:
-        bits = b.bitcast(b.fmul(_from_e4m3(b, args[0]), args[1]), _I32)
-        odd = b.and_(b.lshr(bits, _c(16)), _c(1))
-        return b.trunc(b.lshr(b.add(bits, b.add(odd, _c(0x7FFF))), _c(16)), _I16)
+        return b.trunc(_bf16_bits(b, b.fmul(_from_e4m3(b, args[0]), args[1])), _I16)
 
     return types.uint16(types.uint8, types.float32), generate
+
+
+@intrinsic
+def _rounded_to_bf16(context: Any, value: Any) -> Any:
+    def generate(_context: Any, b: Any, _signature: Any, args: Any) -> Any:
+        return b.bitcast(b.shl(_bf16_bits(b, args[0]), _c(16)), _F32)
+
+    return types.float32(types.float32), generate
 
 
 def _jit(function: Any) -> Any:
@@ -179,6 +194,13 @@ def _quantise_words(row: Any, scale: Any, target: Any) -> None:
 
 
 @_jit
+def _scale_of(largest: Any) -> Any:
+    """Of a row with this largest value."""
+    scale = np.float32(largest / np.float32(127))
+    return np.float32(1) if scale < SMALLEST else _rounded_to_bf16(scale)
+
+
+@_jit
 def _largest(tops: Any, factor: Any) -> Any:
     """The largest number of a row, without sign; NaN where it holds one."""
     largest = np.float32(0)
@@ -208,9 +230,7 @@ def quantise_fp8(
         largest = _largest(tops, factor)
         if not np.isfinite(largest):
             return i
-        scale = np.float32(largest / np.float32(127))
-        if scale < SMALLEST:
-            scale = np.float32(1)
+        scale = _scale_of(largest)
         scales[i] = scale
         _quantise_row(source[i], size, factor, scale, target[i])
     return -1
@@ -225,9 +245,7 @@ def quantise_bf16(source: Any, target: Any, scales: Any) -> int:
         top = _top_word(source[i])
         if top >= 0x7F80:
             return i
-        scale = np.float32(_word_value(top) / np.float32(127))
-        if scale < SMALLEST:
-            scale = np.float32(1)
+        scale = _scale_of(_word_value(top))
         scales[i] = scale
         _quantise_words(source[i], scale, target[i])
     return -1

@@ -16,8 +16,8 @@ from typing import Any, Iterator, Optional
 from hostkit.base import writing
 from hostkit.base.errors import ActionError, InputError
 from omnikit.weights.checkpoint import headers, w8a8
-from omnikit.weights.checkpoint.hashes import sha256
-from omnikit.weights.checkpoint.w8a8 import MANIFEST, Conversion, NewShard, other_files
+from omnikit.weights.checkpoint.hashes import MANIFEST, sha256
+from omnikit.weights.checkpoint.w8a8 import COMPRESSED, Conversion, NewShard, other_files
 
 _ELSEWHERE = "choose another target"
 _FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -38,7 +38,6 @@ _TODO = {
     errno.ESTALE: "mount this network file system again",
     errno.EMFILE: "allow more open files (ulimit -n)",
 }
-FORM = "compressed-tensors int-quantized, W8A8 dynamic"
 _RECORDS, LOCK, _SOURCE = ".records", ".lock", "source.json"
 _TASTE = 1 << 16
 
@@ -78,7 +77,13 @@ def check_places(source: Path, target: Path) -> None:
 def space_needed(conversion: Conversion, target: Path) -> tuple[int, int]:
     """Bytes that are still to be written, and bytes that are free there for them."""
     work = work_folder(settled(target))
-    kept = {shard.name: shard.size for shard in conversion.shards if done(work, conversion, shard)}
+    near = next(folder for folder in (work, *work.parents) if folder.exists())
+    same_disk = near.stat().st_dev == conversion.checkpoint.folder.stat().st_dev
+    kept = {
+        shard.name: shard.size
+        for shard in conversion.shards
+        if (shard.linked and same_disk) or done(work, conversion, shard)
+    }
     others = sum(path.stat().st_size for path in w8a8.other_files(conversion.checkpoint.folder))
     needed = conversion.size - sum(kept.values()) + others
     # The result grows beside the target, which may be another disk than one mounted at its name.
@@ -175,7 +180,7 @@ def _entries(work: Path) -> list[Path]:
 
 
 def _half_done(work: Path, conversion: Conversion, ours: bool) -> list[Path]:
-    texts = {"config.json", headers.INDEX, MANIFEST}
+    texts = {"config.json", headers.INDEX, MANIFEST, w8a8.DESCRIPTION, w8a8.OFFSETS}
     texts |= {path.name for path in other_files(conversion.checkpoint.folder)}
     shards = {shard.name: shard for shard in conversion.shards}
     parts = {f"{name}.part" for name in shards}
@@ -202,7 +207,9 @@ def stamp(conversion: Conversion, shard: NewShard) -> list[Any]:
     when the conversion was planned.
     """
     found = conversion.checkpoint
-    return [[file, found.sizes[file], found.changed[file]] for file in _sources(shard)]
+    files: list[Any] = [[file, found.sizes[file], found.changed[file]] for file in _sources(shard)]
+    # Shards of before scales were rounded to bf16 are not used again.
+    return files if conversion.repacked else [*files, "bf16"]
 
 
 def changed_file(conversion: Conversion, shard: NewShard) -> Optional[Path]:
@@ -239,17 +246,21 @@ def write(work: Path, shard: NewShard, record: dict[str, Any]) -> None:
 
 
 def manifest(
-    conversion: Conversion, files: dict[str, dict[str, Any]], checked: dict[str, Any]
+    conversion: Conversion,
+    files: dict[str, dict[str, Any]],
+    checked: dict[str, Any],
+    published: dict[str, Any],
 ) -> dict[str, Any]:
     """What a finished folder says of itself. files: name -> {size, sha256} of every file; checked:
-    what the last look compared.
+    what the last look compared; published: how much of the source is as published, and where.
     """
     found = conversion.checkpoint
     changed = {name: found.changed[name] for name in found.shards}
     return {
-        "form": FORM,
-        "method": "native",
-        "source": {**source_print(conversion), "changed_ns": changed},
+        "form": conversion.format,
+        "method": "repacked" if conversion.repacked else w8a8.OURS,
+        "numbers": w8a8.numbers_of(found) if conversion.repacked else w8a8.OURS,
+        "source": {**source_print(conversion), "changed_ns": changed, "published": published},
         "checked": checked,
         "files": dict(sorted(files.items())),
     }
@@ -276,10 +287,18 @@ def finished(target: Path, conversion: Conversion) -> bool:
             {name: dict(one) for name, one in told["files"].items()},
         )
         changed = source.pop("changed_ns", None)
+        source.pop("published", None)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise InputError(
             "is no manifest of a conversion.", where=str(file), todo=_ANEW.format(target)
         ) from error
+    if source == source_print(conversion) and form(told) != conversion.format:
+        raise InputError(
+            f"holds the conversion of this source in the format {form(told)}.",
+            where=str(target),
+            todo=f"repack it into another folder: invoke convert-weights --source {target}"
+            f" --target {target}-{conversion.format} --format {conversion.format}",
+        )
     if source != source_print(conversion):
         raise InputError(
             "holds the conversion of another source.",
@@ -296,6 +315,11 @@ def finished(target: Path, conversion: Conversion) -> bool:
             )
     _unchanged_source(target, conversion, changed, files)
     return True
+
+
+def form(manifest: dict[str, Any]) -> str:
+    """The format that a manifest tells of; older ones have it in more words."""
+    return str(manifest.get("form", COMPRESSED)).partition(" ")[0]
 
 
 _ANEW = "remove the folder (rm -r {}) and convert again"

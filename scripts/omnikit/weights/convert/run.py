@@ -14,8 +14,9 @@ from typing import Any, Callable, Iterator
 
 from hostkit.base import records, writing
 from hostkit.base.errors import ActionError, ToolkitError
+from omnikit.weights.checkpoint import hashes as file_hashes
 from omnikit.weights.checkpoint import headers, w8a8
-from omnikit.weights.checkpoint.hashes import sha256
+from omnikit.weights.checkpoint.hashes import MANIFEST, sha256
 from omnikit.weights.checkpoint.w8a8 import Conversion, NewShard
 from omnikit.weights.convert import records as convert_records
 from omnikit.weights.convert import shard as convert_shard
@@ -61,7 +62,7 @@ def run(
             if convert_records.finished(target, conversion):
                 convert_records.forget(work)
                 work.rmdir()
-                return headers.read_json(target / w8a8.MANIFEST)
+                return headers.read_json(target / MANIFEST)
             manifest = _Run(conversion, work, threads, meter, convert).run()
             if target.is_dir():
                 target.rmdir()  # empty: finished() has looked
@@ -93,6 +94,8 @@ class _Run:
         self.meter = meter
         self.convert = convert
         self.files: dict[str, dict[str, Any]] = {}
+        self.published, self.publisher = file_hashes.published(_folder(conversion))
+        self.as_published: set[str] = set()
         # Not more than this is planned ahead: an error stops the rest at once.
         self.ahead = threading.Semaphore(4 * self.threads)
         self.failed = threading.Event()
@@ -104,6 +107,11 @@ class _Run:
         with ThreadPoolExecutor(self.threads) as pool:
             try:
                 self._submit_all(pool)
+                # Files that hold nothing but block scales.
+                for name in set(self.conversion.checkpoint.shards).difference(
+                    one.source for one in self.conversion.shards
+                ):
+                    self._submit(pool, self._check_source, name)
                 wait_for(self.futures)
                 for future in self.futures:
                     future.result()
@@ -127,7 +135,9 @@ class _Run:
         while not self.failed.is_set():
             while len(begun) < self.side_by_side and (shard := next(shards, None)) is not None:
                 record = convert_records.done(self.work, self.conversion, shard)
-                if record is None:
+                if record is None and shard.linked:
+                    self._submit(pool, self._take, shard)
+                elif record is None:
                     begun.append(self._parts(pool, shard))
                 else:
                     self._submit(pool, self._check, shard, record)
@@ -177,6 +187,39 @@ class _Run:
         if job.one_less():
             self.files[job.shard.name] = job.complete()
             self.jobs.discard(job)
+            self._check_source(job.shard.source)
+
+    def _take(self, shard: NewShard) -> None:
+        """The source's file as it is: another name for it, or a copy where it lies elsewhere."""
+        source, place = _folder(self.conversion) / shard.source, self.work / shard.name
+        try:
+            os.link(source.resolve(), place)  # a hub's cache has links to its files
+        except OSError:  # another disk, or a file system that has no second names
+            part = self.work / f"{shard.name}.part"
+            _copy(source, part)
+            part.rename(place)
+        told = {"size": shard.size, "sha256": sha256(place, self.meter.add)}
+        self._check_source(shard.source, f"sha256:{told['sha256']}")
+        made_of = convert_records.stamp(self.conversion, shard)
+        convert_records.write(self.work, shard, {**told, "made_of": made_of})
+        self.files[shard.name] = told
+
+    def _check_source(self, name: str, found: str = "") -> None:
+        """Hold a file of the source, which was read just now, against its published hash; found:
+        its hash, where it is known. Raises ActionError.
+        """
+        wanted = self.published.get(name)
+        if wanted is None:
+            return
+        if found.partition(":")[0] != wanted.partition(":")[0]:
+            found = file_hashes.of_file(_folder(self.conversion) / name, wanted)
+        if found != wanted:
+            raise ActionError(
+                f"is not as it was published ({self.publisher}): {found}, expected {wanted}.",
+                where=str(_folder(self.conversion) / name),
+                todo="fetch it again (invoke download-weights --verify), then run again",
+            )
+        self.as_published.add(name)
 
     def _check(self, shard: NewShard, record: dict[str, Any]) -> None:
         """A shard of an earlier run: used again when its content is what was written."""
@@ -189,15 +232,22 @@ class _Run:
                 todo="remove this file and run again",
             )
         self.files[shard.name] = {"size": shard.size, "sha256": found}
+        self._check_source(shard.source)
         self.meter.skip(sum(piece.source.size for piece in shard.pieces))
 
     def _finish(self) -> dict[str, Any]:
         """All small files, a last look at the whole, and the manifest."""
-        texts: dict[str, Any] = {"config.json": self.conversion.config}
-        texts[headers.INDEX] = self.conversion.index()
+        texts: dict[str, Any] = self.conversion.texts()
         for name, data in texts.items():
             text = json.dumps(data, indent=2, ensure_ascii=False) + "\n"
             writing.write_atomically(self.work / name, text)
+        head, zeros = self.conversion.offsets()
+        if head:
+            with (self.work / w8a8.OFFSETS).open("wb") as file:
+                file.write(head)
+                file.truncate(len(head) + zeros)
+                os.fsync(file.fileno())
+            texts[w8a8.OFFSETS] = None
         for path in w8a8.other_files(_folder(self.conversion)):
             _copy(path, self.work / path.name)
             texts[path.name] = None
@@ -206,9 +256,14 @@ class _Run:
             digest = sha256(path)
             self.files[name] = {"size": path.stat().st_size, "sha256": digest}
         checked = _look(self.conversion, self.work, self.threads)
-        manifest = convert_records.manifest(self.conversion, self.files, checked)
+        shards = self.conversion.checkpoint.shards
+        published = {
+            **{"as_published": len(self.as_published), "of": len(shards)},
+            "by": self.publisher if self.as_published else None,
+        }
+        manifest = convert_records.manifest(self.conversion, self.files, checked, published)
         text = json.dumps(manifest, indent=1) + "\n"
-        writing.write_atomically(self.work / w8a8.MANIFEST, text)
+        writing.write_atomically(self.work / MANIFEST, text)
         writing.sync_folder(self.work)
         return manifest
 
@@ -222,9 +277,7 @@ def _look(conversion: Conversion, work: Path, threads: int) -> dict[str, Any]:
     made = headers.read(work)
     structure = verify_structure.look(made, conversion)
     silent = Meter(0, lambda _: None)
-    kinds = verify_numbers.compare(
-        conversion, made, structure.form, _ROWS, _MATRICES, threads, silent
-    )
+    kinds = verify_numbers.compare(conversion, made, False, _ROWS, _MATRICES, threads, silent)
     problems = [*structure.problems, *(text for kind in kinds for text in kind.problems())]
     if problems:
         raise ActionError(

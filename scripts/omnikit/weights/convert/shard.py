@@ -145,9 +145,10 @@ def scales_of(folder: Path, piece: Piece) -> Any:
     tensor = piece.scales
     if tensor is None or piece.what == COPY:
         return None
-    scales = np.empty(tensor.shape, np.float32)
+    told = np.empty(tensor.shape, np.float32 if tensor.dtype == "F32" else np.uint16)
     with (folder / tensor.file).open("rb", buffering=0) as file:
-        read_at(file.fileno(), scales.data.cast("B"), tensor.start, tensor)
+        read_at(file.fileno(), told.data.cast("B"), tensor.start, tensor)
+    scales = told if tensor.dtype == "F32" else (told.astype(np.uint32) << 16).view(np.float32)
     if not (np.isfinite(scales).all() and (scales >= 0).all()):
         raise _corrupt(tensor, "a block scale is not a positive number")
     return scales

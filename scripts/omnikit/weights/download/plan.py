@@ -18,7 +18,7 @@ from hostkit.base import writing
 from hostkit.base.errors import ActionError, InputError
 from hostkit.base.values import parsed
 from hostkit.files import regular
-from omnikit.weights.checkpoint.hashes import of_file
+from omnikit.weights.checkpoint.hashes import RECORD, of_file
 from omnikit.weights.checkpoint.headers import INDEX, read_header
 from omnikit.weights.download import transfer
 from omnikit.weights.download.types import Listing, RemoteFile, staging
@@ -188,7 +188,7 @@ class Record:
         data = {"origin": self.origin, "revision": self.revision, "files": self.files}
         folder = staging(self.target)
         folder.mkdir(parents=True, exist_ok=True)
-        writing.write_atomically(folder / "record.json", json.dumps(data, indent=1) + "\n")
+        writing.write_atomically(folder / RECORD, json.dumps(data, indent=1) + "\n")
 
 
 def read_record(target: Path) -> Record:
@@ -198,7 +198,7 @@ def read_record(target: Path) -> Record:
     """
     record = Record(target)
     try:
-        data = parsed((staging(target) / "record.json").read_text(encoding="utf-8"))
+        data = parsed((staging(target) / RECORD).read_text(encoding="utf-8"))
         record.origin, record.revision = str(data["origin"]), str(data["revision"])
         for name, entry in data["files"].items():
             keys = ("size", "mtime_ns", "identity", "hash")

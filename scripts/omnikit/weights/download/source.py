@@ -23,7 +23,7 @@ from requests.exceptions import HTTPError, JSONDecodeError, RequestException
 from hostkit.base.errors import ActionError, InputError
 from hostkit.base.health import wait_until
 from hostkit.base.values import parsed
-from hostkit.files import regular
+from omnikit.weights.checkpoint.hashes import NAMES, parse_sums, read_sums
 from omnikit.weights.checkpoint.headers import INDEX, SINGLE
 from omnikit.weights.download import request
 from omnikit.weights.download.request import Answer, RefusedError, Requests
@@ -38,11 +38,6 @@ from omnikit.weights.download.types import (
 
 _MAIN = "master"
 _NAMES = "compare weights.download.repository and .revision with the repository's page"
-# Names under which a source publishes checksums, the first that is there.
-NAMES = ("SHA256SUMS", "sha256sum.txt", "SHA256SUMS.txt", "sha256sums.txt")
-_LINE = re.compile(r"\\?([0-9a-fA-F]{64}) [ *](.+)")
-_BSD = re.compile(r"SHA256 ?\((.+)\) = ([0-9a-fA-F]{64})")
-_MAKE = "make the list with: sha256sum * > SHA256SUMS"
 # The small files that checkpoints have by these names; no index tells of them.
 _USUAL = (
     "config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json",
@@ -462,40 +457,6 @@ def of_folder(folder: Path, sums: Optional[dict[str, str]]) -> Listing:
             lost[name] = "no regular file"
     all_there(sums, {file.name for file in files}, str(folder), lost)
     return Listing(f"folder:{folder.absolute()}", "", files, lost=lost, notes=notes)
-
-
-def parse_sums(text: str, where: str) -> dict[str, str]:
-    """File name to hash, of what sha256sum and shasum write.
-
-    Raises InputError with the line, or: there is none, so that nothing would be verified.
-    """
-    found = {}
-    for number, raw in enumerate(text.lstrip("\ufeff").splitlines(), 1):  # Windows' mark
-        line = raw.strip()
-        if not line or line.startswith("#"):
-            continue
-        plain, bsd = _LINE.fullmatch(line), _BSD.fullmatch(line)
-        if not plain and not bsd:
-            raise InputError(
-                f"found {line[:60]!r}, expected a SHA-256 and a file's name.",
-                where=f"{where}:{number}",
-                todo=_MAKE,
-            )
-        digest, name = (plain[1], plain[2]) if plain else (bsd[2], bsd[1]) if bsd else ("", "")
-        found[name.removeprefix("./")] = f"sha256:{digest.lower()}"
-    if not found:
-        raise InputError("found no checksum in it.", where=where, todo=_MAKE)
-    return found
-
-
-def read_sums(path: Path, todo: str) -> dict[str, str]:
-    """The same of a file. Raises InputError: it cannot be read."""
-    try:
-        text = regular.text(path)
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "it is no text"
-        raise InputError(f"cannot be read: {reason}.", where=str(path), todo=todo) from error
-    return parse_sums(text, str(path))
 
 
 def all_there(

@@ -8,6 +8,7 @@ from typing import Mapping, Optional, Sequence
 from urllib.parse import urlsplit
 
 from hostkit.base.errors import ActionError
+from omnikit.weights.checkpoint.hashes import STAGING
 
 
 @dataclass(frozen=True)
@@ -89,4 +90,4 @@ def checked_name(name: str, origin: str) -> str:
 
 def staging(target: Path) -> Path:
     """The hidden folder in the target: unfinished files, the record, the lock."""
-    return target / ".download"
+    return target / STAGING

@@ -158,6 +158,28 @@ class Small:
         (folder / "model.safetensors.index.json").write_text(json.dumps(index))
         return folder
 
+    def fill(self, seed: int, rows: tuple[float, float]) -> None:
+        """Random numbers for all tensors that config has. rows: the range of the rows' sizes."""
+        random = np.random.default_rng(seed)
+        for name, (kind, shape) in architecture.tensors(self.config, Path()).items():
+            if kind != architecture.PLAIN:
+                # Rows of very different size, as trained matrices have.
+                found = random.normal(0, shape[1] ** -0.5, shape)
+                found *= random.uniform(*rows, (shape[0], 1))
+                if self.block is None:
+                    self.tensors[name] = ("BF16", bf16(found))
+                else:
+                    made, scales = to_blocks(found.astype(np.float32), self.block)
+                    self.tensors[name] = ("F8_E4M3", made)
+                    self.tensors[f"{name}_scale_inv"] = ("F32", scales)
+            elif name.endswith("correction_bias"):
+                self.tensors[name] = ("F32", random.normal(0, 0.01, shape).astype(np.float32))
+            elif len(shape) == 1:  # a norm's, or a bias
+                self.tensors[name] = ("BF16", bf16(1 + random.normal(0, 0.1, shape)))
+            else:
+                spread = 1.0 if "embed_tokens" in name else 0.05
+                self.tensors[name] = ("BF16", bf16(random.normal(0, spread, shape)))
+
 
 def save(tensors: dict[str, tuple[str, Any]], path: Path) -> None:
     """One safetensors file."""
@@ -174,23 +196,6 @@ def make(
     """Random weights of CONFIG's shapes, MTP layer included. config: changes of it. rows: the range
     of the rows' sizes.
     """
-    random = np.random.default_rng(seed)
     small = Small(block, {**CONFIG, **config})
-    for name, (kind, shape) in architecture.tensors(small.config, Path()).items():
-        if kind != architecture.PLAIN:
-            # Rows of very different size, as trained matrices have.
-            found = random.normal(0, shape[1] ** -0.5, shape) * random.uniform(*rows, (shape[0], 1))
-            if block is None:
-                small.tensors[name] = ("BF16", bf16(found))
-            else:
-                made, scales = to_blocks(found.astype(np.float32), block)
-                small.tensors[name] = ("F8_E4M3", made)
-                small.tensors[f"{name}_scale_inv"] = ("F32", scales)
-        elif name.endswith("_bias"):
-            small.tensors[name] = ("F32", random.normal(0, 0.01, shape).astype(np.float32))
-        elif len(shape) == 1:  # a norm's
-            small.tensors[name] = ("BF16", bf16(1 + random.normal(0, 0.1, shape)))
-        else:
-            spread = 1.0 if "embed_tokens" in name else 0.05
-            small.tensors[name] = ("BF16", bf16(random.normal(0, spread, shape)))
+    small.fill(seed, rows)
     return small

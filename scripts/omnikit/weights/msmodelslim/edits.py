@@ -9,6 +9,7 @@ ever written through a link: the link itself becomes NAME.orig, and a file takes
 
 from __future__ import annotations
 
+import argparse
 import ast
 import contextlib
 import difflib
@@ -193,6 +194,19 @@ def data(folder: Path, changes: Sequence[Change], *, would: bool) -> dict[str, A
             for change in changes
         ],
     }
+
+
+def carry_out(options: argparse.Namespace, edits: Edits) -> int:
+    """A command: dir, revert, dry_run, json. Its exit code."""
+    planned = plan_revert if options.revert else plan
+    changes = planned(options.dir, edits)
+    if not options.dry_run:
+        apply(changes)
+    if options.json:
+        print(json.dumps(data(options.dir, changes, would=options.dry_run)))
+    else:
+        print(told(changes, would=options.dry_run))
+    return 0
 
 
 def read(path: Path) -> str:

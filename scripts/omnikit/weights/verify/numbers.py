@@ -1,8 +1,18 @@
 """How far converted numbers are from those that they came from, for each kind of matrix.
 
-Everything is held against the scale that the formula gives for the source's row (largest value /
-127), never against the scale that was found: with that, destroyed numbers would look fine. An error
-is told in steps of it: rounding to the nearest step makes half a step at most.
+What is right, whoever made it: each row's scale is one that a formula gives for the source's row
+(its largest value / 127, or / 127.5 where integers go down to -128; as float32, or rounded to
+bf16), and each integer is the nearest of -128 to 127 for that scale. So the values are as near to
+the source as float32 scales allow: half a step, or what the largest value is beyond 127. A scale
+that no formula gives is never believed: beside it destroyed integers would look fine, and errors
+are then told in steps of the scale that the row should have.
+
+Formats that keep scales in 16 bits cannot say the exact scale, and tools that write them compute
+in 16 bits besides: two steps are good there (half for rounding, half each for the value and the
+scale in bf16, a quarter for their quotient, a quarter for what is beyond 127), and one and a half
+for msmodelslim, which opens FP8 to bf16 first. Integers that are not the nearest are counted
+everywhere, and it is tried whether a step in bf16 on the way gives just these (FP8 to bf16, then to
+int8): then it is said, with the error that it cost.
 
 What bytes mean is read independently of the conversion: numpy, float64, and the numbers of e4m3
 from its definition.
@@ -18,18 +28,24 @@ from typing import Any, Callable, Optional, Sequence
 import numpy as np
 
 from omnikit.weights.checkpoint.headers import SIZES, Checkpoint, Tensor
-from omnikit.weights.checkpoint.w8a8 import COPY, SCALE, Conversion, Piece
+from omnikit.weights.checkpoint.w8a8 import COPY, OFFSET, SCALE, Conversion, Piece
 from omnikit.weights.meter import Meter
-from omnikit.weights.verify.structure import NATIVE, OFFSET
 
 _DTYPES: dict[str, Any] = {"F32": np.float32, "I8": np.int8, "F16": np.float16}
-_LEVELS = 127  # the largest integer of a row stands for its largest value
+# The largest integer of a row stands for its largest value; compressed-tensors divides by 127.5.
+_LEVELS, _ALL_LEVELS = 127.0, (127.0, 127.5)
+# Of a row of zeros, which has no scale: compressed-tensors has the epsilon of the scales' dtype.
+_OF_ZEROS = [2.0**-23, 2.0**-10, 2.0**-7]
 _SMALLEST = 2.0**-126  # of float32: a smaller scale has too few bits to divide by
 _PART = 4 << 20  # elements that are compared at once
 # The native arithmetic is float32: a value of up to 127 steps is off by two roundings of 2^-24, and
 # so is the step itself.
 _FLOAT32 = 2 * 2.0**-24
+_HALF = 0.5 + 127.5 * _FLOAT32  # of a step: what the nearest integer is off by
 _NATIVE_SCALE = 1e-6
+_IN_16_BITS = 2.0  # steps
+# Of the integers that are not the nearest: so many as bf16 gives them are no chance.
+_SURELY = 0.95
 # One rounding to a dtype: half of the last bit.
 _ROUNDING = {"BF16": 2.0**-8, "F16": 2.0**-11, "F32": 0.0}
 
@@ -67,7 +83,7 @@ def floats(dtype: str, data: Any) -> Any:
 def values(tensor: Tensor, data: Any, scales: Any, block: Any, rows: Any) -> Any:
     """What the source's data of some rows mean: float64, of the same shape."""
     if tensor.dtype == "F8_E4M3":
-        wide = scales.astype(np.float64)[rows // block[0]].repeat(block[1], axis=1)
+        wide = scales[rows // block[0]].repeat(block[1], axis=1)
         return _E4M3[data] * wide[:, : data.shape[1]]
     return floats(tensor.dtype, data)
 
@@ -81,16 +97,21 @@ def largest(tensor: Tensor, data: Any, scales: Any, block: Any, rows: Any) -> An
     if tensor.dtype == "F8_E4M3":
         starts = np.arange(0, data.shape[1], block[1])
         tops = np.maximum.reduceat(data & 127, starts, axis=1)
-        return (_E4M3[tops] * np.abs(scales.astype(np.float64))[rows // block[0]]).max(axis=1)
+        return (_E4M3[tops] * np.abs(scales)[rows // block[0]]).max(axis=1)
     if tensor.dtype == "BF16":
         return floats("BF16", (data & 0x7FFF).max(axis=1))
     return np.abs(floats(tensor.dtype, data)).max(axis=1)
 
 
-def row_scales(tops: Any) -> Any:
+def row_scales(tops: Any, levels: float = _LEVELS) -> Any:
     """What the formula gives for rows with these largest values: float64 [rows]."""
-    wanted = tops / _LEVELS
+    wanted = tops / levels
     return np.where(wanted < _SMALLEST, 1.0, wanted)
+
+
+def from_bf16(words: Any) -> Any:
+    """float64 of uint16."""
+    return floats("BF16", words)
 
 
 def to_bf16(value: Any) -> Any:
@@ -107,25 +128,41 @@ def one_by_one(scale: Optional[Tensor], matrix: Tensor) -> bool:
 
 @dataclass(frozen=True)
 class Limits:
-    """scale: relative difference from what the formula gives. steps: error of a value."""
+    """scale: relative difference from what a formula gives. steps: error of a value. nearest: the
+    format can hold the exact scale, so that integers must be the nearest for it.
+    """
 
     scale: float
     steps: float
+    nearest: bool = False
 
     @classmethod
-    def of(cls, native: bool, source_dtype: str, scale_dtype: str) -> Limits:
-        """msmodelslim opens FP8 to bf16 before it quantises, and may keep its scales in 16 bits:
-        either moves a value of 127 steps by a part of itself.
+    def of(cls, slim: bool, source_dtype: str, scale_dtype: str) -> Limits:
+        """slim: msmodelslim made it, which opens FP8 to bf16 before it quantises, and may keep its
+        scales in 16 bits: either moves a value of 127 steps by a part of itself.
         """
-        if native and scale_dtype != "F32":
-            # Another tool's, which divides by 127.5 where we do by 127, and all of it in 16 bits.
-            off = (1 + _ROUNDING[scale_dtype]) * 127.5 / 127 - 1 + _NATIVE_SCALE
-            return cls(off, 0.5 + 127.5 * (off + _ROUNDING[scale_dtype]))
-        if native:
-            return cls(_NATIVE_SCALE, 0.5 + 127.5 * _FLOAT32)
         values = _ROUNDING["BF16"] if source_dtype == "F8_E4M3" else 0.0
         off = (1 + values) * (1 + _ROUNDING[scale_dtype]) * (1 + _NATIVE_SCALE) - 1
-        return cls(off, 0.5 + 127.5 * off)
+        if slim:
+            return cls(off, 0.5 + 127.5 * off)
+        if scale_dtype == "F32":
+            return cls(_NATIVE_SCALE, _HALF, nearest=True)
+        return cls((1 + off) * _ALL_LEVELS[1] / _LEVELS - 1, _IN_16_BITS)
+
+    def good(self, found: Any, tops: Any) -> Any:
+        """Which scales of rows with these largest values are what they may be; never one that is
+        not finite.
+        """
+        if not self.nearest:
+            wanted = row_scales(tops)
+            return np.abs(found - wanted) <= self.scale * wanted
+        good = np.zeros(found.shape, bool)
+        for wanted in (row_scales(tops, levels) for levels in _ALL_LEVELS):
+            # The largest value may be off by a rounding before: at most one bf16 lies between.
+            ends = [from_bf16(to_bf16(wanted * (1 + off))) for off in (-self.scale, self.scale)]
+            good |= np.abs(found - wanted) <= self.scale * wanted
+            good |= (found == ends[0]) | (found == ends[1])
+        return good
 
 
 @dataclass
@@ -135,6 +172,8 @@ class Kind:
     integers: those of the values that int8 stands for. scales: of rows, compared; wrong_scales of
     these are not what the formula gives, the first is wrong_scale. bound: of errors, 0 where no
     int8 stands for the values. different: where what must be equal is not: "TENSOR: row N".
+    not_nearest: integers beside which another is nearer to the source; in_bf16: those of them that
+    a step in bf16 gives; square_more: what they add to square_error; must: there must be none.
     """
 
     name: str
@@ -151,6 +190,10 @@ class Kind:
     error_sum: float = 0.0
     square_error: float = 0.0
     square_value: float = 0.0
+    not_nearest: int = 0
+    in_bf16: int = 0
+    square_more: float = 0.0
+    must: bool = False
     bound: float = 0.0
     different: str = ""
 
@@ -165,7 +208,11 @@ class Kind:
         self.error_sum += part.error_sum
         self.square_error += part.square_error
         self.square_value += part.square_value
+        self.not_nearest += part.not_nearest
+        self.in_bf16 += part.in_bf16
+        self.square_more += part.square_more
         self.bound = max(self.bound, part.bound)
+        self.must = self.must or part.must
         self.different = self.different or part.different
         if part.largest > self.largest:
             self.largest, self.worst = part.largest, part.worst
@@ -180,20 +227,48 @@ class Kind:
             found.append(f"a scale that the formula does not give: {self.wrong_scale}{more}")
         if self.largest > self.bound:
             error = f"an error of {self.largest:.4g} steps, at most {self.bound:.4f} expected"
-            found.append(f"{error}: {self.worst}")
+            found.append(f"{error}: {self.worst}{self._coarse('; ')}")
+        elif self.must and self.not_nearest:
+            found.append(self._coarse(f"{self.name}: "))
         return found
+
+    def notes(self) -> list[str]:
+        """What is not wrong, but could be better."""
+        coarse = "" if self.problems() else self._coarse(f"{self.name}: ")
+        return [coarse] if coarse else []
+
+    def _coarse(self, before: str) -> str:
+        """How many integers are not the nearest, what that cost, and whether bf16 did it."""
+        if not self.not_nearest:
+            return ""
+        made = "arithmetic in bf16 makes just these (two steps: to bf16, then to int8); "
+        why = made if self.in_bf16 >= _SURELY * self.not_nearest else ""
+        return (
+            f"{before}{100 * self.not_nearest / self.integers:.2g} % of the integers are not the"
+            f" nearest: {why}relative error {self._relative():.5f}, of the nearest"
+            f" {self._relative(self.square_more):.5f}"
+        )
+
+    def _relative(self, less: float = 0.0) -> float:
+        rest = max(0.0, self.square_error - less)
+        return (rest / self.square_value) ** 0.5 if self.square_value else 0.0
 
     def report(self) -> dict[str, Any]:
         """For programs."""
         mean = self.error_sum / self.integers if self.integers else 0.0
-        relative = (self.square_error / self.square_value) ** 0.5 if self.square_value else 0.0
+        share = self.not_nearest / self.integers if self.integers else 0.0
+        relative = {
+            "relative_rms_error": self._relative(),
+            "nearest_relative_rms_error": self._relative(self.square_more),
+        }
         problems = self.problems()
         return {
             **{"kind": self.name, "what": self.what, "matrices": self.matrices},
             **{"checked": self.checked, "values": self.values, "max_error_steps": self.largest},
-            **{"mean_error_steps": mean, "relative_rms_error": relative, "bound": self.bound},
+            **{"mean_error_steps": mean, **relative, "bound": self.bound, "not_nearest": share},
             **{"worst": self.worst, "different": self.different, "scales": self.scales},
-            **{"wrong_scales": self.wrong_scales, "problems": problems, "ok": not problems},
+            **{"wrong_scales": self.wrong_scales, "problems": problems, "notes": self.notes()},
+            "ok": not problems,
         }
 
 
@@ -206,15 +281,16 @@ def kind_of(name: str) -> str:
 def compare(
     source: Conversion,
     target: Checkpoint,
-    form: str,
+    slim: bool,
     rows: Optional[int],
     each: Optional[int],
     threads: int,
     meter: Meter,
     all_scales: bool = False,
 ) -> list[Kind]:
-    """rows: of each matrix, evenly spread, None: all. each: matrices of a kind, None: all.
-    all_scales: of these matrices every row's, not only those of the rows.
+    """slim: msmodelslim has made the target. rows: of each matrix, evenly spread, None: all. each:
+    matrices of a kind, None: all. all_scales: of these matrices every row's, not only those of the
+    rows.
     """
     groups: dict[tuple[str, str], list[Piece]] = {}
     for shard in source.shards:
@@ -228,7 +304,7 @@ def compare(
         made = Kind(name, what, matrices=len(pieces))
         found.append(made)
         chosen = spread(pieces, each)
-        work += [(made, _Matrix(source, target, form, one, rows, all_scales)) for one in chosen]
+        work += [(made, _Matrix(source, target, slim, one, rows, all_scales)) for one in chosen]
     meter.total = sum(matrix.bytes for _, matrix in work)
     with ThreadPoolExecutor(threads) as pool:
         for (kind, _), part in zip(work, pool.map(lambda one: one[1].check(meter), work)):
@@ -251,14 +327,14 @@ class _Matrix:
         self,
         source: Conversion,
         target: Checkpoint,
-        form: str,
+        slim: bool,
         piece: Piece,
         rows: Optional[int],
         all_scales: bool,
     ) -> None:
         self.source = source
         self.target = target
-        self.form = form
+        self.slim = slim
         self.piece = piece
         self.old = piece.source
         self.new = target.tensors[piece.source.name]
@@ -267,9 +343,10 @@ class _Matrix:
         self.rows = np.array(spread(range(shape[0] if self.is_matrix else 1), rows))
         self.scale = target.tensors.get(f"{self.old.name}{SCALE}")
         fewer = self.is_matrix and len(self.rows) < shape[0]
-        self.all_scales = all_scales and fewer and self.new.dtype == "I8"
+        self.quantised = self.new.dtype == "I8" and self.old.dtype != "I8"
+        self.all_scales = all_scales and fewer and self.quantised
         scale_dtype = self.scale.dtype if self.scale is not None else "F32"
-        self.limits = Limits.of(form == NATIVE, self.old.dtype, scale_dtype)
+        self.limits = Limits.of(self.slim, self.old.dtype, scale_dtype)
 
     @property
     def bytes(self) -> int:
@@ -282,8 +359,8 @@ class _Matrix:
     def check(self, meter: Meter) -> Kind:
         """Its findings alone."""
         made = Kind("", self.piece.what, checked=1)
-        if self.new.dtype == "I8":
-            made.bound = self.limits.steps
+        if self.quantised:
+            made.bound, made.must = self.limits.steps, self.limits.nearest
         name = self.old.name
         if self.old.shape != self.new.shape:
             made.different = f"{name}: its shape"
@@ -298,8 +375,9 @@ class _Matrix:
         old, now = open_tensor(self.source.checkpoint, self.old), open_tensor(self.target, self.new)
         factors = found = None
         if self.piece.scales is not None:
-            factors = open_tensor(self.source.checkpoint, self.piece.scales)[:]
-        if self.new.dtype == "I8" and self.scale is not None:
+            told = open_tensor(self.source.checkpoint, self.piece.scales)[:]
+            factors = floats(self.piece.scales.dtype, told)
+        if self.quantised and self.scale is not None:
             found = floats(self.scale.dtype, open_tensor(self.target, self.scale)[:]).reshape(-1)
             if self.all_scales:
                 self._scales(made, old, factors, found, meter)
@@ -322,35 +400,33 @@ class _Matrix:
         for rows in _parts(np.arange(old.shape[0]), old.shape[1]):
             data = np.asarray(old[rows[0] : rows[-1] + 1])
             tops = largest(self.old, data, factors, self.source.block, rows)
-            self._held(made, self._wanted(tops, found[rows]), found[rows], rows)
+            self._held(made, tops, found[rows], rows)
             meter.add(data.nbytes)
 
-    def _wanted(self, tops: Any, found: Any) -> Any:
-        """The scales that the formula gives."""
-        wanted = row_scales(tops)
-        if self.form == NATIVE:
-            return wanted
-        return np.where((tops == 0) & (found > 0), found, wanted)  # of zeros, any scale will do
+    def _good(self, tops: Any, found: Any) -> Any:
+        """Which scales are what they may be."""
+        of_zeros = found > 0 if self.slim else np.isin(found, _OF_ZEROS)
+        return self.limits.good(found, tops) | ((tops == 0) & of_zeros)
 
-    def _held(self, made: Kind, wanted: Any, found: Any, rows: Any) -> None:
+    def _held(self, made: Kind, tops: Any, found: Any, rows: Any) -> None:
         """Scales against those that the formula gives."""
         made.scales += len(rows)
-        good = np.abs(found - wanted) <= self.limits.scale * wanted  # never of what is not finite
+        good = self._good(tops, found)
         if good.all():
             return
         at = int(np.flatnonzero(~good)[0])
         made.wrong_scales += int((~good).sum())
         made.wrong_scale = made.wrong_scale or (
-            f"{self.old.name}: row {rows[at]} has {found[at]:.6g}, expected {wanted[at]:.6g}"
+            f"{self.old.name}: row {rows[at]} has {found[at]:.6g},"
+            f" expected {row_scales(tops)[at]:.6g}"
         )
 
     def _integers(self, made: Kind, value: Any, data: Any, found: Any, rows: Any) -> None:
         """Numbers against what stands for them."""
         made.values += value.size
         tops = np.abs(value).max(axis=1)
-        wanted = self._wanted(tops, found)
         if not self.all_scales:
-            self._held(made, wanted, found, rows)
+            self._held(made, tops, found, rows)
         known = np.isfinite(tops)
         if not known.all():
             row = rows[int(np.flatnonzero(~known)[0])]
@@ -358,8 +434,11 @@ class _Matrix:
         use = known & np.isfinite(found)  # other scales are told of
         if not use.any():
             return
+        good = self._good(tops, found)
+        believed = good & (self.limits.nearest | (tops == 0))
+        step = np.where(believed, found, row_scales(tops))[use]
         error = np.abs(value[use] - data[use] * found[use][:, None])
-        steps = error / wanted[use][:, None]
+        steps = error / step[:, None]
         worst = steps.max(axis=1)
         if worst.max() > made.largest:
             made.largest = float(worst.max())
@@ -368,6 +447,23 @@ class _Matrix:
         made.error_sum += float(steps.sum())
         made.square_error += float((error**2).sum())
         made.square_value += float((value[use] ** 2).sum())
+        far = good[use] & (worst * step > _HALF * found[use])
+        if far.any():
+            self._far(made, value[use][far], data[use][far], found[use][far][:, None])
+
+    def _far(self, made: Kind, value: Any, data: Any, scale: Any) -> None:
+        """Rows with values farther from the source than half a step: is another integer nearer?"""
+        error = np.abs(value - data * scale)
+        least = np.abs(value - _nearest(value / scale) * scale)
+        other = error > least + 2 * 127.5 * _FLOAT32 * scale  # either is off by that
+        opened = from_bf16(to_bf16(value))
+        in_bf16 = data == _nearest(opened / scale)
+        in_bf16 |= data == _nearest(from_bf16(to_bf16(opened / scale)))
+        made.not_nearest += int(other.sum())
+        made.in_bf16 += int((other & in_bf16).sum())
+        made.square_more += float((error[other] ** 2 - least[other] ** 2).sum())
+        if self.limits.nearest:  # a largest value beyond 127 steps
+            made.bound = max(made.bound, float((least / scale).max()))
 
     def _equal(self, made: Kind, wanted: Any, found: Any, rows: Any) -> None:
         made.values += wanted.size
@@ -379,6 +475,10 @@ class _Matrix:
         bits = [np.ascontiguousarray(one).view(np.uint8) for one in (wanted, found)]
         unequal = (bits[0] != bits[1]).reshape(len(wanted), -1).any(axis=1)
         made.different = f"{self.old.name}: row {rows[int(unequal.argmax())]}"
+
+
+def _nearest(steps: Any) -> Any:
+    return np.clip(np.rint(steps), -128, 127)
 
 
 def _parts(rows: Any, width: int) -> list[Any]:

@@ -8,21 +8,45 @@ from __future__ import annotations
 import json
 import re
 import sys
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Iterator, Mapping, Optional, Sequence
 
 from hostkit.base import run
 from hostkit.base.errors import InputError
-from omnikit.weights.checkpoint import architecture, headers, w8a8
-from omnikit.weights.checkpoint.architecture import CONVERTED, KEPT, MATRIX, PLAIN, SERVED
+from omnikit.weights.checkpoint import architecture, w8a8
+from omnikit.weights.checkpoint.architecture import (
+    CONVERTED,
+    KEPT,
+    MATRIX,
+    PLAIN,
+    SERVED,
+    is_shared,
+)
+from omnikit.weights.checkpoint.hashes import MANIFEST
 from omnikit.weights.checkpoint.headers import Checkpoint, Tensor
-from omnikit.weights.checkpoint.w8a8 import COPY, QUANTISE, SCALE, WIDEN, Conversion
+from omnikit.weights.checkpoint.w8a8 import (
+    ASCEND,
+    COMPRESSED,
+    COPY,
+    DESCRIPTIONS,
+    DYNAMIC,
+    FIXED,
+    FLOAT,
+    OFFSET,
+    QUANTISE,
+    SCALE,
+    STATIC,
+    WIDEN,
+    Conversion,
+)
 
-DESCRIPTION = "quant_model_description*.json"
+# Forms: compressed-tensors, and ascend_v1 as msmodelslim makes it, and as others do.
+NATIVE, MSMODELSLIM = COMPRESSED, "msmodelslim"
 _FIELD = "quantization_config"
-_DYNAMIC = "W8A8_DYNAMIC"
 _SHOWN = 20
+_STRANGE = " belongs to no part of this model"
 # How scales were found, and how well it packs: nobody who loads the tensors reads these.
 _TOLD = ("observer", "observer_kwargs", "global_compression_ratio", "version")
 _DEFAULTS = {"num_bits": 8, "type": "int", "symmetric": True, "dynamic": False}
@@ -37,8 +61,6 @@ _ARCHITECTURE = (
     *("qk_nope_head_dim", "qk_rope_head_dim", "v_head_dim", "attention_bias", "hidden_act"),
     *("rms_norm_eps", "rope_theta", "rope_scaling", "tie_word_embeddings"),
 )
-NATIVE, MSMODELSLIM = "compressed-tensors", "msmodelslim"
-OFFSET = "_offset"
 # name -> (what becomes of it, dtypes that it may have, shape)
 Expected = dict[str, tuple[str, tuple[str, ...], tuple[int, ...]]]
 _PLAIN = ("BF16", "F32", "F16")  # what is not quantised may be
@@ -63,8 +85,9 @@ def native(target: Checkpoint, source: Optional[Conversion]) -> list[str]:
     """Of what convert_weights.py makes."""
     if not target.config:
         return []  # told already: it cannot be read
-    config = source.config if source else w8a8.new_config(target)
-    wanted_field = config[_FIELD]
+    # Not all that we name as ignored: what engines would look for in int8 otherwise.
+    wanted_field = w8a8.new_config(target)[_FIELD]
+    wanted_field["ignore"] = _kept_of(source) if source else w8a8.ignorable(target)
     try:
         told = _as_ours(target.config.get(_FIELD), wanted_field, target)
     except run.Outlasted:
@@ -77,6 +100,13 @@ def native(target: Checkpoint, source: Optional[Conversion]) -> list[str]:
         if source or not target.faults or at != f"{_FIELD}.ignore"
     ]
     return problems + (_architecture(target, source, False) if source else [])
+
+
+def _kept_of(source: Conversion) -> list[str]:
+    """Of the source's matrices those that are no integers in the result."""
+    made = source.tensors()
+    names = w8a8.ignorable(source.checkpoint)
+    return [name for name in names if made[f"{name}.weight"][0] != "I8"]
 
 
 def _as_ours(told: Any, wanted: dict[str, Any], target: Checkpoint) -> Any:
@@ -152,12 +182,13 @@ def msmodelslim(target: Checkpoint, source: Optional[Conversion]) -> list[str]:
         return []
     problems = []
     names = target.config.get("architectures")
-    if names != [SERVED]:
+    if is_unfinished(target.config):
         what = f"is {names!r}, expected {[SERVED]!r}"
-        todo = "run finish_checkpoint.py" if is_unfinished(target.config) else ""
-        problems.append(f"config.json: architectures {what}{todo and ': ' + todo}")
-    method = (target.config.get("quantization_config") or {}).get("quant_method")
-    if method == "fp8":
+        problems.append(f"config.json: architectures {what}: run finish_checkpoint.py")
+    elif not isinstance(names, list):
+        problems.append(f"config.json: architectures is {names!r}, expected a list")
+    told = target.config.get("quantization_config")
+    if isinstance(told, dict) and told.get("quant_method") == "fp8":
         problems.append(
             "config.json: quantization_config is the source's (fp8), expected none: no tensor here"
             " is fp8"
@@ -205,37 +236,51 @@ def shown(value: Any) -> str:
 
 def description(target: Checkpoint, quantised: Sequence[str]) -> list[str]:
     """msmodelslim's own list of what each tensor is, against what it is."""
-    found = sorted(target.folder.glob(DESCRIPTION))
-    if not found:
-        return [f"there is no {DESCRIPTION}"]
-    name = Path(found[0]).name
     try:
-        told = headers.read_json(found[0])
+        name, told = w8a8.described(target.folder)
     except InputError as error:
-        return [f"{name} {error.what}"]
+        return [f"{Path(error.where or '').name} {error.what}"]
+    if not name:
+        return [f"there is no {DESCRIPTIONS}"]
     int8 = set(quantised)
-    parts = {f"{matrix}{end}" for matrix in quantised for end in ("_scale", "_offset")}
+    parts = {f"{matrix}{end}" for matrix in quantised for end in (SCALE, OFFSET)}
     problems = []
     for tensor in target.tensors.values():
         kind = told.get(tensor.name)
         if kind is None:
-            problems.append(f"{name} does not name {tensor.name}")
-        elif tensor.name in int8 and kind != _DYNAMIC:
-            what = f"but it is int8, and activations are quantised as they come ({_DYNAMIC})"
+            if not tensor.name.endswith("norm.bias"):
+                problems.append(f"{name} does not name {tensor.name}")
+        elif tensor.name in int8 and kind == FIXED:
+            at = tensor.name.removesuffix(".weight")
+            lost = [end for end in STATIC if f"{at}{end}" not in target.tensors]
+            if lost:
+                what = f"but there is no {at}{lost[0]}: is it {DYNAMIC}?"
+                problems.append(f"{name} calls {tensor.name} {kind}, {what}")
+        elif tensor.name in int8 and kind == FLOAT:
+            what = f"but it is int8, and activations are quantised as they come ({DYNAMIC})"
             problems.append(f"{name} calls {tensor.name} {kind}, {what}")
-        elif tensor.name not in int8 | parts and str(kind).startswith("W8A8"):
+        elif tensor.dtype in _PLAIN and tensor.name not in parts and kind == DYNAMIC:
             problems.append(f"{name} calls {tensor.name} {kind}, but it is {tensor.dtype} (FLOAT)")
+    there = target.tensors.keys() | target.index.keys()
+    problems += [
+        f"{name} tells of {one}, which is not there"
+        for one, kind in told.items()
+        if one not in there and one.endswith((".weight", SCALE, OFFSET)) and kind is not None
+    ]
     more = len(problems) - _SHOWN
     return problems[:_SHOWN] + ([f"{name}: {more} more like these"] if more > 0 else [])
 
 
 @dataclass(frozen=True)
 class Structure:
-    """form: NATIVE or MSMODELSLIM. problems: each a sentence. quantised: names of int8 matrices."""
+    """form: NATIVE, MSMODELSLIM or ASCEND. problems: each a sentence. quantised: names of int8
+    matrices. unknown: what could not be looked into, each a sentence.
+    """
 
     form: str
     problems: list[str]
     quantised: list[str]
+    unknown: list[str]
 
 
 def look(target: Checkpoint, source: Optional[Conversion]) -> Structure:
@@ -244,36 +289,82 @@ def look(target: Checkpoint, source: Optional[Conversion]) -> Structure:
     Raises InputError: neither of the two forms.
     """
     form = recognise(target)
-    # In the words of a report, where files are named from the folder on.
-    problems = [
-        f"{(error.where or '').removeprefix(f'{target.folder}/')} {error.what}".rstrip(".")
-        for error in target.faults
-    ]
-    there = {path.name for path in target.folder.glob("*.safetensors")}
-    problems += [
-        f"{name} does not belong here: the index does not name it"
-        for name in sorted(there.difference(target.shards))
-    ]
+    problems, unknown = files(target), []
     problems += (native if form == NATIVE else msmodelslim)(target, source)
     quantised = sorted(
         name
         for name, tensor in target.tensors.items()
         if tensor.dtype == "I8" and len(tensor.shape) == 2
     )
-    if source or target.config:
-        expected = _of_source(source) if source else _of_config(target)
-        problems += _names(target, expected)
-        for name in sorted(target.tensors.keys() & expected.keys()):
+    told: dict[str, Any] = {}
+    if form != NATIVE:
+        with suppress(InputError):  # described() is asked again below, and says it
+            told = w8a8.described(target.folder)[1]
+    other = {
+        name
+        for name, kind in told.items()
+        if name in target.tensors and kind not in (DYNAMIC, FIXED, FLOAT)
+    }
+    if other:
+        kinds = sorted({str(told[name]) for name in other})
+        unknown.append(f"{len(other)} tensors are {', '.join(kinds)}: of these only files are seen")
+    expected: Expected = {}
+    if source:
+        expected = _of_source(source)
+    elif target.config:
+        try:
+            expected = _of_config(target)
+        except InputError as error:
+            if "architectures" not in error.what:
+                raise
+            names = target.config.get("architectures")
+            unknown.append(
+                f"the layers of {names!r} are not known here: its tensors' names and"
+                " shapes are not held against config.json"
+            )
+            expected = {
+                name: (QUANTISE if one.dtype == "I8" else COPY, (one.dtype,), one.shape)
+                for name, one in target.tensors.items()
+                if not _companion(target, name) and len(one.shape) != 0
+            }
+    if expected:
+        problems += [
+            problem
+            for problem in _names(target, expected)
+            if not (problem.endswith(_STRANGE) and problem.partition(" ")[0] in told)
+        ]
+        for name in sorted(target.tensors.keys() & expected.keys() - other):
             problems += _tensor(target, target.tensors[name], expected, form)
-    if form == MSMODELSLIM:
+    if form != NATIVE:
         problems += description(target, quantised)
-    return Structure(form, problems, quantised)
+    return Structure(form, problems, quantised, unknown)
+
+
+def files(target: Checkpoint) -> list[str]:
+    """What is wrong with the files, in the words of a report: they are named from the folder on."""
+    problems = [
+        f"{(error.where or '').removeprefix(f'{target.folder}/')} {error.what}".rstrip(".")
+        for error in target.faults
+    ]
+    there = {path.name for path in target.folder.glob("*.safetensors")}
+    return problems + [
+        f"{name} does not belong here: the index does not name it"
+        for name in sorted(there.difference(target.shards))
+    ]
 
 
 def _of_source(source: Conversion) -> Expected:
-    """From the source's tensors."""
+    """From the source's tensors. One that is int8 already has its scales and offsets beside it."""
     pieces = [piece for shard in source.shards for piece in shard.pieces]
-    return {one.source.name: (one.what, (one.source.dtype,), one.source.shape) for one in pieces}
+    found = {
+        one.source.name: (
+            QUANTISE if one.source.dtype == "I8" else one.what,
+            (one.source.dtype,),
+            one.source.shape,
+        )
+        for one in pieces
+    }
+    return {name: one for name, one in found.items() if not _companion(source.checkpoint, name)}
 
 
 def _of_config(target: Checkpoint) -> Expected:
@@ -283,9 +374,11 @@ def _of_config(target: Checkpoint) -> Expected:
         config = _finished(target)
     w8a8.family(config, target.folder)
     what = {MATRIX: (QUANTISE, ("BF16",)), KEPT: (WIDEN, ("BF16",)), PLAIN: (COPY, _PLAIN)}
+    there = target.tensors.keys() | target.index.keys()
     return {
         name: (*what[kind], shape)
         for name, (kind, shape) in architecture.tensors(config, target.folder).items()
+        if name in there or not is_shared(name)
     }
 
 
@@ -304,13 +397,11 @@ def _finished(target: Checkpoint) -> dict[str, Any]:
 def recognise(target: Checkpoint) -> str:
     """Which form a folder has. Raises InputError: none of those known."""
     names = target.tensors.keys() | target.index.keys()
-    if any(target.folder.glob(DESCRIPTION)):
-        return MSMODELSLIM
-    if any(name.endswith(f".weight{OFFSET}") for name in names):
-        return MSMODELSLIM
+    if w8a8.format_of(target) == ASCEND:
+        return MSMODELSLIM if w8a8.numbers_of(target) == w8a8.SLIM else ASCEND
     if any(name.endswith(f".weight{SCALE}") for name in names):
         return NATIVE
-    if (target.folder / w8a8.MANIFEST).exists():
+    if (target.folder / MANIFEST).exists():
         return NATIVE
     raise InputError(
         "holds no int8 matrix with scales: it is not converted.",
@@ -323,7 +414,7 @@ def _names(target: Checkpoint, expected: Expected) -> list[str]:
     """Tensors that lack, but for those of files that are told of already, and strangers."""
     names = {name for name in target.tensors if not _companion(target, name)}
     return architecture.missing(sorted(expected.keys() - names - target.index.keys())) + [
-        f"{name} belongs to no part of this model" for name in sorted(names - expected.keys())
+        f"{name}{_STRANGE}" for name in sorted(names - expected.keys())
     ]
 
 
@@ -334,7 +425,7 @@ def _tensor(target: Checkpoint, tensor: Tensor, expected: Expected, form: str) -
     if tensor.shape != shape:
         found = f"{tensor.name} has shape {list(tensor.shape)}"
         problems.append(f"{found}, expected {list(shape)}")
-    if form == MSMODELSLIM and what in (QUANTISE, WIDEN):
+    if form != NATIVE and what in (QUANTISE, WIDEN):
         what = QUANTISE if tensor.dtype == "I8" else WIDEN  # its description says which
     if what == QUANTISE:
         problems += _scale(target, tensor, form)
@@ -346,7 +437,13 @@ def _tensor(target: Checkpoint, tensor: Tensor, expected: Expected, form: str) -
 
 
 def _companion(target: Checkpoint, name: str) -> bool:
-    """Whether a tensor is the scale or offset of an int8 matrix that is there."""
+    """Whether a tensor is the scale or offset of an int8 matrix that is there, or of what goes into
+    it.
+    """
+    for end in STATIC:
+        matrix = target.tensors.get(f"{name.removesuffix(end)}.weight")
+        if name.endswith(end) and matrix is not None and matrix.dtype == "I8":
+            return True
     for end in (SCALE, OFFSET):
         if name.endswith(f".weight{end}"):
             matrix = target.tensors.get(name[: -len(end)])
@@ -357,7 +454,7 @@ def _companion(target: Checkpoint, name: str) -> bool:
 
 def _scale(target: Checkpoint, matrix: Tensor, form: str) -> list[str]:
     problems = []
-    for end in (SCALE, OFFSET) if form == MSMODELSLIM else (SCALE,):
+    for end in (SCALE, OFFSET) if form != NATIVE else (SCALE,):
         name = f"{matrix.name}{end}"
         tensor = target.tensors.get(name)
         if tensor is None:

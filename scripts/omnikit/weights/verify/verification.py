@@ -14,12 +14,16 @@ from typing import Any, Callable, Optional, Sequence
 from hostkit.base.errors import ActionError, InputError
 from hostkit.base.log import table
 from omnikit.weights.checkpoint import headers, w8a8
-from omnikit.weights.checkpoint.hashes import sha256
+from omnikit.weights.checkpoint.hashes import MANIFEST, of_file, published
 from omnikit.weights.meter import Meter
 from omnikit.weights.verify import structure as verify_structure
 
 _SHOWN = 20
 _HEADER = ("kind", "checked", "scales", "values", "max error", "mean error", "relative", "good")
+_UNHASHED = (
+    "no published hashes are there (a hub's, or SHA256SUMS), so that a changed byte cannot be"
+    " noticed"
+)
 _ELSEWHERE = "name another folder with --out"
 
 
@@ -109,8 +113,16 @@ def as_text(result: dict[str, Any], compared: bool, more: Sequence[str] = ()) ->
     if len(problems) > _SHOWN:
         lines.append(f"and {len(problems) - _SHOWN} more problems (--json shows all)")
     lines += more
-    hashes = f"{result['hashes']} files as made" if result["hashes"] else "no hashes recorded"
+    lines += [f"not looked into: {one}" for one in result["unknown"]]
+    lines += [f"note: {text}" for one in result["kinds"] for text in one["notes"]]
+    hashes = "no hashes recorded, so a changed byte is not noticed"
+    if result["hashes"]:
+        hashes = f"{result['hashes']} files as {result['hashed']}"
     numbers = "" if compared else ", numbers not compared (name --source)"
+    if result["source_hashes"]:
+        lines.append(f"source: {result['source_hashes']} files as published")
+    elif compared:
+        lines.append(f"source: {_UNHASHED}")
     verdict = "good" if result["ok"] else "NOT GOOD"
     said = f"{result['form']}, {result['quantised']} of {result['tensors']} tensors int8"
     lines.append(f"{result['target']}: {verdict}: {said}, {hashes}{numbers}")
@@ -147,9 +159,14 @@ def verify(
     from omnikit.weights.verify import numbers as verify_numbers  # late: numpy
 
     made = headers.look(target)
-    origin = w8a8.plan(headers.read(source)) if source else None
+    verify_structure.recognise(made)  # or else refused, before the source is read
+    origin = w8a8.plan(headers.read(source), w8a8.format_of(made)) if source else None
     structure = verify_structure.look(made, origin)
     hashes, problems = _hashes(target, made.shards, threads, say)
+    vouched = None
+    if source:
+        vouched, more = _as_published(source, threads, say)
+        problems += [f"source: {problem}" for problem in more]
     read = Meter(0, say, "of scales read")
     problems += verify_numbers.scales(made, structure.quantised, threads, read)
     result: dict[str, Any] = {
@@ -158,14 +175,18 @@ def verify(
         "quantised": len(structure.quantised),
         "tensors": len(made.tensors),
         "problems": list(dict.fromkeys(structure.problems + problems)),  # some are seen twice
+        "unknown": structure.unknown,
         "hashes": hashes,
+        "hashed": "made" if (target / MANIFEST).exists() else "published",
+        "source_hashes": vouched,
         "kinds": [],
     }
     if origin is not None:
         each, rows = sample or (None, None)
         meter = Meter(0, say, "compared")
+        slim = w8a8.numbers_of(made) == w8a8.SLIM
         kinds = verify_numbers.compare(
-            origin, made, structure.form, rows, each, threads, meter, all_scales=True
+            origin, made, slim, rows, each, threads, meter, all_scales=True
         )
         result["kinds"] = [kind.report() for kind in kinds]
         result["sample"] = list(sample) if sample else "all"
@@ -181,7 +202,12 @@ def _todo(result: dict[str, Any], target: Path) -> str:
     found = [*result["problems"], *(text for one in result["kinds"] for text in one["problems"])]
     if all("does not belong here" in problem for problem in found):
         return "move the files that do not belong here away"
-    method = " --method msmodelslim" if result["form"] == verify_structure.MSMODELSLIM else ""
+    if all(problem.startswith("source: ") for problem in found):
+        return "fetch these files of the source again (invoke download-weights --verify), convert"
+    method = {
+        verify_structure.MSMODELSLIM: " --method msmodelslim",
+        w8a8.ASCEND: f" --format {w8a8.ASCEND}",
+    }.get(result["form"], "")
     return (
         "where this is a copy, copy the files that are named again; else convert again into an"
         f" empty folder: invoke convert-weights{method}"
@@ -194,9 +220,9 @@ def _hashes(
     """How many files are as the manifest of the conversion says, and what is wrong. shards: that
     the index names.
     """
-    file = target / w8a8.MANIFEST
+    file = target / MANIFEST
     if not file.exists():
-        return 0, []
+        return _as_published(target, threads, say)
     try:
         files = headers.read_json(file).get("files")
     except InputError as error:
@@ -217,6 +243,18 @@ def _hashes(
     return len(there) - len(changed), problems
 
 
+def _as_published(folder: Path, threads: int, say: Callable[[str], None]) -> tuple[int, list[str]]:
+    """How many files of weights are as they were published, and what is wrong with others. Texts
+    may have been edited since, as for msmodelslim.
+    """
+    wanted, by = published(folder)
+    weights = [name for name in wanted if name.endswith(".safetensors")]
+    there = [name for name in weights if (folder / name).is_file()]
+    changed = _changed(folder, there, wanted, threads, say)
+    problems = [f"{name} is not as it was published ({by})" for name in changed]
+    return len(there) - len(changed), problems
+
+
 def _has_hash(entry: Any) -> bool:
     return isinstance(entry, dict) and isinstance(entry.get("sha256"), str)
 
@@ -231,7 +269,8 @@ def _changed(
     meter = Meter(sum((target / name).stat().st_size for name in names), say, "hashed")
 
     def check(name: str) -> bool:
-        return sha256(target / name, meter.add) == hashes[name]
+        wanted = hashes[name] if ":" in hashes[name] else f"sha256:{hashes[name]}"
+        return of_file(target / name, wanted, meter.add) == wanted
 
     try:
         with ThreadPoolExecutor(threads) as pool:

@@ -7,6 +7,8 @@ local state = ngx.shared.pd_state
 
 local CONNECT_MS, READ_MS = 5000, 3600000
 local PIECE = 65536
+local LONGEST_LINE = 65536  -- and all of a head
+local CARRIAGE_RETURN = 13
 local LOOK_MS = math.min(1000, READ_MS)
 
 local http = {}
@@ -23,42 +25,66 @@ function http.connect(server, pool, pool_size, wait_ms)
     return nil, why
 end
 
--- What socket:receive or socket:receiveany gives, after any wait that is allowed. Otherwise nil and
--- why: "timeout", "silent" (the server answers no probe) or what the socket says.
-local function receive(link, method, what)
-    local socket = link.socket
-    local data, why, part = socket[method](socket, what)
-    if data or why ~= "timeout" then
-        return data, why
-    end
-    local waited, parts = link.look_ms, {}
+-- More of what a server answers, after any wait that is allowed. Otherwise nil and why: "timeout",
+-- "silent" (the server answers no probe) or what the socket says.
+local function more(link)
+    local waited = 0
     while true do
-        if part and part ~= "" then
-            parts[#parts + 1], waited = part, 0
-            what = type(what) == "number" and what - #part or what
+        local data, why = link.socket:receiveany(PIECE)
+        if data or why ~= "timeout" then
+            return data, why
         end
+        waited = waited + link.look_ms
         if waited >= link.wait_ms then
             return nil, "timeout"
         elseif state:get("silent " .. link.name) == "long" then
             return nil, "silent"
         end
-        data, why, part = socket[method](socket, what)
-        if data then
-            parts[#parts + 1] = data
-            return table.concat(parts)
-        elseif why ~= "timeout" then
+    end
+end
+
+-- The next line, without its end. What came with it and is not read yet is held: link.held from
+-- link.at on.
+local function line_of(link)
+    while true do
+        local held, at = link.held, link.at
+        local stop = held:find("\n", at, true)
+        if stop then
+            link.at = stop + 1
+            return held:sub(at, stop - (held:byte(stop - 1) == CARRIAGE_RETURN and 2 or 1))
+        elseif #held - at > LONGEST_LINE then
+            return nil, "no HTTP"
+        end
+        local data, why = more(link)
+        if not data then
             return nil, why
         end
-        waited = waited + link.look_ms
+        link.held, link.at = held:sub(at) .. data, 1
     end
+end
+
+-- The next bytes, as they come, so many at most.
+local function bytes_of(link, most)
+    local held, at = link.held, link.at
+    if at > #held then
+        local why
+        held, why = more(link)
+        if not held then
+            return nil, why
+        end
+        link.held, at = held, 1
+    end
+    link.at = math.min(at + most, #held + 1)
+    return at == 1 and link.at > #held and held or held:sub(at, link.at - 1)
 end
 
 -- The head of an answer: status, and headers by lower-case name and in their order; otherwise nil
 -- and why.
 function http.read_head(link)
     local status, headers
+    link.held, link.at = "", 1
     repeat
-        local line, why = receive(link, "receive", "*l")
+        local line, why = line_of(link)
         status = line and tonumber(line:match "^HTTP/1%.%d (%d%d%d)")
         if not status then
             return nil, why or "no HTTP"
@@ -66,20 +92,21 @@ function http.read_head(link)
         headers = {}
         local size = 0
         while true do
-            line, why = receive(link, "receive", "*l")
+            line, why = line_of(link)
             if not line then
                 return nil, why
             elseif line == "" then
                 break
             end
             size = size + #line
-            if size > 65536 then
+            if size > LONGEST_LINE then
                 return nil, "no HTTP"
             end
             local name, value = line:match "^([^%s:]+):%s*(.-)%s*$"
             if name then
-                headers[name:lower()] = value
-                headers[#headers + 1] = { name, value }
+                local lower = name:lower()
+                headers[lower] = value
+                headers[#headers + 1] = { name, value, lower }
             end
         end
     until status >= 200
@@ -93,7 +120,7 @@ function http.read_body(link, take)
     local headers = link.headers
     local function pass(left)
         while left > 0 do
-            local data, why = receive(link, "receiveany", math.min(left, PIECE))
+            local data, why = bytes_of(link, left)
             if not data then
                 return nil, why
             elseif not take(data) then
@@ -105,13 +132,13 @@ function http.read_body(link, take)
     end
     if (headers["transfer-encoding"] or ""):lower() == "chunked" then
         while true do
-            local line, why = receive(link, "receive", "*l")
+            local line, why = line_of(link)
             local left = line and tonumber(line:match "^%x+" or "", 16)
             if not left then
                 return nil, why or "no chunk"
             elseif left == 0 then
                 repeat
-                    line, why = receive(link, "receive", "*l")
+                    line, why = line_of(link)
                 until not line or line == ""
                 return line ~= nil, why
             end
@@ -119,27 +146,24 @@ function http.read_body(link, take)
             if not good then
                 return nil, fault
             end
-            receive(link, "receive", 2)
+            line, why = line_of(link)
+            if line ~= "" then
+                return nil, why or "no chunk"
+            end
         end
     end
     local left = link.status == 204 and 0 or tonumber(headers["content-length"])
     if not left then  -- its end is that of the connection
         link.ends = true
-        while true do
-            local data, why = receive(link, "receiveany", PIECE)
-            if not data then
-                return why == "closed" or nil, why
-            elseif not take(data) then
-                return nil, "stopped"
-            end
-        end
+        local good, why = pass(math.huge)
+        return good or why == "closed" or nil, why
     end
     return pass(left)
 end
 
 -- The connection goes back to the others that are kept, after an answer that was read to its end.
 function http.keep(link, idle_ms, pool_size)
-    if link.ends or (link.headers.connection or ""):lower() == "close" then
+    if link.ends or link.at <= #link.held or (link.headers.connection or ""):lower() == "close" then
         link.socket:close()
     else
         link.socket:setkeepalive(idle_ms, pool_size)

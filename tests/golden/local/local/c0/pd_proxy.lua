@@ -12,6 +12,8 @@ local state, names = ngx.shared.pd_state, ngx.shared.pd_names
 local KV_PARAMS = [[{"do_remote_decode": true, "do_remote_prefill": false, "remote_engine_id": null, "remote_block_ids": null, "remote_host": null, "remote_port": null}]]  -- kv_transfer_params of the prefill request, as JSON text
 local MIN_TOKENS = false  -- a prompt that ends at once is handed over too
 local DISAGGREGATED = true
+local KV_SAFE_S = 10  -- what began to come so soon after prefill had its KV
+local LATE_LOOKS, LATE_LOOK_S = 3, 0.3
 local RETRIES = 1  -- servers that may get a request after one that refused it
 local READ_MS = 3600000
 local LARGEST_ANSWER = 1048576  -- of a prefill server
@@ -240,14 +242,10 @@ local function size_of(pieces)
     return size
 end
 
--- The head of the request that a server gets: the client's, but for the connection's own. Nobody may
--- compress the answer, since it is read here.
-local function head_for(size, leg)
-    local lines = {
-        "POST " .. leg.uri .. " HTTP/1.1\r\nHost: " .. (ngx.var.http_host or ngx.var.host)
-            .. "\r\nX-Request-Id: " .. leg.id
-            .. "\r\nContent-Type: application/json\r\nContent-Length: " .. size,
-    }
+-- What every server gets of the client's head: all but the connection's own. Nobody may compress the
+-- answer, since it is read here.
+local function client_lines()
+    local lines = { "\r\nHost: " .. (ngx.var.http_host or ngx.var.host) }
     for name, values in pairs(ngx.req.get_headers(0, true)) do
         if not OWN_HEADERS[name:lower()] then
             for _, value in ipairs(type(values) == "table" and values or { values }) do
@@ -255,8 +253,14 @@ local function head_for(size, leg)
             end
         end
     end
-    lines[#lines + 1] = "\r\n"
     return table.concat(lines, "\r\n")
+end
+
+-- The head of the request that a server gets.
+local function head_for(size, leg)
+    leg.lines = leg.lines or client_lines()
+    return "POST " .. leg.uri .. " HTTP/1.1" .. leg.lines .. "\r\nX-Request-Id: " .. leg.id
+        .. "\r\nContent-Type: application/json\r\nContent-Length: " .. size .. "\r\n\r\n"
 end
 
 -- One request to one server. Gives the answer {socket, status, headers}, its body not yet read;
@@ -289,9 +293,8 @@ local function ask_one(role, server, request, fresh)
     return nil, waited and why or "died"
 end
 
-local function added(name, value)
-    local var = ngx.var
-    var[name] = var[name] == "" and value or var[name] .. ", " .. value
+local function added(notes, name, value)
+    notes[name] = notes[name] and notes[name] .. ", " .. value or value
 end
 
 -- Who is to blame where a server broke a request off: "lost" when the server itself is sick, "died"
@@ -307,9 +310,9 @@ end
 
 -- A request to a server of a role. Gives its answer, with its server; otherwise nil and one of:
 -- "unreachable", "timeout", "died", "lost". Another one is asked when one cannot be reached, and, so
--- often as the settings say, when one refuses. What was done is written down in variables: pd_ROLE
--- (servers), pd_ROLE_status, pd_holds_ROLE (who has the request now). leg: {uri, id, avoid: servers by
--- role and name}.
+-- often as the settings say, when one refuses. What was done is noted for the log: ROLE (servers),
+-- ROLE_status; who has the request now is in the variable pd_holds_ROLE. leg: {uri, id, notes, avoid:
+-- servers by role and name}.
 local function ask(role, pieces, leg)
     local size = size_of(pieces)
     local request = { head_for(size, leg), pieces }
@@ -342,16 +345,14 @@ local function ask(role, pieces, leg)
         if why == "died" or why == "silent" then
             why = blame(role, server, leg, why)
         end
-        added("pd_" .. role, server.name)
+        added(leg.notes, role, server.name)
         if server.version ~= "" then
-            added("pd_versions", server.version)
+            added(leg.notes, "versions", server.version)
         end
-        added("pd_" .. role .. "_status", tostring(answer and answer.status or why))
+        added(leg.notes, role .. "_status", tostring(answer and answer.status or why))
         if answer then
-            answer.from, answer.head, answer.server = from, ngx.now(), server
-            if answer.status < 500 then
-                servers.success(server.name)
-            elseif answer.status ~= 503 then
+            answer.from, answer.head, answer.server, answer.notes = from, ngx.now(), server, leg.notes
+            if answer.status >= 500 and answer.status ~= 503 then
                 servers.fault(role, server.name, "it answers with " .. answer.status)
             end
             if answer.status ~= 502 and answer.status ~= 503 or refusals >= RETRIES then
@@ -391,7 +392,7 @@ local function ask_prefill(pieces, leg)
             return size <= LARGEST_ANSWER
         end)
         ngx.update_time()
-        ngx.var.pd_prefill_time = ("%.3f"):format(ngx.now() - answer.from)
+        leg.notes.prefill_time = ngx.now() - answer.from
         if whole then
             http.keep(answer, IDLE_MS, POOL)
             answer.body = table.concat(parts)
@@ -426,13 +427,15 @@ end
 
 local function pass_headers(answer)
     ngx.status = answer.status
+    local passed = {}
     for _, header in ipairs(answer.headers) do
-        local name, value = header[1], header[2]
-        if not NOT_PASSED[name:lower()] then
-            local before = ngx.header[name]
-            if before and name:lower() ~= "content-type" then
+        local name, value, lower = unpack(header)
+        if not NOT_PASSED[lower] then
+            local before = passed[lower]
+            if before and lower ~= "content-type" then
                 value = type(before) == "table" and { value, unpack(before) } or { before, value }
             end
+            passed[lower] = value
             ngx.header[name] = value
         end
     end
@@ -449,6 +452,9 @@ local function refused(role, answer, leg, is_json)
     leg.avoid[role][server.name] = true
     local lost = status >= 500 and servers.is_sick(role, server)
     if is_json and status >= 400 then
+        if status < 500 then
+            servers.success(server.name)
+        end
         return { status, role .. "_error", "The " .. role .. " server answered with status " .. status .. ".",
             body = answer.body, headers = answer.headers, lost = lost }
     end
@@ -473,6 +479,9 @@ local function prefilled(body, list, kv_params, leg)
     if answer.status < 200 or answer.status >= 300 or not answered then
         return nil, refused("prefill", answer, leg, answered)
     end
+    servers.success(answer.server.name)  -- not before: the head alone may be well
+    leg.kv = { server = answer.server, at = ngx.now() }
+    leg.kv.expired, leg.kv.late = servers.gave_up_before(answer.server.name)
     local handover = json.value(answer.body, answered, "kv_transfer_params")
     return handover ~= "null" and handover or nil
 end
@@ -480,7 +489,7 @@ end
 -- What a client sends as kv_transfer_params never reaches a server.
 local function pulled(body, list, leg)
     if not handed_over_at_all(body, list) then
-        ngx.var.pd_handover = "not asked for"
+        leg.notes.handover = "not asked for"
         return nil
     end
     leg.paired = true
@@ -488,8 +497,9 @@ local function pulled(body, list, leg)
     if failure then
         return nil, failure
     end
-    ngx.var.pd_handover = handover and "yes" or "no"
+    leg.notes.handover = handover and "yes" or "no"
     if not handover then
+        leg.kv = nil
         ngx.log(ngx.WARN, "prefill gave no kv_transfer_params: decode computes the prompt again")
     end
     return handover
@@ -552,8 +562,7 @@ end
 
 local function times_of_decode(answer)
     ngx.update_time()
-    ngx.var.pd_decode_first = ("%.3f"):format(answer.head - answer.from)
-    ngx.var.pd_decode_time = ("%.3f"):format(ngx.now() - answer.from)
+    answer.notes.decode_first, answer.notes.decode_time = answer.head - answer.from, ngx.now() - answer.from
 end
 
 -- Decode's answer broke off. Gives the failure; "stopped": nobody is there for it.
@@ -568,6 +577,35 @@ local function broke_off(answer, leg, why)
         why = blame("decode", answer.server, leg, why)
     end
     return fault("decode", why)
+end
+
+-- Whether decode may have computed with the KV of another prompt: prefill gives up what is not fetched
+-- in time (a decode engine that stood still), and decode does not notice. begins: an answer that has
+-- only begun now, so that its KV was fetched a moment ago; one that is whole may have taken its time.
+local function may_be_wrong(leg, begins)
+    local kv = leg.kv
+    local looks = 0
+    while kv and ngx.now() - kv.at >= KV_SAFE_S do
+        local expired, late, idle = servers.gave_up(kv.server)
+        if not expired or expired == kv.expired and late == kv.late then
+            return false
+        elseif late ~= kv.late or begins or idle then
+            return true
+        elseif looks == LATE_LOOKS then  -- it computes, and so would have told by now
+            return false
+        end
+        looks = looks + 1
+        ngx.sleep(LATE_LOOK_S)
+    end
+    return false
+end
+
+local function given_up(answer, leg)
+    ngx.log(ngx.ERR, "prefill server ", leg.kv.server.name, " gave up KV before it was fetched, and decode server ",
+        answer.server.name, " answered late: the answer may be wrong")
+    answer.socket:close()
+    leg.avoid.decode[answer.server.name] = #servers.of.decode > 1 or nil  -- it may stand still again
+    return { 502, "kv_given_up", "Decode fetched the KV of the prompt too late: the answer may be wrong.", unfit = true }
 end
 
 -- A stream goes to the client as it comes, as follow has it. Gives a failure, or nil.
@@ -587,12 +625,22 @@ local function stream_of(follow, answer, leg, told, late)
     if not late then
         send ""
     end
+    local wrong
     local whole, why = http.read_body(answer, function(piece)
+        if wrong == nil then
+            wrong = may_be_wrong(leg, true)
+        end
+        if wrong then
+            return false
+        end
         told.begun = true
         local text = follow:take(piece)
         return text and send(text)
     end)
     times_of_decode(answer)
+    if wrong then
+        return given_up(answer, leg)
+    end
     if not whole then
         follow:forget()
         return broke_off(answer, leg, why)
@@ -610,6 +658,7 @@ local function stream_of(follow, answer, leg, told, late)
         leg.avoid.decode[answer.server.name] = true
         return { 502, "decode_error", "The answer of the decode server has no end.", unfit = true }
     end
+    servers.success(answer.server.name)
     send(rest)
     return nil
 end
@@ -648,6 +697,9 @@ local function decoded(follow, body, list, handover, leg, told, late)
     elseif not whole then
         return broke_off(answer, leg, why)
     end
+    if answer.status == 200 and may_be_wrong(leg, false) then
+        return given_up(answer, leg)
+    end
     local text = table.concat(parts)
     answer.body = text
     -- A look at both ends finds what is empty, cut or of another kind; the whole is the client's to read.
@@ -660,6 +712,9 @@ local function decoded(follow, body, list, handover, leg, told, late)
         failure = { 502, "decode_error", "The decode server answered with status " .. answer.status .. "." }
     end
     if not failure then
+        if answer.status < 500 then
+            servers.success(answer.server.name)
+        end
         text = answer.status == 200 and follow:whole(text) or text
         if follow.again then
             told.version = answer.server.version
@@ -720,13 +775,14 @@ local function answer_with(body, list)
     local told = { begun = true, legs = 0, lost = 0, unfit = 0 }
     watch_client(told)
     local follow = plain.new()
-    local uri, avoid = ngx.var.request_uri, { prefill = {}, decode = {} }
+    local uri, avoid, notes = ngx.var.request_uri, { prefill = {}, decode = {} }, {}
+    ngx.ctx.notes = notes
     local before, cause  -- why it is done again, why the rest was asked for
     while true do
         told.legs, told.sent = told.legs + 1, false
         local id = ngx.var.pd_request_id .. (told.legs > 1 and "-" .. told.legs or "")
         -- What is gone on with stays with its version: the answer is one server's.
-        local leg = { uri = uri, id = id, avoid = avoid, version = told.version }
+        local leg = { uri = uri, id = id, avoid = avoid, version = told.version, notes = notes }
         local failure = go_leg(follow, body, list, leg, told)
         if not failure and not follow.again then
             return ngx.eof()
@@ -876,6 +932,10 @@ end
 -- After every request: nothing is held any more, and failures are counted.
 function proxy.log()
     local var = ngx.var
+    -- The access log is written after this, and the client has its answer.
+    for name, value in pairs(ngx.ctx.notes or {}) do
+        var["pd_" .. name] = type(value) == "number" and ("%.3f"):format(value) or value
+    end
     proxy.arrived()
     release "prefill"
     release "decode"
@@ -941,6 +1001,7 @@ end
 
 -- For Prometheus: nginx's own counts under the names of nginx-prometheus-exporter, and failures.
 local FAILED = "omnikit_proxy_failed_requests_total"
+local POOL = "omnikit_proxy_server_in_pool"
 
 function proxy.metrics()
     local text = ngx.location.capture("/omnikit/status").body
@@ -961,6 +1022,13 @@ function proxy.metrics()
     lines[#lines + 1] = "# HELP " .. FAILED .. " Requests that ended with this status\n# TYPE " .. FAILED .. " counter\n"
     for _, kind in ipairs { "4xx", "499", "5xx" } do  -- 499: the client went away
         lines[#lines + 1] = ('%s{kind="%s"} %d\n'):format(FAILED, kind, state:get("failed " .. kind) or 0)
+    end
+    lines[#lines + 1] = "# HELP " .. POOL .. " Whether a server gets requests\n# TYPE " .. POOL .. " gauge\n"
+    for role, list in pairs(servers.of) do
+        for _, server in ipairs(list) do
+            local within = state:get("out " .. server.name) and 0 or 1
+            lines[#lines + 1] = ('%s{pool="%s",server="%s"} %d\n'):format(POOL, role, server.name, within)
+        end
     end
     ngx.header["Content-Type"] = "text/plain; version=0.0.4"
     ngx.print(lines)

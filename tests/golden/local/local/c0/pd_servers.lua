@@ -12,10 +12,14 @@ local FAIL_TIMEOUT_S = 10
 local PROBE_S, PROBE_MS = 500 / 1000, 1000  -- between two probes, for an answer
 local FRESH_S = 4 * PROBE_S + PROBE_MS / 1000 + 2  -- what was found so long ago is not forgotten yet
 local SILENCE_S = 10
+local STALL_S, STEPS = 300, "vllm:iteration_tokens_total_count"  -- 0: nobody looks
 local HOLD_S = 1  -- a server is out for; twice that the next time, at most FAIL_TIMEOUT_S
 local MEMORY_S = 10 * FAIL_TIMEOUT_S  -- a server that was in for so long is as good as any
 local REAL_MS = 10000  -- within which a server that was sick answers a real request
 local LARGEST_ANSWER = 1024 * 1024  -- of a probe
+local KV_EXPIRED, KV_LATE, RUNNING = "vllm:nixl_num_kv_expired_reqs_total", "vllm:nixl_num_notifications_after_expiry_total", "vllm:num_requests_running"
+local KV_LOOK_S = 5  -- between two looks at them
+local STALL_LOOKS = 5  -- within STALL_S
 local COUNTED = { prefill = true, decode = true, }
 local LEAST_WORK = { prefill = true, decode = true, }
 local FIXED_WORK = { prefill = 512, decode = 16384 }  -- of a request, in bytes of its text
@@ -230,9 +234,70 @@ local function answers_really(server)
     return false, status and "a real request is answered with " .. status .. " or nonsense" or text
 end
 
+local METRICS = "GET /metrics HTTP/1.1\r\nHost: omnikit\r\nConnection: close"
+    .. "\r\n\r\n"
+local seen = {}  -- by name: the steps of a server that has requests, since when, when looked at
+
+-- The sums of metrics over a server's engines, by name; one is nil that it does not tell.
+local function counted(server, names)
+    local status, text = http.ask(server, METRICS, PROBE_MS, LARGEST_ANSWER)
+    local sums = {}
+    for line in (status == 200 and text or ""):gmatch "[^\n]+" do
+        local name = line:match "^[%w_:]+"
+        if name and names[name] then
+            sums[name] = (sums[name] or 0) + (tonumber(line:match "%S+$") or 0)
+        end
+    end
+    return sums
+end
+
+-- KV that a prefill server gave up before it was fetched: how often that was so far, how often decode
+-- fetched it all the same; what it computes now is told besides. nil: it does not say.
+function servers.gave_up(server)
+    local sums = counted(server, { [KV_EXPIRED] = true, [KV_LATE] = true, [RUNNING] = true })
+    local expired, late = sums[KV_EXPIRED], sums[KV_LATE]
+    if expired and late then
+        state:set("expired " .. server.name, expired)
+        state:set("late " .. server.name, late)
+        return expired, late, sums[RUNNING] == 0
+    end
+end
+
+-- What was known of that last.
+function servers.gave_up_before(name)
+    return state:get("expired " .. name) or 0, state:get("late " .. name) or 0
+end
+
+local told_at = {}  -- by name: when a prefill server was asked for it
+
+-- Whether a server has requests and has computed nothing of them for long: its engine hangs, though
+-- its API server answers.
+local function stands_still(role, server)
+    local name, now = server.name, ngx.now()
+    local its = seen[name]
+    if STALL_S == 0 or (state:get(role .. " " .. name) or 0) <= 0 then
+        seen[name] = nil
+        return false
+    elseif not its then
+        its = { since = now, looked = now }
+        seen[name] = its
+    elseif now - its.looked >= STALL_S / STALL_LOOKS then
+        local steps = counted(server, { [STEPS] = true })[STEPS]
+        if steps ~= its.steps then
+            its.steps, its.since = steps, now
+        end
+        its.looked = now
+    end
+    return its.steps ~= nil and now - its.since >= STALL_S
+end
+
 local function look(role, server)
     local name = server.name
     local well, why = servers.says_well(server)
+    if well and stands_still(role, server) then
+        state:set("silent " .. name, "long", FRESH_S)
+        return servers.eject(role, name, "it has requests and has computed nothing for " .. STALL_S .. " s")
+    end
     if not well then
         if why == "timeout" then
             state:add("silent since " .. name, ngx.now())
@@ -241,6 +306,10 @@ local function look(role, server)
             end
         end
         return servers.eject(role, name, "its /health: " .. why)
+    end
+    if role == "prefill" and ngx.now() - (told_at[name] or 0) >= KV_LOOK_S then
+        told_at[name] = ngx.now()
+        servers.gave_up(server)
     end
     state:delete("silent since " .. name)
     state:delete("silent " .. name)

@@ -80,6 +80,8 @@ main() {
   local rank=${1:-0}
   local interface
   interface=$(default_interface)
+  local cache # the folder of what was compiled before, which this host has chosen
+  cache=$(</data/omnikit/caches/of/s0)
   local -a own
   export ASCEND_RT_VISIBLE_DEVICES=0,1,2,3
   export VLLM_HOST_IP=192.0.2.11
@@ -91,6 +93,8 @@ main() {
   export PYTORCH_NPU_ALLOC_CONF=expandable_segments:True
   export TASK_QUEUE_ENABLE=1
   export HCCL_OP_EXPANSION_MODE=AIV
+  export VLLM_CACHE_ROOT="$cache"/VLLM_CACHE_ROOT
+  export TRITON_CACHE_DIR="$cache"/TRITON_CACHE_DIR
   case $rank in
     0)
       own=()
