@@ -27,26 +27,29 @@ class Decode:
     """Behaves as decode: gives WORDS from where the prompt ends, and gives up after so many tokens.
 
     gives_up: how many tokens each of the first requests gets. words: what it says (None: nothing
-    yet). status: of what
-    goes on. first: members of the first delta.
+    yet). status: of what goes on. tells: whether it knows return_token_ids, for each request (the
+    last counts on). first: members of the first delta.
     """
 
     def __init__(
         self,
         *gives_up: int,
         status: int = 200,
+        tells: Sequence[bool] = (True,),
         words: Sequence[tuple[int, Optional[str]]] = tuple(WORDS),
         **first: Any,
     ) -> None:
         self.gives_up = list(gives_up)
         self.status = status
+        self.tells = list(tells)
         self.words = list(words)
         self.first = first
 
     def __call__(self, handler: Handler, seen: Seen) -> None:
         data = seen.data
         self.is_chat = seen.path.startswith(CHAT)
-        self.asked = bool(data.get("return_token_ids"))
+        tells = self.tells.pop(0) if len(self.tells) > 1 else self.tells[0]
+        self.asked = tells and bool(data.get("return_token_ids"))
         told = data.get("prompt")
         done = len(told) - len(PROMPT) if isinstance(told, list) else 0
         if done and self.status != 200:

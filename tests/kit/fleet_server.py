@@ -139,7 +139,8 @@ class Handler(BaseHTTPRequestHandler):
             return
         chat = self.path.endswith("/chat/completions")
         prompt = body["messages"][-1]["content"] if chat else body["prompt"]
-        tokens = sum(map(len, prompt)) if isinstance(prompt, list) else len(prompt)
+        # A text's tokens are its bytes; there may be several texts, or tokens.
+        tokens = sum(1 if isinstance(one, int) else len(one) for one in prompt)
         handed = (body.get("kv_transfer_params") or {}).get("remote_engine_id")
         with LOCK:
             COUNTS["external_kv_transfer" if handed else "local_compute"] += tokens
@@ -158,6 +159,8 @@ class Handler(BaseHTTPRequestHandler):
             "kv_transfer_params": {"remote_engine_id": f"pid {os.getpid()}"},
         }
         if body.get("stream"):
+            if body.get("return_token_ids") and not chat:
+                made["ids"] = list(prompt.encode()) if isinstance(prompt, str) else prompt
             self.stream(count, made, body.get("stand_in_until"))
             return
         time.sleep(REQUEST_S)  # what the engine computes
@@ -190,8 +193,13 @@ class Handler(BaseHTTPRequestHandler):
         return how not in ("slow", "wrong")
 
     def stream(self, count: int, made: dict[str, Any], until: Optional[str]) -> None:
-        chunks = [{"choices": [{"text": "x"}], "usage": None} for _ in range(count)]
-        chunks.append({"choices": [], "usage": made["usage"]})  # type: ignore[typeddict-item]
+        choices: list[dict[str, Any]] = [{"text": "x"} for _ in range(count)]
+        choices[-1]["finish_reason"] = "length"
+        if "ids" in made:
+            choices[0]["prompt_token_ids"] = made["ids"]
+            choices = [{**one, "token_ids": [ord("x")]} for one in choices]
+        chunks: list[Any] = [{"choices": [one], "usage": None} for one in choices]
+        chunks.append({"choices": [], "usage": made["usage"]})
         parts = [f"data: {json.dumps(chunk)}\n\n".encode() for chunk in chunks]
         parts.append(b"data: [DONE]\n\n")
         self.head(200, sum(map(len, parts)), "text/event-stream")

@@ -7,7 +7,7 @@ import json
 from typing import Any
 
 import pytest
-from ascend_decode import CHAT, COMPLETIONS, WHOLE, Decode, body, events, said
+from ascend_decode import CHAT, COMPLETIONS, WHOLE, WORDS, Decode, body, events, said
 from proxy_backend import Backend, Handler, Seen
 
 from hostkit.base.health import request
@@ -151,6 +151,19 @@ def is_broken_off(answer: Any, stream: bool, why: str) -> None:
     assert (last["error"]["code"], last["error"]["type"]) == (502, "decode_recomputed")
     assert why in last["error"]["message"]
     assert '"recomputed"' not in answer.text
+
+
+@pytest.mark.parametrize("path", [COMPLETIONS, CHAT])
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize(("tells", "asked"), [([False], 1), ([True, False], 2)])
+def test_without_the_tokens_nothing_is_said_twice(pd, path, stream, tells, asked):
+    """Older engines, and others, do not know return_token_ids."""
+    running, _, (decode,) = pd(Decode(2, 2, tells=tells))
+    answer = running.post(body(path, stream=stream), path)
+    is_broken_off(answer, stream, "did not tell its tokens")
+    assert len(decode.seen) == asked
+    if stream:
+        assert said(answer)[0] == "".join(word for _, word in WORDS[: 2 * asked])
 
 
 @pytest.mark.parametrize("stream", [True, False])
@@ -324,6 +337,24 @@ def test_a_stream_whose_server_is_lost_goes_on_from_the_tokens_so_far(pd, path, 
     told = decode[1].seen[0].data.get("prompt")
     said_before = count - 1 if path == CHAT else count
     assert said_before == 0 or len(told) > 3  # the prompt's tokens, and those of the answer
+
+
+@pytest.mark.parametrize(("path", "count"), [(COMPLETIONS, 6), (CHAT, 7)])
+@pytest.mark.parametrize("after_done", [0, 1])
+def test_a_stream_that_lacks_but_the_word_that_it_is_all_is_whole(pd, path, count, after_done):
+    running, _, decode = pd(lost_after(count + after_done), Decode())
+    answer = running.post(body(path, stream=True), path)
+    assert said(answer) == (WHOLE, ["length"])
+    assert answer.text.endswith("data: [DONE]\n\n") and answer.text.count("[DONE]") == 1
+    assert '"error"' not in answer.text and decode[1].seen == []
+
+
+def test_usage_that_was_asked_for_is_not_left_out(pd):
+    running, _, decode = pd(lost_after(6), Decode())
+    options = {"include_usage": True}
+    answer = running.post(body(COMPLETIONS, stream=True, stream_options=options))
+    *_, last = events(answer.text)
+    assert "it has all the tokens" in last["error"]["message"]
 
 
 @pytest.mark.parametrize(

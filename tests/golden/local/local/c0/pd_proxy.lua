@@ -547,6 +547,11 @@ function plain:rest()
     return self.error and "" or rest
 end
 
+-- What a stream that broke off lacks, where that is its last words at most; nil otherwise.
+function plain:lacks()
+    return self.done and ""
+end
+
 -- What the server began to say and did not end is forgotten.
 function plain:forget()
     self.held, self.error, self.done = "", nil, nil
@@ -642,8 +647,14 @@ local function stream_of(follow, answer, leg, told, late)
         return given_up(answer, leg)
     end
     if not whole then
+        local lacks = follow:lacks()
         follow:forget()
-        return broke_off(answer, leg, why)
+        local failure = broke_off(answer, leg, why)
+        if not lacks then
+            return failure
+        end
+        send(lacks)
+        return nil
     end
     http.keep(answer, IDLE_MS, POOL)
     local rest = follow:rest()
