@@ -34,9 +34,9 @@ def say(host: dict[str, Any], *numbers: int) -> None:
 
 
 def said(*paths: Path) -> list[int]:
-    """The numbers in these logs, in their order."""
+    """The numbers of whole lines in these logs, in their order."""
     text = "".join(path.read_text() for path in paths)
-    return [int(number) for number in re.findall(r"^say (\d+) ", text, re.MULTILINE)]
+    return [int(number) for number in re.findall(r"^say (\d+) .*\n", text, re.MULTILINE)]
 
 
 def arrived(log: Path, *numbers: int) -> bool:
