@@ -350,7 +350,7 @@ def test_a_stream_that_lacks_but_the_word_that_it_is_all_is_whole(pd, path, coun
 
 
 def test_usage_that_was_asked_for_is_not_left_out(pd):
-    running, _, decode = pd(lost_after(6), Decode())
+    running, _, _ = pd(lost_after(6), Decode())
     options = {"include_usage": True}
     answer = running.post(body(COMPLETIONS, stream=True, stream_options=options))
     *_, last = events(answer.text)
