@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import sys
 
+from hostkit.base.log import give
 from omnikit.front.options import add, add_config, load_config
 from omnikit.front.script import Script
 
@@ -29,7 +30,7 @@ def body(options: argparse.Namespace) -> int:
         text = report.with_origins(found)
     else:
         text = report.as_yaml(report.nested(found))
-    sys.stdout.write(text)
+    give(text, end="")
     return 0
 
 
@@ -42,7 +43,7 @@ def _schema(target: str) -> int:
 
     text = json.dumps(config_report.input_schema(), indent=1, ensure_ascii=False) + "\n"
     if target == "-":
-        sys.stdout.write(text)
+        give(text, end="")
         return 0
     path = Path(target)
     beside = path.with_name(f".{path.name}.new")

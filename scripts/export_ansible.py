@@ -13,6 +13,7 @@ import json
 import sys
 from pathlib import Path
 
+from hostkit.base.log import give
 from omnikit.front.options import add, add_config, chosen, load_config
 from omnikit.front.script import Script
 
@@ -34,7 +35,7 @@ def body(options: argparse.Namespace) -> int:
     if options.dry_run:
         for name, data in ansible_export.files(deployment, out, chosen(options)).items():
             if not name.startswith("archives/"):
-                print(f"--- {out / name}\n{redact.text(data.decode())}", end="")
+                give(f"--- {out / name}\n{redact.text(data.decode())}", end="")
         return 0
     done = ansible_export.write(deployment, out, chosen(options))
     if options.json:

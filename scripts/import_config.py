@@ -165,12 +165,12 @@ def _write(out: Path, text: str, force: bool) -> str:
 
 def _say(options: argparse.Namespace, report: dict[str, Any], made: str) -> int:
     """What a person wants to know, on standard error where standard output has the file."""
-    from hostkit.base.log import say
+    from hostkit.base.log import give, say
 
     if options.json:
         print(json.dumps(report, indent=1, ensure_ascii=False))
         return 0
-    print(made if options.dry_run else "", end="")
+    give(made if options.dry_run else "", end="")
     say(
         f"{report['source']}: {report['kind']}; prefill instances: {report['prefill_instances']},"
         f" decode hosts: {report['decode_hosts']}, proxy on {report['proxy']}"

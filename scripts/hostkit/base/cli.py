@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Callable, Optional, Sequence
 
 from hostkit.base.errors import InputError, ToolkitError, of_disk
-from hostkit.base.log import for_people
+from hostkit.base.log import as_it_is, for_people, for_programs, words
 from hostkit.base.run import as_interrupt
 from hostkit.base.values import whole
 
@@ -48,7 +48,10 @@ def run_main(
     """Parse, call body, turn a ToolkitError into text on standard error and its exit code."""
     gc.set_threshold(_COLLECT_AFTER)
     with for_people():
-        options = made.parse_args(argv)
+        with as_it_is():
+            options = made.parse_args(argv)
+        if getattr(options, "json", False):
+            for_programs()
         try:
             return _run(body, options)
         except Exception as error:  # a mistake of ours, or -v: shown here, so that it is shown()
@@ -94,7 +97,7 @@ def confirm(what: str, yes: bool) -> None:
     todo = "say --yes to do it without being asked"
     try:
         with _TERMINAL.open("r+b", buffering=0) as terminal:
-            terminal.write(f"{what}\nGo on? [y/N] ".encode())
+            terminal.write(words(f"{what}\nGo on? [y/N] ").encode())
             answer = terminal.readline().decode("utf-8", "replace").strip().lower()
     except OSError:
         nobody = "Nobody can be asked here; nothing was done."
@@ -111,7 +114,7 @@ def ask(question: str, option: str, default: str) -> str:
     shown = f" [{default}]" if default else ""
     try:
         with _TERMINAL.open("r+b", buffering=0) as terminal:
-            terminal.write(f"{question}{shown}: ".encode())
+            terminal.write(f"{words(question)}{shown}: ".encode())
             return terminal.readline().decode("utf-8", "replace").strip() or default
     except OSError:
         raise InputError(f"nobody can be asked here: {question}.", todo=f"say {option}") from None

@@ -10,9 +10,11 @@ import re
 import sys
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any, Iterable, Iterator, Sequence
+from typing import IO, Any, Callable, Iterable, Iterator, Sequence
+from unicodedata import east_asian_width
 
 _files: list[IO[str]] = []
+_speakers: list[Callable[[str], str]] = []
 _CLEAR = "\x1b[H\x1b[2J"  # of a terminal: cursor home, then clear
 # Colours are left out. The rest: controls but tab and newline (C0, DEL, C1), marks of direction and
 # of line ends, what has no width, and bytes that are no text.
@@ -35,14 +37,29 @@ def _written_out(found: re.Match[str]) -> str:
     return "".join(f"\\u{units[i : i + 4]}" for i in range(0, len(units), 4))
 
 
+def speak(said: Callable[[str], str]) -> None:
+    """From now on, people are told what said makes of a text: it says it in their language."""
+    _speakers[:] = [said]
+
+
+def words(text: str) -> str:
+    """A text in the language of whom it is for."""
+    return _speakers[0](text) if _speakers else text
+
+
+def speaks() -> bool:
+    """Whether that language is another than English."""
+    return bool(_speakers)
+
+
 class _Shown:
-    """A stream that gets text as a terminal may."""
+    """A stream that gets text as a terminal may. data: a program reads it."""
 
     def __init__(self, under: Any) -> None:
-        self.under = under
+        self.under, self.data = under, False
 
     def write(self, text: str) -> int:
-        self.under.write(shown(text))
+        self.under.write(shown(text if self.data else words(text)))
         return len(text)
 
     def writelines(self, lines: Iterable[str]) -> None:
@@ -65,6 +82,31 @@ def for_people() -> Iterator[None]:
         yield
     finally:
         sys.stdout, sys.stderr = before
+
+
+@contextmanager
+def as_it_is() -> Iterator[None]:
+    """While this holds, standard output is told in no other language."""
+    stream = sys.stdout
+    before = getattr(stream, "data", True)
+    for_programs()
+    try:
+        yield
+    finally:
+        if isinstance(stream, _Shown):
+            stream.data = before
+
+
+def for_programs() -> None:
+    """From now on, a program reads standard output."""
+    if isinstance(sys.stdout, _Shown):
+        sys.stdout.data = True
+
+
+def give(text: str, end: str = "\n") -> None:
+    """Print what are no words of ours, or what a program may read: files, commands, logs."""
+    with as_it_is():
+        print(text, end=end, flush=True)
 
 
 def terminal() -> IO[str]:
@@ -104,11 +146,19 @@ def recording(path: Path) -> Iterator[None]:
 
 def table(rows: list[list[str]], header: list[str]) -> str:
     """Rows of cells as aligned text columns. No colour: it reads the same in a file."""
-    cells = [header, *rows]
-    widths = [max(len(row[i]) for row in cells) for i in range(len(header))]
+    cells = [[words(cell) for cell in row] for row in [header, *rows]]
+    widths = [max(_columns(row[i]) for row in cells) for i in range(len(header))]
     return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in cells
+        "  ".join(
+            cell + " " * (width - _columns(cell)) for cell, width in zip(row, widths)
+        ).rstrip()
+        for row in cells
     )
+
+
+def _columns(text: str) -> int:
+    """How wide a terminal shows it."""
+    return len(text) if text.isascii() else sum(1 + (east_asian_width(c) in "WF") for c in text)
 
 
 def some(items: Sequence[str], most: int = 6, between: str = ", ") -> str:

@@ -28,7 +28,7 @@ from omnikit.yaml.strict_yaml import HINTS, parse_value
 
 PREFIX = "OMNIKIT_"
 # Variables of ours that are no settings.
-NOT_SETTINGS = ("OMNIKIT_ENVIRONMENT", "OMNIKIT_CI", layers.SITE_FOLDER)
+NOT_SETTINGS = ("OMNIKIT_ENVIRONMENT", "OMNIKIT_LANGUAGE", "OMNIKIT_CI", layers.SITE_FOLDER)
 
 _EXAMPLE = "for example: --set server.args.max-model-len=8192"
 # The network of configs/environments: RFC 5737 keeps it free for documentation.

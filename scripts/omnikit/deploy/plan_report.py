@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import AbstractSet, Any, Mapping
 
 from hostkit.base import run
-from hostkit.base.log import table
+from hostkit.base.log import give, table
 from hostkit.base.redact import REDACTED
 from hostkit.nodes import needed
 from omnikit.config.config import Config
@@ -90,11 +90,11 @@ def show(
         for note in seen.notes:
             print(f"note: {note}")
     if commands:
-        print(_commands(config, plan))
+        give(_commands(config, plan))
     if contents:
         for host, files in deployment.files.items():
             for name, text in sorted(files.items()):
-                print(f"\n--- {host}: {name}\n{redact.text(text)}", end="")
+                give(f"\n--- {host}: {name}\n{redact.text(text)}", end="")
     return 0
 
 

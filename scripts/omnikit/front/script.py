@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from shlex import quote
@@ -12,6 +13,7 @@ from typing import Callable, NamedTuple, Optional, Sequence
 
 from hostkit.base import cli
 from hostkit.base.errors import InputError
+from hostkit.base.log import speak
 from omnikit.front import next_steps
 
 PROJECT = Path(__file__).resolve().parents[3]
@@ -60,7 +62,18 @@ class Script(NamedTuple):
                     todo=f"run it with {OWN}/bin/python (make -C {quote(str(PROJECT))} makes that)",
                 ) from error
 
+        if _reads_chinese():
+            with suppress(ModuleNotFoundError):  # before make
+                from omnikit.front import chinese
+
+                speak(chinese.Speaker(chinese.catalogue()))
         return cli.run_main(body, self.parser(), argv)
+
+
+def _reads_chinese() -> bool:
+    """By OMNIKIT_LANGUAGE, else by the locale."""
+    names = ("OMNIKIT_LANGUAGE", "LC_ALL", "LC_MESSAGES", "LANG")
+    return next((os.environ[one] for one in names if os.environ.get(one)), "").startswith("zh")
 
 
 def always_bare(given: argparse.Namespace) -> bool:

@@ -43,7 +43,7 @@ _DECIDING = {
 }
 # The toolkit as the control host needs it. Only these kinds of files, so that nothing that a person
 # keeps beside them (a password, a key) gets into an image.
-_TOOLKIT = ("scripts", "configs", "templates", "docker", "docs")
+_TOOLKIT = ("scripts", "configs", "templates", "docker", "docs", "locale")
 _TOOLKIT_FILES = (
     "tasks.py",
     "Makefile",
@@ -55,7 +55,7 @@ _TOOLKIT_FILES = (
 )
 # The image has at most 800; while it is built its wheels and layers lie there too.
 _CONTROL_MIB = 3000
-_TEXTS = {".j2", ".css", ".js", ".md", ".html"}
+_TEXTS = {".j2", ".css", ".js", ".md", ".html", ".po"}
 _KINDS = {".py", ".sh", ".yaml", ".yml", ".cfg", ".txt", ".json", *_TEXTS}
 
 

@@ -7,6 +7,7 @@ from typing import Sequence
 
 from hostkit.base import run
 from hostkit.base.errors import ActionError, InputError
+from hostkit.base.log import give
 from omnikit.config.config import Config
 from omnikit.config.layers import PROJECT
 from omnikit.fleet import direct_ssh
@@ -54,7 +55,7 @@ def show(config: Config, names: Sequence[str], lines: int, follow: bool) -> int:
     alone = len(chosen) == 1
 
     def on_line(index: int, line: str) -> None:
-        print(line if alone else f"{chosen[index][0]} | {line}", flush=True)
+        give(line if alone else f"{chosen[index][0]} | {line}")
 
     with direct_ssh.streams([host for _, _, host in chosen], config.settings) as links:
         commands = [

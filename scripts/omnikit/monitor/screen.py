@@ -18,7 +18,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from hostkit.base.log import duration
+from hostkit.base.log import duration, words
 from omnikit.logs import history
 from omnikit.monitor.look import Snapshot
 
@@ -71,7 +71,8 @@ def view(found: Snapshot, width: int, height: int) -> RenderableType:
     parts.append(_instances(shown, width))
     if left_out:
         well = all(is_well(one) for one in found["instances"] if one not in shown)
-        parts.append(Text(f"  and {left_out} more{', all ready' if well else ''}", style="dim"))
+        more = f"and {left_out} more, all ready" if well else f"and {left_out} more"
+        parts.append(Text(f"  {words(more)}", style="dim"))
     for one in [one for one in shown if one["why"]][:_WHYS]:
         parts.append(_cut(f"{' ' if is_well(one) else '!'} {one['name']}: {one['why']}"))
     if events:
@@ -80,19 +81,19 @@ def view(found: Snapshot, width: int, height: int) -> RenderableType:
 
 
 def _cut(text: str, style: str = "") -> Text:
-    return Text(text, style, no_wrap=True, overflow="ellipsis")
+    return Text(words(text), style, no_wrap=True, overflow="ellipsis")
 
 
 def _head(found: Snapshot) -> RenderableType:
     total = found["total"]
     whole = total["ready"] == total["of"]
-    serve = f"{total['ready']} of {total['of']} serve"
+    serve = words(f"{total['ready']} of {total['of']} serve")
     grid = Table.grid(expand=True)
     grid.add_column(no_wrap=True, overflow="ellipsis")
     grid.add_column(justify="right", no_wrap=True)
     grid.add_row(
         Text.assemble(
-            (found["environment"], "bold"), "  ", f"{found['url'] or 'no proxy'}  ",
+            (found["environment"], "bold"), "  ", f"{found['url'] or words('no proxy')}  ",
             (serve if whole else f"! {serve}", "green" if whole else "bold red"),
         ),
         time.strftime("%H:%M:%S", time.localtime(found["at"])),
@@ -110,7 +111,7 @@ def _doing(doing: Mapping[str, Any], at: float) -> list[RenderableType]:
     said = f" of about {duration(about)}" if about else ""
     line = Table.grid(padding=(0, 1))
     bar = ProgressBar(total=about, completed=min(taken, about), width=20) if about else ""
-    line.add_row(Text(f"{doing['what']} by {doing['owner']}: {duration(taken)}{said}"), bar)
+    line.add_row(Text(words(f"{doing['what']} by {doing['owner']}: {duration(taken)}{said}")), bar)
     return [line, *(_cut(f"  {text}", "dim") for text in doing["said"])]
 
 
@@ -118,10 +119,10 @@ def _instances(shown: Sequence[Mapping[str, Any]], width: int) -> Table:
     table = Table(box=None, padding=(0, 1, 0, 0), header_style="bold", expand=False)
     wide = width >= _WIDE
     for name in ("", "instance", "role", "host", "state"):
-        table.add_column(name, no_wrap=True, overflow="ellipsis")
+        table.add_column(words(name), no_wrap=True, overflow="ellipsis")
     more = ["req/s", "tok/s", "first"] if wide else ["req/s", "first"]
     for name in (*more, "run", "wait", "KV", *(["up"] if wide else [])):
-        table.add_column(name, justify="right", no_wrap=True)
+        table.add_column(words(name), justify="right", no_wrap=True)
     for one in shown:
         well = is_well(one)
         state = one["state"] if one["in_pool"] else f"{one['state']}, out"
@@ -132,7 +133,7 @@ def _instances(shown: Sequence[Mapping[str, Any]], width: int) -> Table:
         figures += [number(one["first_s"], " s"), number(one["running"]), number(one["waiting"])]
         table.add_row(
             *map(Text, ("" if well else "!", name, one["role"], one["host"])),
-            Text(state, style=_STYLES.get(state, "bold red") if well else "bold red"),
+            Text(words(state), style=_STYLES.get(state, "bold red") if well else "bold red"),
             *(*figures, share(one["kv"]), *([up] if wide else [])),
         )
     return table
@@ -147,7 +148,7 @@ def _events(events: Sequence[Mapping[str, Any]]) -> Table:
         where = event.get("node") or ", ".join(event["hosts"])
         what = f"{event['what']}: {event['result']}" if "by" in event else event["what"]
         why = f"by {event['by']}" if "by" in event else event.get("why") or ""
-        text = f"{what}  {why}".rstrip()
+        text = f"{words(what)}  {words(why)}".rstrip()
         at = time.strftime("%H:%M:%S", time.localtime(history.moment(event)))
         table.add_row(at, Text(str(where)[:14]), Text(text))
     return table

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hmac
 import ipaddress
 import json
+import re
 import secrets
 import socket
 import ssl
@@ -15,14 +16,17 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Optional
 
 from hostkit.base.errors import InputError
-from hostkit.base.log import say
+from hostkit.base.log import say, speaks, words
 from omnikit.access import targets
 from omnikit.config.config import Config
 from omnikit.config.layers import PROJECT
+from omnikit.front.chinese import catalogue
 from omnikit.monitor.look import Looker, Snapshot
 
 PAGE = PROJECT / "templates" / "watch.html"
 _ASKS_S = 10  # of a client that says nothing
+_SAID = ("error", "why", "what", "result", "said")  # in a look
+_STATES = ("ready", "starting", "stopped", "failed", "unreachable")
 _RULES = "default-src 'none'; connect-src 'self'; script-src 'nonce-{0}'; style-src 'nonce-{0}'"
 
 
@@ -38,6 +42,20 @@ def place(text: str) -> tuple[str, int]:
         raise InputError(
             f"{text!r} is no address and port.", where="--web", todo="for example 127.0.0.1:7080"
         ) from error
+
+
+def phrases(text: str) -> list[str]:
+    """What the page says itself."""
+    return re.findall(r'\bt\("([^"]+)"', text)
+
+
+def _worded(found: Any, key: str = "") -> Any:
+    """A look in the words of whoever sees it. States are names, which the page says."""
+    if isinstance(found, dict):
+        return {name: _worded(one, name) for name, one in found.items()}
+    if isinstance(found, list):
+        return [_worded(one, key) for one in found]
+    return words(found) if key in _SAID and isinstance(found, str) else found
 
 
 class Page(ThreadingHTTPServer):
@@ -79,6 +97,10 @@ class _Handler(BaseHTTPRequestHandler):
             text = PAGE.read_text(encoding="utf-8")
             text = text.replace("INTERVAL_MS", str(int(1000 * self.server.interval_s)))
             text = text.replace("WANTS_A_KEY", json.dumps(bool(self.server.keys)))
+            known = catalogue() if speaks() else {}
+            mine = {one: known[one] for one in (*phrases(text), *_STATES) if one in known}
+            text = text.replace("THE_WORDS", json.dumps(mine))
+            text = text.replace("LANGUAGE", "zh-Hans" if mine else "en")
             data = text.replace("NONCE", nonce).encode()
             self._answer(200, "text/html; charset=utf-8", data, nonce)
         elif self.path != "/look.json":
@@ -86,7 +108,7 @@ class _Handler(BaseHTTPRequestHandler):
         elif not self._may():
             self._say(401, {"error": "A key of proxy.api_keys is wanted."})
         else:
-            self._say(200, self.server.look())
+            self._say(200, _worded(self.server.look()))
 
     def _may(self) -> bool:
         sent = self.headers.get("Authorization", "").rpartition(" ")[2].encode()

@@ -12,7 +12,7 @@ from typing import Any, Callable, Mapping, Optional, Sequence
 
 from hostkit.base import cli
 from hostkit.base.errors import InputError
-from hostkit.base.log import say, some
+from hostkit.base.log import give, say, some
 from omnikit.config import layers
 from omnikit.config.change import Change, Place, raw
 from omnikit.config.config import FOR_DOCUMENTATION, Config, load
@@ -79,7 +79,7 @@ def run(wish: Wish) -> int:
     print("\n".join(made.said))
     wanted, shown = Change({path: made.text}, {path: there}), layers.shown_path(path)
     if there not in (None, made.text):
-        print(wanted.diff())
+        give(wanted.diff())
         if not wish.yes:
             print(f"{shown}: left as it is. To write this: the same command with --yes")
             return 0

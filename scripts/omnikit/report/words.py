@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
-from functools import cache
 from pathlib import Path
 from typing import Any, Iterator, Mapping, Sequence
 
 from hostkit.base.errors import ToolkitError
 from omnikit.config.layers import shown_path
-from omnikit.fleet.render import TEMPLATES
+from omnikit.front.chinese import catalogue
 
 # What a report could not find out, as notes: forms with holes, so that every language has them.
 
@@ -75,16 +74,6 @@ def away(
             add(notes, form, number=str(len(names)), hosts=", ".join(names), **first)
 
 
-@cache
-def chinese() -> Mapping[str, Mapping[str, str]]:
-    """The catalogue: texts, and names of other modules."""
-    import yaml  # late: --help must not pay for it
-
-    text = (TEMPLATES / "environment_report.zh.yaml").read_text(encoding="utf-8")
-    made: Mapping[str, Mapping[str, str]] = yaml.safe_load(text)
-    return made
-
-
 class Words:
     """The words of a language: called with English, it says the same, with holes filled."""
 
@@ -93,7 +82,7 @@ class Words:
 
     def __call__(self, english: str, **holes: Any) -> str:
         """A form in this language. Holes for a state are filled in it too."""
-        form = chinese()["texts"][english] if self.chinese else english
+        form = catalogue()[english] if self.chinese else english
         return form.format(**{k: self._hole(k, v) for k, v in holes.items()}) if holes else form
 
     def _hole(self, name: str, value: Any) -> Any:
@@ -101,4 +90,4 @@ class Words:
 
     def known(self, name: Any) -> str:
         """A name of another module's; one that is not in the catalogue stays as it is."""
-        return chinese()["names"].get(str(name), str(name)) if self.chinese else str(name)
+        return catalogue().get(str(name), str(name)) if self.chinese else str(name)
