@@ -33,7 +33,7 @@ _HEADER = """\
 OTHERS = ("omnikit/report/", "omnikit/monitor/files.py", "docs.py", "write_sbom.py")
 OTHERS = (*OTHERS, "lock_dependencies.py", "make_tiny_model.py", "fleet/")
 _HELP = {"help", "description", "metavar", "example", "epilog"}
-_HOLE = re.compile(r"\{(\w*)(![rs])?(:[^{}]*)?\}")
+_HOLE = re.compile(r"\{(\w*)(![rs])?(:[^{}\s]*)?\}")
 
 
 def _text(node: ast.AST) -> Optional[str]:
