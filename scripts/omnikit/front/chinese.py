@@ -135,7 +135,10 @@ class Speaker:
                     if holes[name].text in ("s", "es"):
                         holes[name] = _Said("", 0)
                 said = _HOLE.sub(lambda one: holes[f"h{one[1]}"].text, form.chinese)  # noqa: B023
-                yield _Said(_GAP.sub("", said), sum(one.left for one in holes.values()))
+                left = sum(one.left for one in holes.values())
+                # Two texts are rather two than the hole of one.
+                left += any(": " in one for one in found.groups())
+                yield _Said(_GAP.sub("", said), left)
 
     def _hole(self, text: str, deeper: int) -> _Said:
         core = text.strip()

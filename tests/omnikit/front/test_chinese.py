@@ -62,6 +62,10 @@ KNOWN = {
     "nothing is wrong here.": "一切正常。",
     "Nobody knows of {0}.": "没有人知道 {0}。",
     "; or leave it so": "；或者保持不变",
+    "deploy of {0}": "{0} 的部署",
+    "{0} host": "{0} 台主机",
+    "there is no {0} named {1}{2}": "没有这样的 {0}：{1}{2}",
+    "(asked for as {0})": "（请求时的名称 {0}）",
     "ready": "就绪",
 }
 
@@ -81,6 +85,14 @@ KNOWN = {
         ("host a is away; host b is away", "主机 a 离线；主机 b 离线"),
         ("mend x, then again; or leave it so", "修复 x，然后重试；或者保持不变"),
         ("ready", "就绪"),
+        ("deploy of local: ready", "local 的部署：就绪"),
+        ("1 host", "1 台主机"),
+        ("another host", "another host"),
+        ("p0  ready  1 host", "p0  就绪  1 台主机"),
+        ("a (ready)", "a（就绪）"),
+        ("(ready)", "（就绪）"),
+        ("(asked for as x)", "（请求时的名称 x）"),
+        ("there is no host named p0", "没有这样的 host：p0"),
         # What we did not say.
         ("INFO 10:00:01 the engine is up", "INFO 10:00:01 the engine is up"),
         ("    host p0 is away", "    host p0 is away"),
