@@ -8,7 +8,7 @@ import shlex
 import sys
 from itertools import takewhile
 from pathlib import Path
-from typing import Any, Mapping, Optional, Sequence, Union
+from typing import Any, Iterable, Mapping, Optional, Sequence, Union
 
 from invoke.collection import Collection
 from invoke.context import Context
@@ -20,6 +20,7 @@ from invoke.tasks import Task
 from invoke.util import helpline
 
 from omnikit.front import next_steps
+from omnikit.front.script import PROJECT, reads_chinese
 
 SCRIPTS = Path(__file__).resolve().parents[2]
 
@@ -136,15 +137,29 @@ def collection(subjects: Mapping[str, Sequence[Union[str, Task[Any]]]]) -> Colle
     def listed(self: Program) -> None:
         """What invoke --list prints: by subject, in the order in which a user needs them."""
         width = max(map(len, made.task_names))
+        known = _in_chinese(grouped) if reads_chinese() else {}
         for subject, tasks in grouped.items():
-            print(f"{subject}:\n")
-            self.print_columns(
-                [(made.transform(task.name).ljust(width), _line(task)) for task in tasks]
-            )
+            rows = [(made.transform(task.name).ljust(width), task) for task in tasks]
+            if known:
+                print(f"{known[subject]}：\n")
+                print("\n".join(f"  {name}   {known[name.strip()]}" for name, _ in rows) + "\n")
+            else:
+                print(f"{subject}:\n")
+                self.print_columns([(name, _line(task)) for name, task in rows])
 
     # Invoke sorts by name and has no setting for it; who starts its program is Invoke itself.
     Program.list_flat = listed  # type: ignore[method-assign]
     return made
+
+
+def _in_chinese(subjects: Iterable[str]) -> dict[str, str]:
+    """What each task does, as the manual says it, and the subjects."""
+    import yaml  # late: not for other languages
+
+    from omnikit.front.chinese import catalogue
+
+    text = (PROJECT / "docs" / "tasks.zh-CN.yaml").read_text(encoding="utf-8")
+    return {**yaml.safe_load(text), **{one: catalogue()[one] for one in subjects}}
 
 
 def _line(task: Task[Any]) -> str:

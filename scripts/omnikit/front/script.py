@@ -62,7 +62,7 @@ class Script(NamedTuple):
                     todo=f"run it with {OWN}/bin/python (make -C {quote(str(PROJECT))} makes that)",
                 ) from error
 
-        if _reads_chinese():
+        if reads_chinese():
             with suppress(ModuleNotFoundError):  # before make
                 from omnikit.front import chinese
 
@@ -70,7 +70,7 @@ class Script(NamedTuple):
         return cli.run_main(body, self.parser(), argv)
 
 
-def _reads_chinese() -> bool:
+def reads_chinese() -> bool:
     """By OMNIKIT_LANGUAGE, else by the locale."""
     names = ("OMNIKIT_LANGUAGE", "LC_ALL", "LC_MESSAGES", "LANG")
     return next((os.environ[one] for one in names if os.environ.get(one)), "").startswith("zh")

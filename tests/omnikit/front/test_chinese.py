@@ -162,3 +162,10 @@ def test_what_a_program_reads_is_the_same_in_both() -> None:
     mine, english = (run("scripts/plan.py", "--json", language=one) for one in ("zh", "en"))
     assert json.loads(mine.stdout) == json.loads(english.stdout)
     assert mine.stdout.isascii() or mine.stdout == english.stdout
+
+
+def test_the_list_of_tasks_is_that_of_the_manual() -> None:
+    mine, english = (run("-m", "invoke", "--list", language=one).stdout for one in ("zh", "en"))
+    named = [re.findall(r"^  ([a-z][a-z-]*)  ", text, re.MULTILINE) for text in (mine, english)]
+    assert named[0] == named[1] and "部署：" in mine and "Deploy:" not in mine
+    assert all(re.search("[\u4e00-\u9fff]", line) for line in mine.splitlines() if line)
