@@ -17,6 +17,7 @@ import json
 import os
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -35,9 +36,12 @@ def body(options: argparse.Namespace) -> int:
     from omnikit.weights.meter import Meter
 
     began = time.monotonic() - time.process_time()  # with what Python's own start took
-    config = load_config(options)
-    source, target = _places(options, config.settings)
-    if options.method == "msmodelslim":
+    with ThreadPoolExecutor(1) as beside:
+        # While settings are read: most of it is LLVM's work, outside Python's lock.
+        ready = beside.submit(_load) if options.method == "native" else None
+        config = load_config(options)
+        source, target = _places(options, config.settings)
+    if ready is None:
         return _msmodelslim(options, config.settings, source, target)
     weights = config.settings.weights
     threads = options.threads or weights.threads or len(os.sched_getaffinity(0))
@@ -53,16 +57,14 @@ def body(options: argparse.Namespace) -> int:
     conversion = rest.conversion
     result["target_bytes"] = conversion.size
 
-    def load() -> float:
-        return _load(conversion.block, began)
-
+    ready.result()
     if options.dry_run:
-        return convert_dry.run(rest, result, load, threads, options.json)
+        start = time.monotonic() - began
+        return convert_dry.run(rest, result, start, threads, options.json)
     if rest.needed > rest.free:
         raise convert_dry.no_space(rest)
     files = len(conversion.checkpoint.shards)
     say(f"{source}: {size_text(total)} in {files} files, {threads} threads")
-    load()  # before the meter starts: its first rate would be far too low
     verb = "repacked" if conversion.repacked else "converted"
     size = sum(piece.source.size for new in conversion.shards for piece in new.pieces)
     meter = Meter(size, say, verb)
@@ -151,14 +153,11 @@ def _msmodelslim(options: argparse.Namespace, settings: Any, source: Path, targe
     return msmodelslim_run.shown(act(source, target, tool, say), source, target, options.json)
 
 
-def _load(block: Any, began: float) -> float:
-    """Make the arithmetic ready; the seconds since began, without those of a first run alone."""
-    # Late: numba takes time to import.
-    from omnikit.weights.convert import kernels
+def _load() -> None:
+    """Make the arithmetic ready."""
+    from omnikit.weights.convert import kernels  # late: LLVM takes time to load
 
-    imported = time.monotonic() - began
-    kept = kernels.warm(block)
-    return imported if kept else time.monotonic() - began
+    kernels.warm()
 
 
 def _report(options: argparse.Namespace, result: dict[str, Any]) -> int:

@@ -223,7 +223,7 @@ def test_an_image_goes_along_and_a_deploy_loads_it(docker_host, tmp_path, monkey
 # What a deploy of servers that are here can do without, and what needs it.
 LEFT_OUT = {
     *("contourpy", "cycler", "filelock", "fonttools", "fsspec", "hf-xet"),
-    *("huggingface-hub", "kiwisolver", "llvmlite", "matplotlib", "modelscope", "numba"),
+    *("huggingface-hub", "kiwisolver", "llvmlite", "matplotlib", "modelscope"),
     *("pillow", "python-dateutil", "six", "tqdm"),
 }
 

@@ -136,7 +136,7 @@ class TestControl:
         assert ".venv/bin/invoke status" in said, "make must find the environment complete"
 
     def test_nothing_unwanted_and_not_large(self, docker_host: DockerHost, image: str) -> None:
-        # Of these, what compiles the conversion of weights (llvmlite, numba) is 165 MiB.
+        # Of these, what compiles the conversion of weights (llvmlite) is 135 MiB.
         check_content(docker_host, image, mib=800, layers=5)
 
     def test_the_second_build_is_unchanged(

@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Callable, Optional
+from typing import Any, Optional
 
 from hostkit.base.errors import InputError
 from hostkit.base.log import duration, size_text
@@ -142,12 +142,12 @@ def no_space(rest: Rest) -> InputError:
 def run(
     rest: Rest,
     result: dict[str, Any],
-    load: Callable[[], float],
+    start: float,
     threads: int,
     as_json: bool,
 ) -> int:
-    """Print it; returns 0. result: what is known already, for JSON. load: makes the arithmetic
-    ready, returns the seconds until a run has it.
+    """Print it; returns 0. result: what is known already, for JSON. start: the seconds that a run
+    takes before it converts.
 
     Raises InputError, after all is printed: too little space, or a target that cannot be written.
     """
@@ -157,7 +157,7 @@ def run(
     error = no_space(rest) if rest.needed > rest.free else None
     result["result"] = "not enough space" if error else "would be converted"
     try:
-        result["estimate"] = _estimate(rest, load, threads)
+        result["estimate"] = _estimate(rest, start, threads)
     except OSError as fault:
         error, result["result"] = convert_records.refused(fault, rest.near), "cannot be converted"
     if as_json:
@@ -194,10 +194,9 @@ def _head(rest: Rest, result: dict[str, Any]) -> list[str]:
     ]
 
 
-def _estimate(rest: Rest, load: Callable[[], float], threads: int) -> Optional[dict[str, float]]:
+def _estimate(rest: Rest, start: float, threads: int) -> Optional[dict[str, float]]:
     if not any(not shard.linked for shard in rest.left or rest.kept):
         return None  # it is read once, to be hashed
-    start = load()
     found = rate(rest, threads)
     if found is None:
         return None

@@ -180,7 +180,7 @@ def convert(rows: Rows, block: Optional[tuple[int, int]], scales: Any, source: i
     scales: scales_of the piece. Raises ActionError: numbers that are not finite, a source that ends
     early. Raises OSError.
     """
-    # Late: numba takes time to import.
+    # Late: LLVM takes time to load.
     from omnikit.weights.convert import kernels
 
     piece, tensor = rows.piece, rows.piece.source
