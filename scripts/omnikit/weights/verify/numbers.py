@@ -20,6 +20,7 @@ from its definition.
 
 from __future__ import annotations
 
+import os
 import re
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -71,6 +72,17 @@ def open_tensor(folder: Checkpoint, tensor: Tensor) -> Any:
         return np.zeros(tensor.shape, dtype)
     path = folder.folder / tensor.file
     return np.memmap(path, dtype=dtype, mode="r", offset=tensor.start, shape=tensor.shape or (1,))
+
+
+def _ask_for(folder: Checkpoint, tensor: Tensor, rows: Any) -> None:
+    """Have the disk read these rows while others are waited for: a mapping asks for each when its
+    first byte is looked at, and one after the other a few rows take as long as a file.
+    """
+    size = tensor.size // max(1, tensor.shape[0])
+    with (folder.folder / tensor.file).open("rb", buffering=0) as file:
+        for row in rows:
+            place = tensor.start + int(row) * size
+            os.posix_fadvise(file.fileno(), place, size, os.POSIX_FADV_WILLNEED)
 
 
 def floats(dtype: str, data: Any) -> Any:
@@ -342,9 +354,9 @@ class _Matrix:
         self.is_matrix = len(shape) > 1
         self.rows = np.array(spread(range(shape[0] if self.is_matrix else 1), rows))
         self.scale = target.tensors.get(f"{self.old.name}{SCALE}")
-        fewer = self.is_matrix and len(self.rows) < shape[0]
+        self.fewer = self.is_matrix and len(self.rows) < shape[0]
         self.quantised = self.new.dtype == "I8" and self.old.dtype != "I8"
-        self.all_scales = all_scales and fewer and self.quantised
+        self.all_scales = all_scales and self.fewer and self.quantised
         scale_dtype = self.scale.dtype if self.scale is not None else "F32"
         self.limits = Limits.of(self.slim, self.old.dtype, scale_dtype)
 
@@ -372,6 +384,9 @@ class _Matrix:
         return made
 
     def _check(self, made: Kind, meter: Meter) -> None:
+        if self.fewer:
+            _ask_for(self.source.checkpoint, self.old, self.rows)
+            _ask_for(self.target, self.new, self.rows)
         old, now = open_tensor(self.source.checkpoint, self.old), open_tensor(self.target, self.new)
         factors = found = None
         if self.piece.scales is not None:
