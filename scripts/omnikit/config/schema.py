@@ -74,7 +74,8 @@ from omnikit.yaml.setting_types import (
 class Strict(BaseModel):
     """No unknown keys, no silent conversions."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+    # Most of them are only ever part of the whole, for which all is built once.
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, defer_build=True)
 
 
 class Secret(Strict):
