@@ -136,7 +136,8 @@ class Bench:
             words = ["taskset", "--cpu-list", f"0-{cores - 1}", *words]
         began = time.perf_counter()
         peak = 0
-        with subprocess.Popen(words, cwd=ROOT, stdout=subprocess.DEVNULL) as running:
+        env = {**os.environ, "PYTHONDONTWRITEBYTECODE": ""}  # users have compiled modules
+        with subprocess.Popen(words, cwd=ROOT, stdout=subprocess.DEVNULL, env=env) as running:
             # Not getrusage: that counts the memory of this process, too, from before the exec.
             while running.poll() is None:
                 peak = max(peak, resident_peak(running.pid))
