@@ -147,8 +147,8 @@ def arguments(made: argparse.ArgumentParser) -> None:
         "--from",
         default="",
         metavar="HOST",
-        help="who asks the registry, or has it, and gives the others the layers that they lack: a"
-        " host, or here (this machine)",
+        help="who gives the others the layers that they lack, and asks the registry only if it has"
+        " no such image: a host, or here (this machine)",
     )
     made.add_argument(
         "--export",

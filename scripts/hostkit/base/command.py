@@ -46,6 +46,7 @@ def watch(
     env: Optional[Mapping[str, str]] = None,
     cwd: Optional[Path] = None,
     stall_s: float = math.inf,
+    over: Optional[Callable[[float], bool]] = None,
     on_start: Optional[Callable[[int], None]] = None,
     on_line: Optional[Callable[[str], None]] = None,
     hide: Callable[[str], str] = str,
@@ -54,10 +55,11 @@ def watch(
 ) -> Ended:
     """Run a command to its end, with what it says last as a line of progress.
 
-    log: where its output goes, else nowhere; stall_s: silence after which it is ended; on_start
-    gets its pid, which is also its session's; on_line gets each line that it says, as it comes;
-    hide takes secrets out of what is shown; show says how far it is after so many seconds, instead
-    of its last line. An interrupt, and what a callback raises, ends all of it.
+    log: where its output goes, else nowhere; stall_s: silence after which it is ended; over: says
+    after so many seconds whether it has to be ended, as if it were silent; on_start gets its pid,
+    which is also its session's; on_line gets each line that it says, as it comes; hide takes
+    secrets out of what is shown; show says how far it is after so many seconds, instead of its last
+    line. An interrupt, and what a callback raises, ends all of it.
     """
     with ExitStack() as stack:
         output: IO[bytes]
@@ -66,7 +68,7 @@ def watch(
         else:
             output = stack.enter_context(log.open("w+b"))
         child = run.start(argv, output=output, env=env, cwd=cwd, tied=True)
-        watched = _Watched(child, output, what, stall_s, hide, say_s, on_line, show)
+        watched = _Watched(child, output, what, stall_s, hide, say_s, on_line, show, over)
         try:
             if on_start is not None:
                 on_start(child.pid)
@@ -90,10 +92,11 @@ class _Watched:
         say_s: float,
         on_line: Optional[Callable[[str], None]],
         show: Optional[Callable[[float], str]],
+        over: Optional[Callable[[float], bool]],
     ) -> None:
         self.child, self.output, self.what = child, output, what
         self.stall_s, self.hide, self.say_s = stall_s, hide, say_s
-        self.on_line, self.show = on_line, show or self.last
+        self.on_line, self.show, self.over = on_line, show or self.last, over
         self.began = self.spoke = self.grew = time.monotonic()
         self.size = self.read = 0
         self.rest = b""
@@ -109,6 +112,8 @@ class _Watched:
         if size != self.size:
             self.size, self.grew = size, now
         self.stalled = now - self.grew > self.stall_s
+        if self.over is not None and self.over(now - self.began):
+            self.stalled = True
         if now - self.spoke >= self.say_s:
             self.spoke = now
             say(f"{self.what}: {self.show(now - self.began)}")

@@ -4,6 +4,7 @@ and then, what its words mean when it failed, and what to do about it.
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass, field
 from typing import Callable, Mapping, Optional
@@ -16,7 +17,7 @@ from hostkit.base.log import say
 _LAYER = re.compile(r"([0-9a-f]{12}): (.*)")
 _BLOB = re.compile(r"Copying blob (?:sha256:)?([0-9a-f]{12})")
 _DIGEST = re.compile(r"Digest: (sha256:[0-9a-f]{64})")
-_COPYING = "Copying"
+_COPYING, _ASKING = "Copying", "Trying to pull "
 
 
 @dataclass
@@ -58,6 +59,12 @@ class Progress:
             self.digest = digest[1] if digest else self.digest
             self.said = [*self.said, text.strip()][-8:]
 
+    @property
+    def answered(self) -> bool:
+        """Whether a registry has said anything. Podman names it before it asks."""
+        said = [line for line in self.said if not line.startswith(_ASKING)]
+        return bool(self.layers or said)
+
     def show(self) -> str:
         """How far it is."""
         if not self.layers:
@@ -74,8 +81,10 @@ def watch(
     env: Optional[Mapping[str, str]] = None,
     on_begin: Optional[Callable[[], None]] = None,
     say_s: float = SAY_S,
+    answer_s: float = math.inf,
 ) -> tuple[int, Progress]:
-    """Run a command to its end with lines of progress; its exit status and what it said.
+    """Run a command to its end with lines of progress; its exit status and what it said. answer_s:
+    after which it is ended when nobody has answered it by then.
 
     on_begin is called when the first layer is about to come; what it raises ends the command, and
     so does an interrupt.
@@ -94,7 +103,12 @@ def watch(
     def show(seconds: float) -> str:
         return f"{progress.show()}, {seconds:.0f} s"
 
-    ended = command.watch(argv, what, env=env, on_line=heard, show=show, say_s=say_s)
+    def over(seconds: float) -> bool:
+        return seconds > answer_s and not progress.answered
+
+    ended = command.watch(argv, what, env=env, over=over, on_line=heard, show=show, say_s=say_s)
+    if ended.stalled:
+        progress.said = [f"timed out: no answer within {answer_s:g} s"]
     return ended.code, progress
 
 

@@ -6,6 +6,7 @@ The log-in is kept in a private folder that is removed afterwards.
 from __future__ import annotations
 
 import json
+import math
 import os
 import tempfile
 from contextlib import ExitStack, contextmanager
@@ -36,7 +37,9 @@ class Got:
 
 @dataclass
 class Pull:
-    """One image to be pulled. env: of the image's own registry, with its log-in."""
+    """One image to be pulled. env: of the image's own registry, with its log-in. answer_s: for a
+    registry's first word.
+    """
 
     engine: Engine
     image: str
@@ -47,6 +50,7 @@ class Pull:
     platform: str = ""
     credentials: Optional[str] = None
     env: dict[str, str] = field(default_factory=dict)
+    answer_s: float = math.inf
     begun: bool = False
 
 
@@ -94,6 +98,7 @@ def fetch(
     free = image_look.free_mib(place) if place else 0
     pull = Pull(engine, image, parameters["free_mib"], before, place, free, platform)
     pull.credentials = parameters["credentials"]
+    pull.answer_s = parameters.get("answer_s", math.inf)
     left = sources(image, parameters["mirrors"])
     refused: list[Fault] = []
     delay = float(parameters["delay_s"])
@@ -133,7 +138,7 @@ def _try(pull: Pull, source: str) -> Union[Got, Fault]:
     registry = parse(source).registry
     env = pull.env if own else None  # a mirror does not see the registry's password
     if own and pull.credentials:
-        fault = log_in(engine, source, pull.credentials, pull.env)
+        fault = log_in(engine, source, pull.credentials, pull.env, pull.answer_s)
         if fault is not None and fault.kind != NETWORK:
             raise fault.error(pull.image)
         if fault is not None:
@@ -148,7 +153,7 @@ def _try(pull: Pull, source: str) -> Union[Got, Fault]:
     say(f"pulling {source}")
     words, what = pull_argv(engine, source, pull.platform), f"pulling {source}"
     try:
-        code, progress = watch(words, what, env=env, on_begin=on_begin)
+        code, progress = watch(words, what, env=env, on_begin=on_begin, answer_s=pull.answer_s)
     except InputError as error:
         # A small image can be here before the engine has stopped: that is no failure.
         came = image_look.find(engine, source)
@@ -276,12 +281,21 @@ def private(engine: Engine, registry: str) -> Iterator[dict[str, str]]:
         )
 
 
-def log_in(engine: Engine, image: str, credentials: str, env: dict[str, str]) -> Optional[Fault]:
+def log_in(
+    engine: Engine, image: str, credentials: str, env: dict[str, str], answer_s: float = math.inf
+) -> Optional[Fault]:
     """Log in at an image's registry; what stands against it, or None."""
     user, password = split(credentials)
     registry = parse(image).registry
     words = argv(engine, registry, user)
-    done = run.run(words, env=env, stdin=password, timeout=engine.timeout_s, check=False)
+    try:
+        timeout = min(engine.timeout_s, answer_s)
+        done = run.run(words, env=env, stdin=password, timeout=timeout, check=False)
+    except run.Outlasted:
+        if answer_s > engine.timeout_s:
+            raise
+        said = f"timed out: no answer within {answer_s:g} s"
+        return read(said, image, engine=engine.kind, registry=registry)
     if done.code == 0:
         return None
     said = done.err + done.out

@@ -19,7 +19,8 @@ def pull(parameters: dict[str, Any]) -> dict[str, Any]:
 
     parameters: image, engine, mirrors, credentials (USER:PASSWORD or None), attempts, delay_s,
     free_mib; platform and elsewhere, see wanted_platform; if_missing: a tag that is here is not
-    compared with the registry's. An image that is here for another platform does not count.
+    compared with the registry's; answer_s: for a registry's first word. An image that is here for
+    another platform does not count.
     Raises InputError when there is too little space, ActionError when it cannot be had.
     """
     engine = engines.find(parameters["engine"])

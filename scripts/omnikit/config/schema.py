@@ -179,6 +179,7 @@ class Image(Strict):
     at_once: Count
     attempts: Count
     delay_s: Seconds
+    answer_s: Seconds
     free_mib: Mebibytes
     pass_on: Literal["auto", "always", "never"]
     older_than_release: Literal["refuse", "accept"]

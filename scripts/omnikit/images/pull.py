@@ -176,13 +176,22 @@ def shown_engine(config: Config) -> Engine:
 
 
 def pull(
-    config: Config, plan: Plan, hosts: Sequence[str], image: str, if_missing: bool = False
+    config: Config,
+    plan: Plan,
+    hosts: Sequence[str],
+    image: str,
+    if_missing: bool = False,
+    *,
+    others: bool = False,
 ) -> dict[str, jobs.Done]:
     """Pull on hosts, at most image.at_once at a time, with a line for each as it ends.
 
     if_missing: a tag that is there is not compared with the registry's, and nothing said of it.
+    others: a host has the image, so that a registry that does not answer is not waited for.
     """
     given = {**parameters(config, image), "if_missing": if_missing}
+    if others:
+        given.update(attempts=1, answer_s=config.settings.image.answer_s)
     at_once = config.settings.image.at_once
     if not if_missing:
         say(f"pulling {image} on {len(hosts)} hosts, {at_once} at a time")
@@ -223,7 +232,9 @@ def here(config: Config, image: str) -> dict[str, Any]:
 def tell(host: str, done: jobs.Done) -> None:
     """A line for a host that has ended."""
     if done.error is not None:
-        say(f"host {host}: failed: {done.error.what.splitlines()[0]}")
+        lines = done.error.what.splitlines()  # progress comes first
+        said = next((line for line in lines if line.startswith("error: ")), lines[0])
+        say(f"host {host}: failed: {said.removeprefix('error: ')}")
     elif done.result is not None:
         say(f"host {host}: {line(done.result)}")
 

@@ -43,38 +43,54 @@ def bring(
     if origin or (way == "always" and len(hosts) > 1):
         return _from_one(config, plan, hosts, image, origin, if_missing)
     if way == "never" or len(hosts) < 2:
-        return _pulled(config, plan, hosts, image, if_missing)
+        return pull.pull(config, plan, hosts, image, if_missing)
     done: dict[str, Done] = {}
     if if_missing:
         done = _from_neighbours(config, plan, hosts, image)
     left = [host for host in hosts if host not in done]
     if left:
-        done.update(_pulled(config, plan, left, image, if_missing))
-    failed = [host for host in left if done[host].error is not None]
-    givers = [host for host in hosts if done[host].error is None]
-    if failed and givers and not parse(image).digest:
+        _pull_or_give(config, plan, left, image, if_missing, done)
+    return {host: done[host] for host in hosts}
+
+
+def _pull_or_give(
+    config: Config,
+    plan: Plan,
+    hosts: Sequence[str],
+    image: str,
+    if_missing: bool,
+    done: dict[str, Done],
+) -> None:
+    """Pulled by each; who cannot gets it from one that has it. Where one has it at once, a registry
+    that does not answer is waited for only when nobody could give it. done: of all hosts.
+    """
+    passed = not parse(image).digest
+    looks = _looks(config, plan, hosts, image) if passed and not if_missing else {}
+    others = passed and bool(done or [one for one in looks.values() if _has(one)])
+    done.update(pull.pull(config, plan, hosts, image, if_missing, others=others))
+    failed = [host for host in hosts if done[host].error is not None]
+    givers = [host for host in done if done[host].error is None]
+    if failed and givers and passed:
         say(f"{some(failed)}: cannot pull it; {givers[0]} gives the layers that they lack")
         moved = _tried(config, plan, failed, image, givers[0])
         # Who gets it neither way hears why it could not be pulled; the other reason was a note.
         done.update({host: one for host, one in moved.items() if one.error is None})
-    return {host: done[host] for host in hosts}
-
-
-def _pulled(
-    config: Config, plan: Plan, hosts: Sequence[str], image: str, if_missing: bool
-) -> dict[str, Done]:
-    return pull.pull(config, plan, hosts, image, if_missing=if_missing)
+    left = [host for host in failed if done[host].error is not None]
+    if left and others:  # the registry may have been away for a moment
+        done.update(pull.pull(config, plan, left, image, if_missing))
 
 
 def _from_one(
     config: Config, plan: Plan, hosts: Sequence[str], image: str, origin: str, if_missing: bool
 ) -> dict[str, Done]:
-    """One host asks the registry, and gives what the others lack."""
+    """One host gives what the others lack: one that was named asks the registry only for what it
+    has not got.
+    """
     local = next((host.name for host in plan.hosts if host.local), None)
     known = {host.name for host in plan.hosts}
     if origin == HERE and HERE not in known:
         if local is None:
-            given = {**pull.here(config, image), "if_missing": if_missing}
+            given = {**pull.here(config, image), "if_missing": True}
             given["platform"] = pull.of_hosts(config, plan, hosts)
             images.pull(given)
             return pass_on(config, plan, hosts, image, HERE)
@@ -85,12 +101,14 @@ def _from_one(
             " machine).",
             where="--from",
         )
-    if not origin:
-        there = [host for host, one in _looks(config, plan, hosts, image).items() if _has(one)]
-        origin = (there or list(hosts))[0]
-    first = _pulled(config, plan, [origin], image, if_missing)
-    jobs.results(first)
-    done = pass_on(config, plan, hosts, image, origin)
+    looks = _looks(config, plan, [origin] if origin else hosts, image)
+    there = [host for host, one in looks.items() if _has(one)]
+    giver = origin or (there or list(hosts))[0]
+    first: dict[str, Done] = {}
+    if not (there and (origin or if_missing)):
+        first = pull.pull(config, plan, [giver], image, if_missing, others=bool(there))
+        jobs.results(first)
+    done = pass_on(config, plan, hosts, image, giver)
     return {host: first.get(host, one) for host, one in done.items()}
 
 

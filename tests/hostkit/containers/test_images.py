@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import signal
+import socket
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import Iterator
 
@@ -146,6 +148,26 @@ def test_an_image_that_is_here_stays_when_the_registry_is_down(
     result = images.pull(parameters(image))
     assert result["action"] == "unchanged" and "the image that is here stays" in result["note"]
     assert words.read_text().count("pull ") == 1
+
+
+def test_a_registry_that_says_nothing_is_awaited_as_long_as_told(engine: DockerHost) -> None:
+    """It takes connections, and the engine would wait for it, again and again."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        image = f"127.0.0.1:{silent.getsockname()[1]}/a:1"
+        began = time.monotonic()
+        with pytest.raises(ActionError, match=r"cannot be reached.*no answer within 0\.5 s"):
+            images.pull(parameters(image, attempts=1, answer_s=0.5))
+        engine.docker("tag", BASE_IMAGE, image)
+        stays = images.pull(parameters(image, answer_s=0.5))
+        assert time.monotonic() - began < 10
+    assert stays["action"] == "unchanged" and "cannot be reached" in stays["note"]
+
+
+def test_a_registry_that_lets_nobody_log_in_is_awaited_as_long_as_told(engine: DockerHost) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        image = f"127.0.0.1:{silent.getsockname()[1]}/a:1"
+        with pytest.raises(ActionError, match=r"no answer within 0\.5 s"):
+            images.pull(parameters(image, attempts=1, answer_s=0.5, credentials=f"{USER}:x"))
 
 
 def test_a_waiting_pull_ends_at_once_when_interrupted(tmp_path: Path) -> None:

@@ -96,6 +96,7 @@ def test_who_cannot_pull_gets_the_image_from_who_has_it(site: Site) -> None:
     argv = [sys.executable, "scripts/pull_image.py", "-e", str(site.file)]
     done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
+    assert "host h1: failed: registry.invalid/team/app:1 could not be pulled in 1" in done.stderr
     assert "h1, h2: cannot pull it; h0 gives the layers that they lack" in done.stderr
     assert "has it, verified" in done.stderr
     assert "h1: loaded" in done.stdout and "2 of 2 layers came" in done.stdout
@@ -105,6 +106,36 @@ def test_who_cannot_pull_gets_the_image_from_who_has_it(site: Site) -> None:
         ran = site.engines[name].docker("create", image, "/bin/bash").stdout.strip()
         site.engines[name].docker("rm", ran)
     assert site.left() == []
+
+
+def test_a_host_that_is_named_gives_it_and_no_registry_is_asked(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image = f"{REPOSITORY}:named-giver"
+    site.engines["h0"].docker("tag", f"{REPOSITORY}:1", image)
+    monkeypatch.setattr(pull, "pull", lambda *_, **__: pytest.fail("a registry was asked"))
+    done = jobs.results(layers.bring(*site.load(), NAMES, image, origin="h0"))
+    assert [done[name]["action"] for name in NAMES] == ["unchanged", "loaded", "loaded"]
+    assert len(set(site.ids(image))) == 1 and site.left() == []
+
+
+def test_where_nobody_can_give_it_the_registry_is_asked_as_often_as_set(
+    site: Site, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """It may have been away for a moment only."""
+    image = "127.0.0.1:9/team/app:1"  # it refuses at once
+    site.engines["h0"].docker("tag", f"{REPOSITORY}:1", image)
+    settings, plan = site.load("image.attempts=2")
+    # The transfer has no place to go: an error of the giver itself.
+    full = config.load(str(site.file), assignments=["distribution.port=22"], environ={})
+    real = layers.pass_on
+    monkeypatch.setattr(layers, "pass_on", lambda _, *more: real(full, *more))
+    done = layers.bring(settings, plan, NAMES, image)
+    said = capfd.readouterr().err
+    assert "h1, h2: cannot pull it; h0 gives the layers that they lack" in said
+    assert "note: h0 cannot give it: port 22" in said
+    assert done["h0"].error is None and "in 2 attempts" in str(done["h1"].error)
+    assert site.ids(image)[1:] == ["", ""]
 
 
 def test_of_a_new_tag_only_the_changed_layer_is_moved(site: Site) -> None:
