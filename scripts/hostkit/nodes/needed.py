@@ -144,6 +144,8 @@ def fixed(host: Host) -> dict[str, str]:
 def _fixed(host: Host, node: dict[str, Any], record: Record) -> str:
     if record["phase"] != "ready" or not alive(record["supervisor"]):
         return "it does not run as it should"
+    if node.get("seed_dir", "") is None:  # it has no files to take over
+        return "its program does not hand its port over"
     if "hands_over" not in record:
         return "it was started by an earlier version of this toolkit"
     if not record["hands_over"]:

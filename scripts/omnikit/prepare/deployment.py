@@ -346,7 +346,7 @@ def _proxy_node(
         "log_dir": plan.log_dir,
         "temp_dir": plan.run_dir,
         "container": plan.container,
-        "seed_dir": f"{host.work_dir}/bundle/{plan.name}",
+        "seed_dir": f"{host.work_dir}/bundle/{plan.name}" if own else None,
         "memory_mib": 0,
         "ports": [[plan.listen_host, plan.port]],
         "requires": [],

@@ -39,6 +39,19 @@ def test_local_has_every_node_and_the_proxy_with_their_ports() -> None:
     assert requires["the engine"].endswith("bin/python")
 
 
+def test_a_proxy_starts_with_files_of_its_own_or_with_none(tmp_path: Path) -> None:
+    """vllm-router has none: a folder that nobody ships is nothing to start from."""
+    loaded = config.load("local", environ={})
+    plan = make_plan(loaded)
+    found = {"kind": "vllm-router", "venv": str(tmp_path), "router": str(tmp_path / "vllm-router")}
+    made = deployment.host_files(plan, plan.hosts[0], loaded.settings, {}, found, {})
+    proxy = json.loads(made["host.json"])["nodes"][-1]
+    assert proxy["name"] == "c0" and not [name for name in made if name.startswith("c0/")]
+    assert proxy["seed_dir"] is None
+    _, data = files("local", "local")
+    assert data["nodes"][-1]["seed_dir"].endswith("build/local/bundle/c0")
+
+
 def test_a_digest_changes_with_what_a_server_is_started_with_and_nothing_else() -> None:
     _, base = files("local", "local")
     _, same = files("local", "local", "readiness.deadline_s=99.0")
