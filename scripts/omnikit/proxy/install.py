@@ -102,7 +102,14 @@ def install(
     if obstacle is None and dry_run:
         return Outcome("nginx-lua", "would install", f"packages: {' '.join(apt.NAMES)}")
     if obstacle is None:
-        apt.install(apt.NAMES, lock_timeout_s=lock_timeout_s, report=report)
+        try:
+            apt.install(apt.NAMES, lock_timeout_s=lock_timeout_s, report=report)
+        except ActionError as error:
+            # Lists of packages outlive the way to the packages themselves.
+            if kind == "nginx-lua":
+                raise
+            why = "; ".join(["nginx with Lua cannot be had", *error.what.splitlines()[:2]])
+            return _router(venv, why, dry_run=dry_run, report=report)
         found = find()
         against = fault(found) if found else "nginx or its Lua module is in no known place"
         if found is None or against:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from hostkit.base.errors import InputError
+from hostkit.base.errors import ActionError, InputError
 from omnikit.fleet import apt as fleet_apt
 from omnikit.proxy import install as proxy_install
 from omnikit.proxy import spec
@@ -107,6 +107,22 @@ def test_auto_falls_back_where_nginx_refuses_the_module(bare):
     outcome = install("auto", bare / "venv", dry_run=True)
     assert outcome.kind == "vllm-router"
     assert "wrong module" in outcome.why
+
+
+def test_auto_falls_back_where_the_packages_cannot_be_fetched(bare, monkeypatch):
+    """A machine that knew its packages when it had a network still has their lists."""
+    apt = Path(touch(bare / "bin/apt-get"))
+    refuse = "echo E: no >&2; exit 100"
+    apt.write_text(f'#!/bin/sh\ncase "$*" in *--simulate*) exit 0;; esac\n{refuse}\n')
+    touch(bare / "bin/dpkg-query")
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.setattr(fleet_apt, "POLICY", bare / "policy")
+    router(bare / "venv", "0.1.17")
+    outcome = install("auto", bare / "venv")
+    assert (outcome.kind, outcome.action) == ("vllm-router", "unchanged")
+    assert "exit status 100 from: apt-get install" in outcome.why and "E: no" in outcome.why
+    with pytest.raises(ActionError, match="E: no"):
+        install("nginx-lua", bare / "venv")
 
 
 def test_nginx_that_was_asked_for_is_not_replaced_by_the_router(bare):
