@@ -9,9 +9,11 @@ from port_rooms import free_port
 from proxy_backend import Backend
 from proxy_settings import SETTINGS
 
+from hostkit.access.service import Service
 from hostkit.base import run
 from hostkit.base.health import request, wait_until
 from omnikit import proxy
+from omnikit.access import targets
 from omnikit.proxy import install
 
 
@@ -82,6 +84,7 @@ def test_the_router_is_installed_once_and_hands_over(tmp_path, capsys):
         ready = f"{url}{proxy.health_path(spec)}"
         up = wait_until(lambda: request(ready, timeout_s=1).status == 200, 30, 0.05)
         assert up, (tmp_path / "output").read_text(encoding="utf-8")
+        assert not targets.takes_several(Service(url), 10), "nor is it asked"
         body = {"model": "m", "prompt": "x", "max_tokens": 5}
         assert request(f"{url}/v1/completions", body=body, timeout_s=10).status == 200
     finally:

@@ -122,3 +122,11 @@ def servers(nodes: Iterable[NodePlan], settings: Settings) -> dict[str, Service]
     return {
         one.name: server(node, one.api_port, settings) for node in nodes for one in node.servers
     }
+
+
+def takes_several(proxy: Service, timeout_s: float) -> bool:
+    """Whether a proxy answers each of several prompts in one request: the toolkit's own does, which
+    has /ready. Others give the hand-over of the first prompt to all, and answer 404 there, or 405
+    (vllm-router).
+    """
+    return proxy.request("/ready", timeout_s=timeout_s).status not in (404, 405)

@@ -127,12 +127,11 @@ def _stream(plan: Plan, settings: Settings) -> Check:
 def _several(plan: Plan, settings: Settings) -> list[Check]:
     """Two prompts in one request, each answered as alone.
 
-    Only the first token: servers may compute a batch with other roundings. Proxies that give the
-    hand-over of the first prompt to all are not asked; those have no /ready either.
+    Only the first token: servers may compute a batch with other roundings.
     """
     timeout_s = settings.smoke_test.timeout_s
     entry = targets.entry(plan, settings)
-    if plan.disaggregated and entry.request("/ready", timeout_s=timeout_s).status == 404:
+    if plan.disaggregated and not targets.takes_several(entry, timeout_s):
         return []
     one = {**completion_body(plan, settings), "max_tokens": 1}
     prompts = [one["prompt"], one["prompt"][::-1]]

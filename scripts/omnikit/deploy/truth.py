@@ -261,10 +261,10 @@ class _Gate:
         return self.decode[: self.given.references] if self.given.alone or not self.prefill else []
 
     def _takes_several(self) -> bool:
-        """Not omni-infer's own proxies: see smoke_test."""
+        """Of several prompts in one request."""
         if self.plan.proxy is None or not self.prefill:
             return True
-        return self.entry.request("/ready", timeout_s=self.given.timeout_s).status != 404
+        return targets.takes_several(self.entry, self.given.timeout_s)
 
     def _body(self, case: Case) -> dict[str, Any]:
         body = {
