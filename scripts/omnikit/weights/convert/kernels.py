@@ -288,10 +288,18 @@ def warm() -> _Compiled:
         return _compiled
 
 
-def _place(array: Any, dtype: str) -> int:
+def _place(array: Any, dtype: str, shape: Any) -> int:
     """Where the numbers of an array are, one after the other."""
-    assert array.dtype == dtype and array.flags.c_contiguous, (array.dtype, array.strides)
+    if array.dtype != dtype or array.shape != tuple(shape) or not array.flags.c_contiguous:
+        raise ValueError(f"{array.dtype} {array.shape} {array.strides}, not {dtype} {shape}")
     return int(array.ctypes.data)
+
+
+def _fp8_places(source: Any, factors: Any, block: Any, first: int) -> tuple[int, int]:
+    rows, columns = source.shape
+    if factors.shape[0] * block[0] < first + rows or factors.shape[1] * block[1] < columns:
+        raise ValueError(f"{factors.shape} blocks of {block}, not of {first + rows} x {columns}")
+    return _place(source, "u1", source.shape), _place(factors, "f4", factors.shape)
 
 
 def quantise_fp8(
@@ -305,20 +313,21 @@ def quantise_fp8(
     Returns -1, or the row (from 0) that holds no finite number. A row with no value above
     127 x SMALLEST gets zeros and scale 1.
     """
-    arrays = (_place(source, "u1"), _place(factors, "f4"), _place(target, "i1"))
+    arrays = (*_fp8_places(source, factors, block, first), _place(target, "i1", source.shape))
     sizes = (*source.shape, factors.shape[1], *block, first)
-    return warm().quantise_fp8(*arrays, _place(scales, "f4"), *sizes)
+    return warm().quantise_fp8(*arrays, _place(scales, "f4", source.shape[:1]), *sizes)
 
 
 def quantise_bf16(source: Any, target: Any, scales: Any) -> int:
     """Rows of bf16 (uint16 [rows, columns]) to int8; returns as quantise_fp8, for what is not
     finite.
     """
-    arrays = (_place(source, "u2"), _place(target, "i1"), _place(scales, "f4"))
+    target_, scales_ = _place(target, "i1", source.shape), _place(scales, "f4", source.shape[:1])
+    arrays = (_place(source, "u2", source.shape), target_, scales_)
     return warm().quantise_bf16(*arrays, *source.shape)
 
 
 def widen_fp8(source: Any, factors: Any, block: Any, first: int, target: Any) -> int:
     """Rows of e4m3 to bf16 (uint16 [rows, columns]); arguments and result as of quantise_fp8."""
-    arrays = (_place(source, "u1"), _place(factors, "f4"), _place(target, "u2"))
+    arrays = (*_fp8_places(source, factors, block, first), _place(target, "u2", source.shape))
     return warm().widen_fp8(*arrays, *source.shape, factors.shape[1], *block, first)

@@ -174,3 +174,19 @@ def test_a_processor_without_half_precision_gets_the_same_numbers() -> None:
     words = [sys.executable, "-c", _GENERIC, *argv]
     done = subprocess.run(words, env=env, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0 and "5 passed" in done.stdout, done.stdout + done.stderr
+
+
+def test_what_does_not_fit_is_refused_before_memory_is_written() -> None:
+    source, factors = np.zeros((4, 200), np.uint8), np.ones((1, 2), np.float32)
+    target, scales = np.empty((4, 200), np.int8), np.empty(4, np.float32)
+    kernels.quantise_fp8(source, factors, (128, 128), 0, target, scales)
+    for wrong in (
+        (source, factors[:, :1], (128, 128), 0, target, scales),
+        (source, factors, (128, 128), 126, target, scales),
+        (source, factors, (128, 128), 0, target[:3], scales),
+        (source, factors, (128, 128), 0, target[:, :199], scales),
+        (source, factors, (128, 128), 0, target, scales[:3]),
+        (source, factors, (128, 128), 0, target.view(np.uint8), scales),
+    ):
+        with pytest.raises(ValueError, match="not"):
+            kernels.quantise_fp8(*wrong)
