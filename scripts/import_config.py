@@ -54,6 +54,7 @@ def body(options: argparse.Namespace) -> int:
         "source": shown,
         "kind": kind,
         "file": layers.shown_path(out),
+        "environment": str(out) if options.out else source.stem,
         "state": state,
         "prefill_instances": len(layout.prefill),
         "decode_hosts": sum(map(len, layout.decode)),
@@ -104,6 +105,7 @@ def _recipe(options: argparse.Namespace, source: Path, shown: str, text: str) ->
         "source": shown,
         "kind": recipe.KIND,
         "file": layers.shown_path(out),
+        "environment": str(out) if options.out else source.stem,
         "state": state,
         "prefill_instances": reader.layout["prefill"],
         "decode_hosts": len({node.host for node in plan.nodes if node.role == "decode"}),
@@ -131,15 +133,17 @@ def _machines(given: Optional[str], tree: Any) -> list[tuple[str, Any]]:
 
 
 def _default(source: Path) -> Path:
-    from omnikit.config.layers import PROJECT
+    """Where the environments of users stand, as invoke init writes them: not among the shipped."""
+    from omnikit.config.layers import own_file
 
-    return PROJECT / "configs" / "environments" / f"{source.stem}.yaml"
+    return own_file(source.stem)
 
 
 def _write(out: Path, text: str, force: bool) -> str:
     """Write the file whole. Returns what was done. Raises InputError."""
     from hostkit.base.errors import InputError
     from hostkit.files import regular
+    from omnikit.config.layers import own_file
 
     beside = out.with_name(f".{out.name}.new")
     try:
@@ -152,6 +156,8 @@ def _write(out: Path, text: str, force: bool) -> str:
                 where=str(out),
                 todo="compare with --dry-run; then --out another file, or --force",
             )
+        if out == own_file(out.name.removesuffix(".local.yaml")):
+            out.parent.mkdir(parents=True, exist_ok=True)
         beside.write_text(text, encoding="utf-8")
         beside.replace(out)
     except (OSError, UnicodeDecodeError) as error:
@@ -183,7 +189,9 @@ def _say(options: argparse.Namespace, report: dict[str, Any], made: str) -> int:
         say(f"  {one['todo']}")
     say(f"{report['file']}: {report['state']}")
     if report["state"] != "not written":
-        say(f"next: python scripts/plan.py --environment {report['file']}")
+        chosen = report["environment"]
+        steps = ("plan", "check-env", "deploy")
+        say("next: " + "; ".join(f"invoke {step} --environment {chosen}" for step in steps))
     return 0
 
 
@@ -209,7 +217,7 @@ def arguments(made: argparse.ArgumentParser) -> None:
     )
     made.add_argument("--model", metavar="NAME", help="one of configs/models")
     made.add_argument(
-        "--out", metavar="FILE", help="default: configs/environments/<name of FILE>.yaml"
+        "--out", metavar="FILE", help="default: configs/environments/<name of FILE>.local.yaml"
     )
     made.add_argument("--force", action="store_true", help="replace a different file at --out")
     add(

@@ -11,6 +11,8 @@ import plan
 import pytest
 from foreign_files import ALL, DEPLOYMENT, FOUR_P, SINGLE_NODE, TWO_P, edited
 
+from omnikit.config import layers
+
 
 def test_an_environment_is_written_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "mine.yaml"
@@ -27,6 +29,19 @@ def test_an_environment_is_written_once(tmp_path: Path, capsys: pytest.CaptureFi
     assert [path.name for path in tmp_path.iterdir()] == ["mine.yaml"]
     assert plan.main(["--environment", str(out)]) == 0
     assert "192.0.2.13:8100" in capsys.readouterr().out
+
+
+def test_without_a_place_it_goes_where_a_users_environments_are(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not among the shipped ones; and the next commands can be typed as they are said."""
+    monkeypatch.setenv(layers.SITE_FOLDER, str(tmp_path))
+    assert import_config.main([str(DEPLOYMENT)]) == 0
+    assert (tmp_path / "environments" / "omni_infer_deployment.local.yaml").is_file()
+    assert "next: invoke plan --environment omni_infer_deployment;" in capsys.readouterr().err
+    for name in ("omni_infer_deployment", "omni_infer_deployment.local"):
+        assert plan.main(["--environment", name]) == 0
+        assert "environment omni_infer_deployment: 8 hosts" in capsys.readouterr().out
 
 
 def test_an_inventory_is_imported_for_the_release_that_it_is_for(

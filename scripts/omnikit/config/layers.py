@@ -176,7 +176,8 @@ def environment_file(name: str, where: str) -> Path:
     """configs/environments/<name>.yaml, or the path that was given. Raises InputError."""
     if is_path(name):
         return Path(name).expanduser()
-    return own if (own := own_file(name)).is_file() else layer_file("environments", name, where)
+    own = own_file(name.removesuffix(".local"))  # site.local is what its file is called
+    return own if own.is_file() else layer_file("environments", name, where)
 
 
 def is_path(name: str) -> bool:

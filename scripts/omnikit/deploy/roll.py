@@ -505,6 +505,8 @@ def way(
         why.append(f"{', '.join(gone)} would leave at the same time (before: invoke remove-host)")
     if proxy is None:
         why.append("no proxy gives requests to others meanwhile")
+    if found.replaces and (new := _unknown(observed.get(proxy.name, {}) if proxy else {}, wanted)):
+        why.append(f"{', '.join(new)} would join at the same time (before: invoke add-host)")
     own = {*parts, *gone, proxy.name if proxy else ""}
     others = [name for name in found.replaces if name not in own]
     if others:
@@ -526,6 +528,14 @@ def way(
         except InputError as error:
             why.append(error.what.rstrip(".").replace("\n", " "))
     return Way(interrupts=tuple(why))
+
+
+def _unknown(seen: Mapping[str, Any], wanted: Sequence[Instance]) -> list[str]:
+    """Which instances the proxy has not heard of: it can be told neither to do without them nor to
+    go on with them alone. seen: what its host says of it.
+    """
+    known = {*seen.get("versions", {}), *seen.get("left_out", [])}
+    return [one.name for one in wanted if known and not known & {*one.servers}]
 
 
 def _serves(observed: Mapping[str, Mapping[str, Any]]) -> bool:

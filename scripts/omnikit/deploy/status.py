@@ -199,7 +199,7 @@ def as_text(found: dict[str, Any]) -> str:
         lines.append(f"What to do: invoke deploy -e {found['environment']}, or ask where it was")
     elif completion is None:
         lines.append("no completion was tried: not every server is ready.")
-        lines.append("What to do: make deploy, or see why: invoke logs")
+        lines.append("What to do: invoke deploy, or see why: invoke doctor")
     elif completion["passed"]:
         lines.append(f"a completion through {found['url']} answered {completion['found']}")
     else:

@@ -207,19 +207,22 @@ def way_of(
     kind: str = "nginx-lua",
     down: str = "",
     fixed: str = "",
+    known: str = "",
     **more: Any,
 ) -> roll.Way:
-    """What a deploy would do; actions: "p0 restart d0 remove"."""
+    """What a deploy would do; actions: "p0 restart d0 remove". known: whom the proxy knows."""
     words = actions.split()
     found = look.Look(dict(zip(words[::2], words[1::2])))
     ended = [name for name, what in found.actions.items() if what in ("restart", "remove")]
     found.replaces = [name for name in ended if name not in down.split()]
     found.fixed = {"c0": fixed} if fixed else {}
     nodes = [*("p0", "p1", "d0", "c0"), *(name for name in words[::2])]
-    seen = {
+    seen: dict[str, dict[str, Any]] = {
         name: {"role": ROLE[name[0]], "state": "failed" if name in down.split() else "ready"}
         for name in nodes
     }
+    every = {one.name: one.servers[0] for one in roll.instances(PLAN, roll.ROLES)}
+    seen["c0"]["versions"] = {every[name]: "new" for name in known.split()}
     monkeypatch.setattr(status, "observe", lambda config, plan: seen)
     return roll.way(Rendered(kind), found, **more)  # type: ignore[arg-type]
 
@@ -246,6 +249,7 @@ def test_a_deploy_that_starts_or_reloads_alone_or_finds_nobody_serving_is_not_sl
     assert roll.AT_ONCE.question(["p0"]) == "p0 would be ended and started anew."
     back = way_of(monkeypatch, "p1 restart c0 reload", down="p1", always=True)
     assert back.names == ["p1"]  # what failed is brought back, the rest serving
+    assert way_of(monkeypatch, "p0 restart p1 start", known="p0 p1 d0").names == ["p0", "p1"]
 
 
 @pytest.mark.parametrize(
@@ -258,6 +262,7 @@ def test_a_deploy_that_starts_or_reloads_alone_or_finds_nobody_serving_is_not_sl
         ("c0 restart", {"kind": "omni-nginx"}, "tried with nginx-lua alone"),
         ("p0 restart", {"down": "p1"}, "while p0 is restarted no other prefill instance"),
         ("p0 restart", {"against": ["the source differs"]}, "the source differs"),
+        ("p0 restart p1 start", {"known": "p0 d0"}, "p1 would join at the same time"),
     ],
 )
 def test_a_deploy_says_what_interrupts_and_why(
