@@ -10,9 +10,13 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from typing import TYPE_CHECKING
 
 from omnikit.front.options import add, add_config, load_config
 from omnikit.front.script import Script
+
+if TYPE_CHECKING:
+    from omnikit.config.config import Config
 
 _BETWEEN_S = 1.0
 
@@ -30,14 +34,20 @@ def body(options: argparse.Namespace) -> int:
         from omnikit.monitor import web
 
         return web.serve(config, looker, options.web)
+    return view(config, once=options.once)
+
+
+def view(config: Config, once: bool = False) -> int:
+    """The live view; once, or where there is no terminal: one look."""
     from rich.console import Console
 
     from hostkit.base import health
     from hostkit.base.log import terminal
-    from omnikit.monitor import screen
+    from omnikit.monitor import look, screen
 
+    looker = look.Looker(config)
     console = Console(file=terminal(), highlight=False)
-    if console.is_terminal and not options.once:
+    if console.is_terminal and not once:
         screen.show(looker.look, config.settings.fleet.watch_s, console)
     else:
         looker.look()  # rates are those between two looks

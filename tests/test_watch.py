@@ -50,6 +50,7 @@ def test_one_look_has_states_addresses_and_events(site: Site) -> None:
     assert {event["what"] for event in found["events"]} >= {"ready"}
     text = site.run("watch.py")  # no terminal: one look, and the end
     assert "4 of 4 serve" in text and "\x1b" not in text
+    assert "4 of 4 serve" in site.run("status.py", "--watch")  # the name that it had before
 
 
 @contextmanager

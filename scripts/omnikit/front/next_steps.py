@@ -89,6 +89,8 @@ def tell(script: str, given: argparse.Namespace, code: int) -> None:
     if getattr(given, "json", False) or not (sys.stderr.isatty() or os.environ.get(TERMINAL)):
         return
     steps = _AFTER.get(script, ()) if code == 0 else _IF_NOT.get(script, ())
+    if code == 0 and getattr(given, "only_file", False):  # nothing of it serves yet
+        steps = ("setup-keys", "check-env")
     if code == 0 and getattr(given, "dry_run", False) and steps:
         say("next: the same without --dry-run")
     elif steps:

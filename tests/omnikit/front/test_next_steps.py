@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import pty
 import subprocess
@@ -64,3 +65,13 @@ def test_what_failed_or_was_not_done_is_not_gone_on_with() -> None:
     assert said[0].startswith("error:") and not any(line.startswith("next:") for line in said)
     said = in_a_terminal("scripts/make_tiny_model.py", "--dry-run")
     assert said[-1] == "next: the same without --dry-run"
+
+
+def test_a_host_that_was_only_written_down_is_not_verified_next(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(next_steps.TERMINAL, "1")
+    given = argparse.Namespace(environment="mine", only_file=True)
+    next_steps.tell("add_host", given, 0)
+    said = "next: invoke setup-keys --environment mine; invoke check-env --environment mine\n"
+    assert capsys.readouterr().err == said
