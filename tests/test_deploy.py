@@ -22,6 +22,7 @@ import pytest
 import vllm_parser
 from load_cases import a_load
 from prometheus_server import prometheus
+from tutorial import Walk, chapters
 
 from hostkit.base import records
 from hostkit.base.health import metric, request, wait_until
@@ -110,23 +111,20 @@ def stopped_after(engine_python: Path) -> Iterator[None]:
         assert done.returncode == 0, done.stderr
 
 
+@pytest.fixture(scope="class")
+def walk(tmp_path_factory: pytest.TempPathFactory) -> Walk:
+    """One who follows the first tutorial, with this environment as the default one."""
+    shell = tmp_path_factory.mktemp("tutorial")
+    address = [(r"127\.0\.0\.1:7000", "127.0.0.1:17000")]
+    return Walk(chapters()[1], shell, {"OMNIKIT_ENVIRONMENT": PD}, address, limit_s=1500)
+
+
 @pytest.mark.usefixtures("stopped_after")
 class TestDisaggregated:
     """2P1D from nothing to nothing."""
 
-    def test_make_deploy_ends_with_a_completion(self) -> None:
-        done = subprocess.run(
-            ["make", "deploy", f"ENVIRONMENT={PD}"],
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            timeout=1500,
-        )
-        assert done.returncode == 0, done.stderr + done.stdout
-        for word in ("start p0", "p0: started", "d0 ready", "is ready"):
-            assert word in done.stderr, done.stderr
-        assert "curl -s http://127.0.0.1:17000/v1/completions" in done.stdout
-        assert "it answered: '" in done.stdout
+    def test_the_first_tutorial_deploys_asks_looks_and_deploys_again(self, walk: Walk) -> None:
+        walk.run(until="make stop")
 
     def test_the_printed_curl_line_works_when_pasted(self) -> None:
         config = config_config.load(PD)
@@ -247,7 +245,8 @@ class TestDisaggregated:
             assert handed_over["choices"][0]["text"] == alone["choices"][0]["text"]
             texts.append(handed_over["choices"][0]["text"])
         assert len(set(texts)) == len(PROMPTS)
-        assert script("stop.py", "-e", SINGLE).returncode == 0
+        done = script("stop.py", "-e", SINGLE, "--json")
+        assert json.loads(done.stdout) == {"s0": "stopped"}
 
     def test_a_forgotten_hand_over_is_noticed(self) -> None:
         """The same check fails for a request that decode computes itself: it can fail."""
@@ -362,10 +361,11 @@ class TestDisaggregated:
             n: before[n] for n in ("p1", "d0", "c0")
         }
 
-    def test_stop_leaves_nothing_behind(self) -> None:
+    def test_the_first_tutorial_ends_with_a_stop_that_leaves_nothing_behind(
+        self, walk: Walk
+    ) -> None:
         temp_dir = make_plan(config_config.load(PD)).hosts[0].temp_dir
-        done = script("stop.py", "-e", PD, "--json")
-        assert json.loads(done.stdout) == dict.fromkeys(("c0", "d0", "p0", "p1"), "stopped")
+        walk.run()
         assert leftovers(ROOT / "build/test-pd") == []
         assert not Path(temp_dir).exists()
         for port in (17000, 19000, 19001, 19100, 15600):

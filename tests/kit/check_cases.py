@@ -104,6 +104,11 @@ def make_root(root: Path) -> None:
     """The files of an A3 host that the checks look for. Plain files stand for device files."""
     for device in [*(f"/dev/davinci{number}" for number in range(16)), *MANAGERS]:
         put(root, device, "")
+    make_driver(root)
+
+
+def make_driver(root: Path) -> None:
+    """What the installers of driver, firmware and CANN leave on a host."""
     (root / "usr/local/dcmi").mkdir(parents=True)
     ascend = "/usr/local/Ascend"
     put(root, "/etc/ascend_install.info", _fact("ascend_install.info"))
