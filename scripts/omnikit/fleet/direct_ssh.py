@@ -12,6 +12,7 @@ import base64
 import hashlib
 import json
 import os
+import pwd
 import re
 import shlex
 import sys
@@ -127,8 +128,13 @@ def private_key(host: Host, settings: Settings) -> str:
 
 
 def known_hosts(settings: Settings) -> str:
-    """The file with the hosts' own keys; "" for SSH's own."""
+    """The file with the hosts' own keys; "" for SSH's own.
+
+    SSH's own is in the home folder of /etc/passwd, whatever HOME says; we go by HOME.
+    """
     path = settings.keys.known_hosts
+    if not path and str(Path.home()) != pwd.getpwuid(os.getuid()).pw_dir:
+        path = "~/.ssh/known_hosts"
     return str(Path(path).expanduser()) if path else ""
 
 
