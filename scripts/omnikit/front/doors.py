@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import codecs
 import importlib
 import shlex
 import sys
 from itertools import takewhile
 from pathlib import Path
-from typing import Any, Iterable, Mapping, Optional, Sequence, Union
+from typing import Any, Callable, Generator, Iterable, Mapping, Optional, Sequence, Union
 
 from invoke.collection import Collection
 from invoke.context import Context
@@ -16,6 +17,7 @@ from invoke.exceptions import Exit, ThreadException
 from invoke.main import program
 from invoke.parser import Argument
 from invoke.program import Program
+from invoke.runners import Local
 from invoke.tasks import Task
 from invoke.util import helpline
 
@@ -25,8 +27,21 @@ from omnikit.front.script import PROJECT, reads_chinese
 SCRIPTS = Path(__file__).resolve().parents[2]
 
 
+class _Whole(Local):
+    """Invoke's runner, with characters whole that its reads of 1000 bytes would cut in two."""
+
+    def read_proc_output(
+        self, reader: Callable[[int], Optional[bytes]]
+    ) -> Generator[str, None, None]:
+        decoder = codecs.getincrementaldecoder(self.encoding)("replace")
+        while data := reader(self.read_chunk_size):
+            yield decoder.decode(data)
+        yield decoder.decode(b"", final=True)
+
+
 def run(ctx: Context, *words: str) -> None:
     """Run a command; its exit status becomes ours."""
+    ctx.config.runners.local = _Whole
     terminal = {next_steps.TERMINAL: "1"} if sys.stderr.isatty() else {}
     try:
         done = ctx.run(

@@ -11,11 +11,11 @@ from typing import Any, Iterator
 
 import pytest
 from invoke.collection import Collection
-from invoke.context import MockContext
+from invoke.context import Context, MockContext
 from invoke.loader import FilesystemLoader
 from invoke.parser import Parser, ParserContext
 
-from omnikit.front.doors import Door
+from omnikit.front.doors import Door, run
 
 ROOT = Path(__file__).resolve().parents[3]
 COLLECTION = Collection.from_module(FilesystemLoader(start=str(ROOT)).load("tasks")[0])
@@ -47,6 +47,12 @@ def test_every_script_is_the_task_of_its_name() -> None:
     assert set(COLLECTION.tasks) - set(DOORS) == OTHER_TASKS
     said = (ROOT / "docs" / "tasks.md").read_text("utf-8").partition("Scripts that are no tasks")[2]
     assert all(f"scripts/{name}." in said for name in NO_TASKS)
+
+
+def test_a_character_of_several_bytes_is_never_cut(capfd: pytest.CaptureFixture[str]) -> None:
+    said = "x" + "部署" * 2000
+    run(Context(), sys.executable, "-c", f"print({said!r})")
+    assert capfd.readouterr().out.strip() == said
 
 
 def options(parser: argparse.ArgumentParser) -> Iterator[argparse.Action]:
