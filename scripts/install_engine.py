@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Install the CPU engine (a real vLLM with KV transfer) into a virtual environment of its own.
 
-Runs on this machine; needs Python 3.10 or 3.11 and a package index. Changes only the folder --venv.
+Runs on this machine; needs Python 3.11 and a package index. Changes only the folder --venv.
 All versions are pinned. A second run says "unchanged"; an interrupted one is continued.
 """
 

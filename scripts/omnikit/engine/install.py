@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import json
+import os
 import re
 import shutil
 from dataclasses import dataclass
@@ -25,8 +26,10 @@ from omnikit.fleet import apt
 
 CANDIDATES = (f"python{PYTHON}", "python3")
 _TODO = (
-    "install python3.11 with its venv module and name it, for example:"
-    " --python /usr/bin/python3.11 (setting engine.python)"
+    "Debian 12, Ubuntu 22.04: as root: apt-get install python3.11-venv; elsewhere, without root:"
+    " .venv/bin/python -m pip install uv && .venv/bin/uv python install 3.11"
+    " (UV_PYTHON_INSTALL_MIRROR names a mirror); then the same again, where it is found; one at"
+    " another place is named: --set engine.python=/path/to/python3.11"
 )
 
 
@@ -39,21 +42,29 @@ class Python:
 
 
 def find(wanted: Optional[str], candidates: Sequence[str] = CANDIDATES) -> Python:
-    """The wanted interpreter, or the first usable of the candidates.
+    """The wanted interpreter, or the first usable of the candidates and of those that uv keeps.
 
     Raises InputError that says what was found instead.
     """
     seen = []
-    for name in [wanted] if wanted else candidates:
+    for name in [wanted] if wanted else [*candidates, *_of_uv()]:
         path = shutil.which(name)
         python = _ask(path) if path else None
         if python and python.version == PYTHON:
             return python
-        seen.append(f"{name} is {f'Python {python.version}' if python else 'not there'}")
+        lacks = f"{name} does not run" if path else f"{name} is not there"
+        seen.append(f"{name} is Python {python.version}" if python else lacks)
     raise InputError(
         f"the CPU engine needs Python {PYTHON}; found: {', '.join(seen)}.",
         todo=_TODO,
     )
+
+
+def _of_uv() -> list[str]:
+    """Interpreters that uv installed for this user, on no PATH; uv itself need not be there."""
+    data = os.environ.get("XDG_DATA_HOME") or Path("~/.local/share").expanduser()
+    folder = Path(os.environ.get("UV_PYTHON_INSTALL_DIR") or Path(data) / "uv/python")
+    return sorted(map(str, folder.glob(f"cpython-{PYTHON}.*/bin/python{PYTHON}")))
 
 
 def _ask(path: str) -> Optional[Python]:

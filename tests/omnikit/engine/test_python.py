@@ -22,6 +22,7 @@ def stand_in(folder: Path, name: str, version: str) -> Path:
 @pytest.fixture
 def closed_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("UV_PYTHON_INSTALL_DIR", str(tmp_path / "uv"))
     return tmp_path
 
 
@@ -45,7 +46,16 @@ def test_an_unsupported_python_is_named_with_what_to_do(closed_path: Path, versi
             install.find(wanted)
         assert "needs Python 3.11" in caught.value.what
         assert f"is Python {version}" in caught.value.what
-        assert "--python /usr/bin/python3.11" in str(caught.value.todo)
+        todo = str(caught.value.todo)
+        assert "uv python install 3.11" in todo and "--set engine.python=" in todo
+
+
+def test_the_one_that_uv_keeps_is_found_without_uv(closed_path: Path) -> None:
+    stand_in(closed_path, "python3", "3.12")
+    folder = closed_path / "uv/cpython-3.11.13-linux-x86_64-gnu/bin"
+    folder.mkdir(parents=True)
+    kept = stand_in(folder, "python3.11", "3.11")
+    assert install.find(None) == install.Python(str(kept), "3.11")
 
 
 def test_without_any_python_it_says_where_it_looked(closed_path: Path) -> None:
