@@ -93,7 +93,7 @@ def _npu_smi(group: Group) -> Optional[str]:
 def _device_files(group: Group) -> None:
     wanted = [f"/dev/davinci{device}" for device in group.given["devices"]]
     wanted += [device.split(":")[0] for device in group.given["container_devices"]]
-    missing = [path for path in wanted if not group.path(path).exists()]
+    missing = [path for path in dict.fromkeys(wanted) if not group.path(path).exists()]
     group.add(
         *("npu.files", "device files", not missing),
         found=f"missing: {some(missing)}" if missing else f"all {len(wanted)} are there",

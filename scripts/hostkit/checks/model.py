@@ -26,7 +26,10 @@ _OTHER_WEIGHTS = ("*.bin", "*.pt", "*.pth", "*.gguf")
 # Of files of these kinds the manifest has name and size; of a README it has nothing.
 _KINDS = (".safetensors", ".json", ".py", ".model", ".txt", ".jinja", ".tiktoken", ".bin", ".pt")
 _LFS = b"version https://git-lfs"
-_AGAIN = "copy or download the model again, and compare with its source: "
+_AGAIN = (
+    "invoke distribute-weights, where another host has it whole; else copy or download the model"
+    " again, and compare with its source: "
+)
 
 
 def look(group: Group) -> None:
@@ -48,7 +51,8 @@ def look(group: Group) -> None:
             *("model.folder", title, bool(made)),
             found=found + ("; the toolkit makes it" if made else ""),
             needed="a folder with config.json and weights",
-            todo=f"mkdir -p {folder.parent}, then copy the model there: rsync -a SOURCE/ {path}/",
+            todo="invoke distribute-weights, where another host has it, or invoke download-weights;"
+            f" or mkdir -p {folder.parent}, then copy it there: rsync -a SOURCE/ {path}/",
         )
         return
     config = _folder(group, folder)

@@ -11,6 +11,7 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass
 from typing import Any, Iterable, Mapping, Optional
 
+from hostkit.base.log import some
 from hostkit.checks.base import Entry, entry
 
 # Fleet checks of what must be equal: versions, image, model, TLS. Names who differs. Pure.
@@ -62,7 +63,7 @@ RULES = (
     ),
     Equal(
         *("manifest_sha256", "weights", "model files equal on all hosts", True),
-        "copy the model folder again from a host that has it whole (rsync -a --checksum)",
+        "invoke distribute-weights --from HOST, one that has it whole",
     ),
 )
 
@@ -275,7 +276,7 @@ def device_ips(facts: Mapping[str, Facts]) -> dict[str, Entry]:
             "device addresses unique",
             not twice,
             required=True,
-            found="; ".join(twice) or f"{len(f['device_ips'])}, each once in the fleet",
+            found=some(twice, 3, between="; ") or f"{len(f['device_ips'])}, each once in the fleet",
             needed="an address of its own for each device",
             todo="hccn_tool -i DEVICE -ip -s address ADDRESS netmask MASK, on one of them",
         )
