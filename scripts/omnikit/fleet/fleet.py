@@ -5,6 +5,7 @@ from __future__ import annotations
 import configparser
 import json
 import os
+import re
 import shlex
 import sys
 from dataclasses import dataclass, field
@@ -180,10 +181,17 @@ def failure(event: Event) -> ToolkitError:
         return ActionError(
             said if ours else f"the host cannot be reached: {said}",
             where=where,
-            todo=ours or "try it by hand: ssh " + str(event["host"]),
+            todo=ours or "invoke check-env, which says why and how to log in by hand",
         )
     said = (event["stderr"] or event["stdout"] or event["msg"]).strip()
     if said.startswith("error: "):
         said = said[len("error: ") :]
+    if re.search(r"python\S*: (command )?not found|python\S*: No such file", said):
+        return InputError(
+            said[-2000:],
+            where=where,
+            todo="the host needs Python 3.9 or newer: apt-get install python3, or dnf install"
+            f" python3; where it has one at another place: hosts.{event['host']}.python",
+        )
     kind = InputError if event.get("rc") == 2 else ActionError
     return kind(said[-2000:], where=where)

@@ -67,8 +67,14 @@ def test_misuse_on_a_host_stays_misuse() -> None:
         fleet.raise_failures(outcome("failed", rc=2, stderr="error: no such thing"))
 
 
-def test_an_unreachable_host_says_how_to_try_by_hand() -> None:
-    with pytest.raises(ActionError, match="ssh h1"):
+def test_a_host_without_python_says_what_brings_one() -> None:
+    said = "/bin/sh: 1: python3: not found"
+    with pytest.raises(InputError, match=r"install python3; .*: hosts\.h1\.python"):
+        fleet.raise_failures(outcome("failed", rc=127, stderr=said))
+
+
+def test_an_unreachable_host_says_what_tells_why() -> None:
+    with pytest.raises(ActionError, match="invoke check-env"):
         fleet.raise_failures(outcome("unreachable", msg="Connection refused"))
 
 
