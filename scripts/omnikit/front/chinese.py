@@ -26,6 +26,7 @@ _BETWEEN = {": ": "：", "; ": "；", ". ": "。", ", ": "，", "  ": "  ", " ("
 _HOLE = re.compile(r"\{(\d+)\}")
 _GAP = re.compile(r"(?<=[\u3001-\u9fff\uff01-\uff1f]) (?=[\u3001-\u9fff\uff01-\uff1f])")
 _WORD = re.compile("[A-Za-z]+")
+_STAMP = re.compile(r"^\[ *[\d.]+ s\] ")  # when a deployment said it
 _FOREIGN = " " * 4  # how far lines of other programs are moved in
 _LONGEST = 1200  # a line of ours
 _SPLITS, _DEEPEST = 12, 4  # where a line is taken apart, and how often
@@ -97,7 +98,7 @@ class Speaker:
     def _line(self, line: str) -> str:
         if line.startswith(_FOREIGN) or len(line) > _LONGEST or not _WORD.search(line):
             return line
-        core = line.strip()
+        core = _STAMP.sub("", line.strip())
         said = self.said(core, _DEEPEST).text
         if said != core and said.endswith("."):  # of the last hole
             said = said[:-1] + "。"
@@ -116,7 +117,10 @@ class Speaker:
         label, colon, rest = text.partition(": ")
         if colon and label in self.whole:
             said, left = self.said(rest, deeper)
-            return _Said(f"{self.whole[label]}：{said}", left)
+            labelled = _Said(f"{self.whole[label]}：{said}", left)
+            if not left:
+                return labelled
+            best = min(best, labelled, key=lambda one: one.left)
         for one in (*self._by_forms(text, deeper - 1), *self._by_parts(text, deeper - 1)):
             if one.left < best.left:
                 best = one

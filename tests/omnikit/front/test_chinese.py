@@ -105,6 +105,11 @@ def test_a_line_is_said_by_what_made_it(english: str, said: str) -> None:
     assert chinese.Speaker(KNOWN)(english) == said
 
 
+def test_the_time_of_a_line_hides_nothing_of_it(speaker: chinese.Speaker) -> None:
+    said = speaker("[  94.1 s] rank tables: 0 of 10 files changed")
+    assert said == "[  94.1 s] ranktable：10 个文件中有 0 个变更"
+
+
 def test_every_template_with_holes_filled_is_known_again(speaker: chinese.Speaker) -> None:
     """However like they are: what a template made is never said by another with less of its own."""
     for english, said in chinese.catalogue().items():
