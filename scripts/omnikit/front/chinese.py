@@ -27,6 +27,7 @@ _HOLE = re.compile(r"\{(\d+)\}")
 _GAP = re.compile(r"(?<=[\u3001-\u9fff\uff01-\uff1f]) (?=[\u3001-\u9fff\uff01-\uff1f])")
 _WORD = re.compile("[A-Za-z]+")
 _STAMP = re.compile(r"^\[ *[\d.]+ s\] ")  # when a deployment said it
+_TWO = re.compile("[:;.] ")  # stands between two
 _FOREIGN = " " * 4  # how far lines of other programs are moved in
 _LONGEST = 1200  # a line of ours
 _SPLITS, _DEEPEST = 12, 4  # where a line is taken apart, and how often
@@ -141,7 +142,7 @@ class Speaker:
                 said = _HOLE.sub(lambda one: holes[f"h{one[1]}"].text, form.chinese)  # noqa: B023
                 left = sum(one.left for one in holes.values())
                 # Two texts are rather two than the hole of one.
-                left += any(": " in one for one in found.groups())
+                left += any(_TWO.search(one) for one in found.groups())
                 yield _Said(_GAP.sub("", said), left)
 
     def _hole(self, text: str, deeper: int) -> _Said:
