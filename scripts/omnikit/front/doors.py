@@ -5,8 +5,10 @@ from __future__ import annotations
 import argparse
 import codecs
 import importlib
+import re
 import shlex
 import sys
+from difflib import get_close_matches
 from itertools import takewhile
 from pathlib import Path
 from typing import Any, Callable, Generator, Iterable, Mapping, Optional, Sequence, Union
@@ -16,13 +18,15 @@ from invoke.context import Context
 from invoke.exceptions import Exit, ThreadException
 from invoke.main import program
 from invoke.parser import Argument
+from invoke.parser.parser import ParseMachine
 from invoke.program import Program
 from invoke.runners import Local
 from invoke.tasks import Task
 from invoke.util import helpline
 
+from hostkit.base.log import words
 from omnikit.front import next_steps
-from omnikit.front.script import PROJECT, reads_chinese
+from omnikit.front.script import PROJECT, choose_language, reads_chinese
 
 SCRIPTS = Path(__file__).resolve().parents[2]
 
@@ -162,8 +166,21 @@ def collection(subjects: Mapping[str, Sequence[Union[str, Task[Any]]]]) -> Colle
                 print(f"{subject}:\n")
                 self.print_columns([(name, _line(task)) for name, task in rows])
 
-    # Invoke sorts by name and has no setting for it; who starts its program is Invoke itself.
+    def refused(self: Any, message: str) -> None:
+        """What Invoke does not understand is wrong input, with what is like it."""
+        choose_language()
+        what = re.sub("<Argument: (\\S+).*>", r"--\1", message)
+        todo = "invoke --list; invoke --help TASK"
+        if unknown := re.fullmatch("No idea what '(.*)' is!", message):
+            name = unknown[1]
+            known = (self.context or self.initial).flags if name[0] == "-" else made.task_names
+            what = f"there is no option {name}." if name[0] == "-" else f"there is no task {name}."
+            todo = next((f"is it {one}?" for one in get_close_matches(name, known, 1)), todo)
+        raise Exit(words(f"error: {what}\n  What to do: {todo}"), code=2)
+
+    # Invoke has no settings for these; who starts its program is Invoke itself.
     Program.list_flat = listed  # type: ignore[method-assign]
+    ParseMachine.error = refused  # type: ignore[method-assign]
     return made
 
 

@@ -62,11 +62,7 @@ class Script(NamedTuple):
                     todo=f"run it with {OWN}/bin/python (make -C {quote(str(PROJECT))} makes that)",
                 ) from error
 
-        if reads_chinese():
-            with suppress(ModuleNotFoundError):  # before make
-                from omnikit.front import chinese
-
-                speak(chinese.Speaker(chinese.catalogue()))
+        choose_language()
         return cli.run_main(body, self.parser(), argv)
 
 
@@ -74,6 +70,15 @@ def reads_chinese() -> bool:
     """By OMNIKIT_LANGUAGE, else by the locale."""
     names = ("OMNIKIT_LANGUAGE", "LC_ALL", "LC_MESSAGES", "LANG")
     return next((os.environ[one] for one in names if os.environ.get(one)), "").startswith("zh")
+
+
+def choose_language() -> None:
+    """Have this process speak the user's."""
+    if reads_chinese():
+        with suppress(ModuleNotFoundError):  # before make
+            from omnikit.front import chinese
+
+            speak(chinese.Speaker(chinese.catalogue()))
 
 
 def always_bare(given: argparse.Namespace) -> bool:

@@ -130,6 +130,26 @@ def invoke(*words: str) -> str:
     return done.stdout
 
 
+@pytest.mark.parametrize(
+    ("typed", "what", "todo"),
+    [
+        ("stauts", "there is no task stauts.", "is it status?"),
+        ("status --enviroment=x", "there is no option --enviroment.", "is it --environment?"),
+        ("--lst", "there is no option --lst.", "is it --list?"),
+        ("nothing-like-it", "there is no task nothing-like-it.", "invoke --list"),
+        ("status --environment", "--environment", "invoke --help TASK"),
+    ],
+)
+def test_what_is_no_task_is_wrong_input_with_what_is_like_it(
+    typed: str, what: str, todo: str
+) -> None:
+    argv = [sys.executable, "-m", "invoke", *typed.split()]
+    done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 2 and done.stderr.startswith("error: ")
+    first, second = done.stderr.splitlines()
+    assert what in first and second.startswith("  What to do: ") and todo in second
+
+
 def test_the_list_is_by_subject_in_the_order_of_need() -> None:
     lines = invoke("--list").splitlines()
     subjects = [line.rstrip(":") for line in lines if line.endswith(":") and line[0] != " "]
