@@ -115,7 +115,7 @@ def test_no_command_of_ours_installs_from_an_index_without_check_sums() -> None:
     safe = ("--require-hashes", "--no-index", "--editable")
     wild = []
     for path, line in lines("*.sh", "docker/*", "*.py", "Makefile", ".ci/run"):
-        if pip.search(line) and "echo" not in line:
+        if pip.search(line) and "echo" not in line and "uv python install" not in line:
             wild += [] if any(word in line for word in safe) else [f"{path}: {line.strip()}"]
     # These say what pip would say, or install files of their own.
     own = ("twin/", "hostkit/", "omnikit/", "adversarial/", "kit/source_cases")
