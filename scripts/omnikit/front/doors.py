@@ -180,7 +180,7 @@ def collection(subjects: Mapping[str, Sequence[Union[str, Task[Any]]]]) -> Colle
 
     # Invoke has no settings for these; who starts its program is Invoke itself.
     Program.list_flat = listed  # type: ignore[method-assign]
-    ParseMachine.error = refused  # type: ignore[method-assign]
+    ParseMachine.error = refused  # type: ignore[assignment, method-assign]
     return made
 
 
