@@ -26,14 +26,13 @@ def body(options: argparse.Namespace) -> int:
     from omnikit.monitor import look
 
     config = load_config(options, going=True)
-    looker = look.Looker(config)
     if options.json:
-        print(json.dumps(looker.look(), indent=1))
+        print(json.dumps(look.Looker(config).look(), indent=1))
         return 0
     if options.web is not None:
         from omnikit.monitor import web
 
-        return web.serve(config, looker, options.web)
+        return web.serve(config, look.Looker(config), options.web)
     return view(config, once=options.once)
 
 

@@ -15,7 +15,6 @@ from unicodedata import east_asian_width
 
 _files: list[IO[str]] = []
 _speakers: list[Callable[[str], str]] = []
-_CLEAR = "\x1b[H\x1b[2J"  # of a terminal: cursor home, then clear
 # Colours are left out. The rest: controls but tab and newline (C0, DEL, C1), marks of direction and
 # of line ends, what has no width, and bytes that are no text.
 _UNSAFE = re.compile(
@@ -113,12 +112,6 @@ def terminal() -> IO[str]:
     """Standard output for who moves the cursor there, and prints texts as shown() has them."""
     stream: IO[str] = getattr(sys.stdout, "under", sys.stdout)
     return stream
-
-
-def clear_screen() -> None:
-    """Clear the terminal that standard output is; nothing where it is none."""
-    if sys.stdout.isatty():
-        terminal().write(_CLEAR)
 
 
 def say(message: str) -> None:

@@ -17,7 +17,7 @@ import re
 import shlex
 import sys
 import tempfile
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -133,8 +133,9 @@ def known_hosts(settings: Settings) -> str:
     SSH's own is in the home folder of /etc/passwd, whatever HOME says; we go by HOME.
     """
     path = settings.keys.known_hosts
-    if not path and str(Path.home()) != pwd.getpwuid(os.getuid()).pw_dir:
-        path = "~/.ssh/known_hosts"
+    with suppress(KeyError):  # a user without a name: SSH refuses that itself
+        if not path and str(Path.home()) != pwd.getpwuid(os.getuid()).pw_dir:
+            path = "~/.ssh/known_hosts"
     return str(Path(path).expanduser()) if path else ""
 
 

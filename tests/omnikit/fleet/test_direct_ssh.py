@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import pwd
 import shlex
 from pathlib import Path
 from typing import Any
@@ -108,6 +110,24 @@ def test_host_keys_are_always_checked() -> None:
     settings = settings_with("{address: 192.0.2.11}", "keys.private_key=/no/such")
     words = direct_ssh.words(settings.hosts["p0"], settings)
     assert words[:2] == ["-o", "StrictHostKeyChecking=yes"] and "-i" not in words
+
+
+def test_host_keys_are_read_where_they_are_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SSH's own file is in the home of /etc/passwd; ours, which setup-keys writes, in HOME."""
+    settings = settings_with("{address: 192.0.2.11}")
+    monkeypatch.setenv("HOME", pwd.getpwuid(os.getuid()).pw_dir)
+    assert "UserKnownHostsFile" not in " ".join(direct_ssh.words(settings.hosts["p0"], settings))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    words = direct_ssh.words(settings.hosts["p0"], settings)
+    assert f'UserKnownHostsFile="{tmp_path}/.ssh/known_hosts"' in words
+
+    def nobody(uid: int) -> None:
+        raise KeyError(uid)
+
+    monkeypatch.setattr(pwd, "getpwuid", nobody)  # a container's user without a name
+    assert direct_ssh.known_hosts(settings) == ""
 
 
 def test_everything_a_host_says_is_used(tmp_path: Path) -> None:
