@@ -9,6 +9,7 @@ files, what other programs said.
 from __future__ import annotations
 
 import gettext
+import os
 import re
 import sys
 from collections import Counter
@@ -44,7 +45,10 @@ class _Form(NamedTuple):
 def catalogue() -> Mapping[str, str]:
     """The translation of each template. It is compiled once, where that can be kept."""
     try:
-        if COMPILED.stat().st_mtime_ns > CATALOGUE.stat().st_mtime_ns:
+        there, source = COMPILED.stat(), CATALOGUE.stat()
+        # Others may write to build/ where many use one clone; what is said is not theirs to choose.
+        own = there.st_uid in (os.getuid(), source.st_uid) and not there.st_mode & 0o022
+        if own and there.st_mtime_ns > source.st_mtime_ns:
             return _read(COMPILED)
     except (OSError, UnicodeError, ValueError):
         pass  # not there, or not whole: it is made anew
@@ -60,6 +64,7 @@ def catalogue() -> Mapping[str, str]:
         COMPILED.parent.mkdir(parents=True, exist_ok=True)
         with written(COMPILED) as beside:
             beside.write_bytes(made.getvalue())
+            beside.chmod(0o644)
     except OSError:
         pass  # a folder of somebody else's: compiled again next time
     return {str(one.id): str(one.string) for one in known if one.id}

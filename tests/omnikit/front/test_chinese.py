@@ -35,6 +35,24 @@ def test_all_that_is_said_is_translated_and_nothing_else_stands_there() -> None:
     assert messages.text_of(made) == kept
 
 
+def test_what_is_compiled_is_read_again_but_not_what_others_may_have_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compiled = tmp_path / "made" / "zh.mo"
+    monkeypatch.setattr(chinese, "COMPILED", compiled)
+    read = chinese.catalogue.__wrapped__  # nothing is remembered
+    assert read() == chinese.catalogue() and compiled.is_file()
+    with compiled.open("r+b") as file:
+        data = file.read()
+        file.seek(data.index("权重".encode()))
+        file.write("假话".encode())
+    assert "假话" in "".join(read().values())
+    compiled.chmod(0o666)
+    assert read() == chinese.catalogue() and compiled.stat().st_mode & 0o777 == 0o644
+    compiled.write_bytes(b"no catalogue")
+    assert read() == chinese.catalogue()
+
+
 def test_translations_have_the_holes_of_what_they_translate() -> None:
     for english, said in chinese.catalogue().items():
         assert Counter(HOLES.findall(english)) == Counter(HOLES.findall(said)), english
