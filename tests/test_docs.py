@@ -18,7 +18,7 @@ import pytest
 import yaml
 from invoke.collection import Collection
 from invoke.context import MockContext
-from invoke.exceptions import Exit, ParseError
+from invoke.exceptions import ParseError
 from invoke.loader import FilesystemLoader
 from invoke.parser import Parser
 
@@ -226,7 +226,7 @@ def test_every_command_is_taken_as_it_is_written(path: Path, monkeypatch) -> Non
 )
 def test_a_wrong_command_would_be_found(words: list[str], monkeypatch) -> None:
     only_parse(monkeypatch)
-    with pytest.raises((Exit, ParseError, SystemExit)):
+    with pytest.raises((ParseError, SystemExit)):
         for script, *arguments in as_scripts(words):
             importlib.import_module(Path(script).stem).main(arguments)
 

@@ -159,7 +159,7 @@ def test_a_strange_folder_and_a_host_that_is_off_stop_nobody_else(case: Case) ->
     finally:
         case.fleet.link("p0", up=True)
     assert code == 1 and out.startswith("d0: 0 created, 1 updated")
-    assert "p0" in err and "cannot be reached" in err and "invoke check-env, which says why" in err
+    assert "p0" in err and "cannot be reached" in err and "try it by hand: ssh " in err
     assert case.json()["p0"]["changed"] is True
 
 

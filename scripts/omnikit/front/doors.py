@@ -15,7 +15,7 @@ from typing import Any, Callable, Generator, Iterable, Mapping, Optional, Sequen
 
 from invoke.collection import Collection
 from invoke.context import Context
-from invoke.exceptions import Exit, ThreadException
+from invoke.exceptions import Exit, ParseError, ThreadException
 from invoke.main import program
 from invoke.parser import Argument
 from invoke.parser.parser import ParseMachine
@@ -41,6 +41,14 @@ class _Whole(Local):
         while data := reader(self.read_chunk_size):
             yield decoder.decode(data)
         yield decoder.decode(b"", final=True)
+
+
+class _Refused(ParseError, Exit):
+    """Wrong input, as Invoke prints it, and as its completion expects it."""
+
+    def __init__(self, said: str, context: Any) -> None:
+        Exit.__init__(self, code=2)
+        self.args, self.context = (said,), context
 
 
 def run(ctx: Context, *words: str) -> None:
@@ -176,7 +184,7 @@ def collection(subjects: Mapping[str, Sequence[Union[str, Task[Any]]]]) -> Colle
             known = (self.context or self.initial).flags if name[0] == "-" else made.task_names
             what = f"there is no option {name}." if name[0] == "-" else f"there is no task {name}."
             todo = next((f"is it {one}?" for one in get_close_matches(name, known, 1)), todo)
-        raise Exit(words(f"error: {what}\n  What to do: {todo}"), code=2)
+        raise _Refused(words(f"error: {what}\n  What to do: {todo}"), self.context)
 
     # Invoke has no settings for these; who starts its program is Invoke itself.
     Program.list_flat = listed  # type: ignore[method-assign]
