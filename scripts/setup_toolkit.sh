@@ -80,7 +80,8 @@ main() {
   if [ -d "$root/offline/wheels" ]; then # of an offline bundle: no index is asked
     from=(--no-index --find-links "$root/offline/wheels")
   fi
-  if ! "$dir/bin/python" -m pip install --disable-pip-version-check --no-input \
+  # A site's constraints choose no other file than the locked one.
+  if ! PIP_CONSTRAINT=/dev/null "$dir/bin/python" -m pip install --disable-pip-version-check --no-input \
     --require-hashes --only-binary=:all: ${from[@]+"${from[@]}"} -r "$root/$lock" >"$log" 2>&1; then
     if grep -A 9 'DO NOT MATCH THE HASHES' "$log" >&2; then
       die "the package index has another file than the one that $lock locks (whole log: $log)." \

@@ -124,6 +124,7 @@ ENV = {
     "PIP_DISABLE_PIP_VERSION_CHECK": "1",
     "PIP_NO_INPUT": "1",
     "PIP_USER": "0",
+    "PIP_CONSTRAINT": os.devnull,  # not a site's: each file is locked already
     "PYTHONNOUSERSITE": "1",
     "PYTHONPATH": "",
     "PYTHONDONTWRITEBYTECODE": "",  # else each server would compile 4,000 modules at its start

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+import zipfile
 from pathlib import Path
 from typing import Optional
 
@@ -74,6 +75,27 @@ def test_what_pips_lines_mean(lines: list[str], index: Optional[str], what: str,
     assert what in error.what
     assert todo in str(error.todo)
     assert len(str(error).splitlines()) <= 3
+
+
+def test_constraints_of_a_site_do_not_decide_over_locked_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With them pip finds no solution, and says nothing of an index that lacks a file."""
+    with zipfile.ZipFile(tmp_path / "one-1.0-py3-none-any.whl", "w") as wheel:
+        for name, text in {
+            "METADATA": "Metadata-Version: 2.1\nName: one\nVersion: 1.0\n",
+            "WHEEL": "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+            "RECORD": "",
+        }.items():
+            wheel.writestr(f"one-1.0.dist-info/{name}", text)
+    (tmp_path / "site").write_text("one<1.0\n")
+    (tmp_path / "pip.conf").write_text(f"[global]\nconstraint = {tmp_path}/site\n")
+    monkeypatch.setenv("PIP_CONFIG_FILE", str(tmp_path / "pip.conf"))
+    pip = [sys.executable, "-m", "pip", "install", "--dry-run", "--no-index", "--no-deps"]
+    argv = [*pip, f"--find-links={tmp_path}", "one==1.0"]
+    refused = run.run(argv, check=False)
+    assert refused.code == 1 and "conflict" in refused.out + refused.err
+    assert run.run(argv, env=engine_steps.ENV, check=False).code == 0
 
 
 def test_half_installed_packages_are_forgotten(tmp_path: Path) -> None:
