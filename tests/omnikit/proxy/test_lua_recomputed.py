@@ -349,9 +349,10 @@ def test_a_stream_that_lacks_but_the_word_that_it_is_all_is_whole(pd, path, coun
     assert '"error"' not in answer.text and decode[1].seen == []
 
 
-def test_usage_that_was_asked_for_is_not_left_out(pd):
+@pytest.mark.parametrize("options", [{"include_usage": True}, {"continuous_usage_stats": True}])
+def test_usage_that_is_told_is_not_left_out(pd, options):
+    """The second: as of a server that tells it unasked."""
     running, _, _ = pd(lost_after(6), Decode())
-    options = {"include_usage": True}
     answer = running.post(body(COMPLETIONS, stream=True, stream_options=options))
     *_, last = events(answer.text)
     assert "it has all the tokens" in last["error"]["message"]
