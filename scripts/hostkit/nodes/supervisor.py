@@ -225,10 +225,10 @@ class Supervisor:
                 why = self._taken_over()
             except (ToolkitError, OSError, ValueError, KeyError) as error:
                 why = str(error)
+        if not why:  # before the record, which ends the wait of who asked for it
+            self.teller.tell("replaced", "the process before finishes its requests")
         self.record["replaced"] = {"at": time.time(), "why": why}
         self._write()
-        if not why:
-            self.teller.tell("replaced", "the process before finishes its requests")
 
     def _taken_over(self) -> str:
         """Start another process with the sockets of the one that runs, then have that finish its
