@@ -21,6 +21,7 @@ main() {
   export VLLM_NO_USAGE_STATS=1
   export DO_NOT_TRACK=1
   export no_proxy=127.0.0.1,localhost
+  export TORCH_COMPILE_DISABLE=1
   export VLLM_CACHE_ROOT=/PROJECT/build/engine-cpu/vllm-cache
   export TMPDIR=/var/lib/omnikit/HASH/p1
   export UCX_NET_DEVICES=lo
