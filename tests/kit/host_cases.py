@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import shutil
 import subprocess
 import sys
@@ -122,14 +123,15 @@ def running(host: dict[str, Any]) -> Iterator[dict[str, Any]]:
         clean(host)
 
 
-def pythons() -> list[str]:
+@functools.cache  # asked for by each of many tests
+def pythons() -> tuple[str, ...]:
     """The supported Pythons that this machine has; a version manager's empty shims do not count."""
     found = []
     for version in ("3.9", "3.10", "3.11", "3.12", "3.13"):
-        places = [shutil.which(f"python{version}") or ""]
-        places += map(str, Path.home().glob(f".pyenv/versions/{version}.*/bin/python3"))
+        places = [*map(str, Path.home().glob(f".pyenv/versions/{version}.*/bin/python3"))]
+        places.append(shutil.which(f"python{version}") or "")
         for place in filter(None, places):
             if subprocess.run([place, "-c", "pass"], capture_output=True).returncode == 0:
                 found.append(place)
                 break
-    return found
+    return tuple(found)

@@ -18,21 +18,30 @@ pytestmark = pytest.mark.slow
 
 MILLION = 1_000_000
 LARGEST = {"client_max_body_size": "100m", "client_body_buffer_size": "100m"}
-MEMBERS = b",".join(b'"k%d":1' % i for i in range(2_600_000))
-HOSTILE: dict[str, tuple[int, bytes]] = {
-    "many members": (413, b"{" + MEMBERS + b"}"),
-    "many members further down": (413, b'{"a":{' + MEMBERS + b"}}"),
-    "many brackets": (400, b"[" * 40 * MILLION),
-    "depth": (413, b'{"a":' + b"[" * 40 * MILLION),
-    "depth that is closed": (413, b'{"a":' + b"[" * 20 * MILLION + b"]" * 20 * MILLION + b"}"),
-    "many quotes in a string": (413, b'{"a":"' + b'\\"' * 20 * MILLION + b'"}'),
-    "many strings": (413, b'{"a":[' + b'"",' * 10 * MILLION + b'""]}'),
-    "a long number": (400, b'{"a":' + b"1" * 40 * MILLION + b"}"),
-    "a word without end": (400, b'{"a":' + b"true" * 10 * MILLION + b"}"),
-    "a key without end": (400, b'{"' + b"\\u0041" * 6 * MILLION),
-    "spaces": (400, b" " * 40 * MILLION),
-    "no UTF-8 at the very end": (400, b'{"a":"' + b"x" * 40 * MILLION + b'\xff"}'),
-    "zeros": (400, b'{"a":[' + bytes(40 * MILLION) + b"]}"),
+
+
+def members() -> bytes:
+    return b",".join(b'"k%d":1' % i for i in range(2_600_000))
+
+
+# Tens of megabytes each, so made by the test that sends it.
+HOSTILE: dict[str, tuple[int, Callable[[], bytes]]] = {
+    "many members": (413, lambda: b"{" + members() + b"}"),
+    "many members further down": (413, lambda: b'{"a":{' + members() + b"}}"),
+    "many brackets": (400, lambda: b"[" * 40 * MILLION),
+    "depth": (413, lambda: b'{"a":' + b"[" * 40 * MILLION),
+    "depth that is closed": (
+        413,
+        lambda: b'{"a":' + b"[" * 20 * MILLION + b"]" * 20 * MILLION + b"}",
+    ),
+    "many quotes in a string": (413, lambda: b'{"a":"' + b'\\"' * 20 * MILLION + b'"}'),
+    "many strings": (413, lambda: b'{"a":[' + b'"",' * 10 * MILLION + b'""]}'),
+    "a long number": (400, lambda: b'{"a":' + b"1" * 40 * MILLION + b"}"),
+    "a word without end": (400, lambda: b'{"a":' + b"true" * 10 * MILLION + b"}"),
+    "a key without end": (400, lambda: b'{"' + b"\\u0041" * 6 * MILLION),
+    "spaces": (400, lambda: b" " * 40 * MILLION),
+    "no UTF-8 at the very end": (400, lambda: b'{"a":"' + b"x" * 40 * MILLION + b'\xff"}'),
+    "zeros": (400, lambda: b'{"a":[' + bytes(40 * MILLION) + b"]}"),
 }
 
 
@@ -40,7 +49,8 @@ HOSTILE: dict[str, tuple[int, bytes]] = {
 def test_a_hostile_body_is_refused_at_once(start, backend, name: str) -> None:
     prefill, decode = backend("prefill"), backend("decode")
     running = start([prefill], [decode], **LARGEST)
-    status, body = HOSTILE[name]
+    status, make = HOSTILE[name]
+    body = make()
     began = time.monotonic()
     answer = running.raw(body)
     took = time.monotonic() - began
@@ -53,12 +63,13 @@ def test_a_hostile_body_is_refused_at_once(start, backend, name: str) -> None:
 
 def test_others_are_served_meanwhile(start, backend) -> None:
     running = start([backend("prefill")], [backend("decode")], **LARGEST)
+    bodies = [(status, make()) for status, make in HOSTILE.values()]
     stop = threading.Event()
 
     def attack() -> int:
         count = 0
         while not stop.is_set():
-            for status, body in HOSTILE.values():
+            for status, body in bodies:
                 assert running.raw(body).status == status
                 count += 1
                 if stop.is_set():

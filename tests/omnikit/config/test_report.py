@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,6 @@ import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
-from jsonschema import Draft202012Validator
 from settings_file import load_site, write
 
 from omnikit.config import config, layers, report
@@ -80,7 +80,6 @@ def test_json_is_nested_or_by_name_with_origins(tmp_path: Path) -> None:
 
 
 SCHEMA = input_schema()
-VALIDATOR = Draft202012Validator(SCHEMA)
 CONFIGS = layers.PROJECT / "configs"
 FILES = [
     *(CONFIGS / "defaults.yaml",),
@@ -92,13 +91,21 @@ FILES = [
 ]
 
 
+@functools.cache
+def validator() -> Any:
+    from jsonschema import Draft202012Validator  # takes seconds, in every process that collects
+
+    Draft202012Validator.check_schema(SCHEMA)
+    return Draft202012Validator(SCHEMA)
+
+
 def mistakes(text: str) -> list[str]:
-    return [error.message for error in VALIDATOR.iter_errors(yaml.safe_load(text))]
+    return [error.message for error in validator().iter_errors(yaml.safe_load(text))]
 
 
 def test_it_is_a_valid_schema_of_the_stated_draft() -> None:
     assert SCHEMA["$schema"] == "https://json-schema.org/draft/2020-12/schema"
-    Draft202012Validator.check_schema(SCHEMA)
+    assert validator()
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
