@@ -156,7 +156,7 @@ def test_a_killed_decode_server_ends_the_instance_which_is_mended(two: TwinSite)
         said = two.run("doctor.py", code=1).stdout
         return "d1.3" in said and "killed" in said
 
-    wait_for(named, "doctor names who was killed", 30)
+    wait_for(named, "doctor names who was killed")
     two.run("deploy.py")
     after = two.pids()
     assert {n for n in after if after[n] == before[n]} == {"p0", "p1", "c0"}
