@@ -6,6 +6,7 @@ import argparse
 import codecs
 import importlib
 import re
+import select
 import shlex
 import sys
 from difflib import get_close_matches
@@ -29,18 +30,34 @@ from omnikit.front import next_steps
 from omnikit.front.script import PROJECT, choose_language, reads_chinese
 
 SCRIPTS = Path(__file__).resolve().parents[2]
+_LINE_S = 0.5  # after which a line that does not go on is shown as it is: a row of dots
 
 
 class _Whole(Local):
-    """Invoke's runner, with characters whole that its reads of 1000 bytes would cut in two."""
+    """Invoke's runner, with characters and lines whole, which its reads of 1000 bytes cut in two.
+
+    What is printed and what is reported are handed on by two threads: behind half a line of one,
+    the other would write its own.
+    """
 
     def read_proc_output(
         self, reader: Callable[[int], Optional[bytes]]
     ) -> Generator[str, None, None]:
         decoder = codecs.getincrementaldecoder(self.encoding)("replace")
-        while data := reader(self.read_chunk_size):
-            yield decoder.decode(data)
-        yield decoder.decode(b"", final=True)
+        pipe = self.process.stdout if reader == self.read_proc_stdout else self.process.stderr
+        held = ""
+        while True:
+            if held and not select.select([pipe], [], [], _LINE_S)[0]:
+                yield held
+                held = ""
+            data = reader(self.read_chunk_size)
+            if not data:
+                break
+            text = held + decoder.decode(data)
+            end = text.rfind("\n") + 1
+            held = text[end:]
+            yield text[:end]
+        yield held + decoder.decode(b"", final=True)
 
 
 class _Refused(ParseError, Exit):

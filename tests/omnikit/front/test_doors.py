@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import shlex
 import subprocess
 import sys
@@ -53,6 +54,28 @@ def test_a_character_of_several_bytes_is_never_cut(capfd: pytest.CaptureFixture[
     said = "x" + "部署" * 2000
     run(Context(), sys.executable, "-c", f"print({said!r})")
     assert capfd.readouterr().out.strip() == said
+
+
+def test_lines_stay_whole_where_a_command_prints_and_reports_at_once(tmp_path: Path) -> None:
+    """Both in one terminal or file: what was torn read "[ curl ... 3.9 s] ready"."""
+    said = (
+        "import sys\n"
+        "for _ in range(2000):\n"
+        f"    print({'p' * 70!r}); print({'r' * 90!r}, file=sys.stderr)"
+    )
+    code = "import sys; from invoke.context import Context; from omnikit.front.doors import run\n"
+    code += "run(Context(), sys.executable, '-c', sys.argv[1])"
+    out = tmp_path / "out"
+    with out.open("w") as file:
+        subprocess.run(
+            [sys.executable, "-c", code, said],
+            env={**os.environ, "PYTHONPATH": str(ROOT / "scripts")},
+            stdout=file,
+            stderr=file,
+            check=True,
+        )
+    lines = out.read_text().splitlines()
+    assert len(lines) == 4000 and set(lines) == {"p" * 70, "r" * 90}
 
 
 def options(parser: argparse.ArgumentParser) -> Iterator[argparse.Action]:
