@@ -63,9 +63,25 @@ def test_lines_stay_whole_where_a_command_prints_and_reports_at_once(tmp_path: P
         "for _ in range(2000):\n"
         f"    print({'p' * 70!r}); print({'r' * 90!r}, file=sys.stderr)"
     )
-    code = "import sys; from invoke.context import Context; from omnikit.front.doors import run\n"
-    code += "run(Context(), sys.executable, '-c', sys.argv[1])"
+    lines = through_a_task(tmp_path / "out", said, line_s=600).splitlines()
+    assert len(lines) == 4000 and set(lines) == {"p" * 70, "r" * 90}
+
+
+def test_a_row_of_dots_is_seen_as_it_grows(tmp_path: Path) -> None:
+    """The command ends only when its dots, without an end of line, are shown."""
     out = tmp_path / "out"
+    said = (
+        "import pathlib, sys, time\n"
+        "print('...', end='', flush=True)\n"
+        f"while '...' not in pathlib.Path({str(out)!r}).read_text(): time.sleep(0.02)"
+    )
+    assert through_a_task(out, said, line_s=0.1) == "..."
+
+
+def through_a_task(out: Path, said: str, line_s: float) -> str:
+    """What a Python program prints and reports, as a task hands it on into one file."""
+    code = "import sys; from invoke.context import Context; from omnikit.front import doors\n"
+    code += f"doors._LINE_S = {line_s}; doors.run(Context(), sys.executable, '-c', sys.argv[1])"
     with out.open("w") as file:
         subprocess.run(
             [sys.executable, "-c", code, said],
@@ -73,9 +89,9 @@ def test_lines_stay_whole_where_a_command_prints_and_reports_at_once(tmp_path: P
             stdout=file,
             stderr=file,
             check=True,
+            timeout=60,
         )
-    lines = out.read_text().splitlines()
-    assert len(lines) == 4000 and set(lines) == {"p" * 70, "r" * 90}
+    return out.read_text()
 
 
 def options(parser: argparse.ArgumentParser) -> Iterator[argparse.Action]:
